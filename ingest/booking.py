@@ -10,7 +10,7 @@ from enum import StrEnum
 class BookingStatus(StrEnum):
     """The status of a booking.
 
-    `RESCHEDULED` is one that was replaced by another; a booking that was moved stays `CONFIRMED`.
+    A booking that was replaced by another is `RESCHEDULED`. A booking that was moved stays `CONFIRMED`.
     """
 
     PENDING = "pending"
@@ -24,9 +24,9 @@ class BookingStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A question of the booking form with the customer's answer, both as text.
+    """A question of the booking form with the customer's answer.
 
-    Other values are written as JSON.
+    Both are text. Other values are written as JSON.
     """
 
     question: str | None
@@ -35,22 +35,24 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Booking:
-    """One booking as its vendor last described it. Absent values are None, never "". Instants are UTC.
+    """A booking as its vendor last described it. Absent values are None, never "". Instants are UTC.
 
-    `version` is text that sorts like the vendor's versions; each vendor's module states its rule and source.
-    `staff` are the vendor's ids of the people or resources booked, `staff_name` is the name of the first one.
-    `cancelled_by` is `customer` or `host` where the vendor says so. `price` is in major units of `currency`
-    (ISO 4217).
-    `answers` are those of the booking form, `tracking` the campaign parameters (`utm_source` and the like),
-    `guests` the e-mail addresses of people invited beside the customer, and `conference_url` the link of the
-    video call.
-    `gone_at` is when reconciliation found that the vendor no longer has the booking; all other columns stay
-    as they were.
-    `untold` are the columns that this message says nothing about, although other messages of the vendor do.
-    Their values here are empty, or guesses, and must not replace those of another message. A column that the
-    vendor has cleared is not among them.
-    `column_versions` are only set on a booking from the warehouse: the versions that wrote the columns in its
-    newest message's `untold`.
+    - `version` is text that sorts like the vendor's versions. Each vendor's module states its rule and
+      source.
+    - `staff` are the vendor's ids of the booked people or resources. `staff_name` is the name of the first.
+    - `cancelled_by` is `customer` or `host` where the vendor says so.
+    - `price` is in major units of `currency` (ISO 4217).
+    - `answers` are those of the booking form.
+    - `tracking` are the campaign parameters (`utm_source` and the like).
+    - `guests` are the e-mail addresses of people invited in addition to the customer.
+    - `conference_url` is the link of the video call.
+    - `gone_at` is when reconciliation found that the vendor no longer has the booking. All other columns keep
+      their values.
+    - `untold` are the columns that this message says nothing about, although other messages of the vendor do.
+      Their values here are empty, or guesses, and must not replace those of another message. A column that
+      the vendor has cleared is not among them.
+    - `column_versions` are only set on a booking from the warehouse. They are the versions that wrote the
+      columns in `untold` of the booking's newest message.
     """
 
     booking_id: str
@@ -88,27 +90,26 @@ class Booking:
     untold: frozenset[str] = frozenset()
 
 
-_FINEST = Decimal("1e-9")
-_EXACT = Context(prec=60)  # the default of 28 digits is less than the column holds
+_PRICE_UNIT = Decimal("1e-9")
+_PRICE_CONTEXT = Context(prec=60)  # the default of 28 digits is less than the column stores
 
 
 def rounded(price: Decimal) -> Decimal:
-    """Return a price as the warehouse's decimal(38, 9) holds it."""
-    return price.quantize(_FINEST, context=_EXACT)
+    """Return a price as the warehouse's decimal(38, 9) stores it."""
+    return price.quantize(_PRICE_UNIT, context=_PRICE_CONTEXT)
 
 
 COLUMNS = tuple(field.name for field in fields(Booking) if field.name != "untold")
-# Values of a column about which the vendor says nothing, or that there is nothing.
+# The values of a column for which the vendor says nothing, or says that there is no value.
 EMPTY: tuple[object, ...] = (None, (), {}, BookingStatus.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredBooking:
-    """A booking as the warehouse has it.
+    """A booking as the warehouse stores it.
 
-    The booking's `version` is only the vendor's part; `row_version` is the full version of the row, or ""
-    where it is not known.
-    `loaded_at` is when the row was made.
+    The booking's `version` is only the vendor's part. `row_version` is the full version of the row, or ""
+    where it is not known. `loaded_at` is when the row was created.
     """
 
     booking: Booking

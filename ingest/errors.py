@@ -33,7 +33,7 @@ _ABSENT = frozenset({404, 410})
 
 
 class IngestError(Exception):
-    """The base of all these errors; `retryable` tells that the same call may succeed later."""
+    """The base of all these errors; `retryable` means that the same call may succeed later."""
 
     retryable: ClassVar[bool] = False
 

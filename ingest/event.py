@@ -1,6 +1,7 @@
-"""Events, with CloudEvents 1.0 attributes around a vendor's untouched bytes, and their form on the log.
+"""Events, and their form on the log.
 
-The form is the CloudEvents Kafka binding in binary mode: `ce_*` headers, the payload as the value.
+An event has the attributes of CloudEvents 1.0 and a vendor's unchanged bytes. The form on the log is that of
+the CloudEvents Kafka binding in binary mode: the attributes are `ce_*` headers, and the payload is the value.
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
 """
 
@@ -15,30 +16,30 @@ from ingest.errors import PayloadError
 from ingest.instant import format_instant, parse_instant
 from ingest.log import Record
 
-# The type of the event that a reconciliation appends to the audit topic at its end; its data is a row of
+# The type of the event that a reconciliation appends to the audit topic at its end. Its data is a row of
 # `reconciliations`.
 RECONCILED = "ingest.reconciliation.finished"
-# The type of the event by which a process learns whether the audit topic takes records; nothing is made of
-# it.
+# The type of the event by which a process checks whether the audit topic accepts records. No row is made from
+# such an event.
 PROBE = "ingest.log.probe"
 _OWN_TYPES = "ingest."
 
-# How far the clocks of a vendor's own machines may differ: the one that makes an event, and the one that
-# signs and sends it.
+# The most by which the clocks of a vendor's own machines may differ: that of the machine which creates an
+# event, and that of the machine which signs and sends it.
 _VENDORS_SKEW = timedelta(seconds=10)
-# How far a receiver's clock may be behind, if it was not compared with a vendor's. Beyond that the vendor's
-# time counts as wrong.
+# The most by which a receiver's clock may be behind, if it was not compared with a vendor's. Beyond that, the
+# vendor's time counts as wrong.
 _UNCHECKED_SKEW = timedelta(days=400)
 
 # The most bytes of an event's id, type, subject or superseded version, and of a booking's id. They are in the
 # key and headers of a record, whose size Kafka limits together with the largest body. Vendors' own ids have
-# 200 bytes at most.
+# at most 200 bytes.
 LONGEST_ID = 1024
 
-# The prefix of an event's headers on the log.
+# The prefix of the names of an event's headers on the log.
 OUR_HEADERS = "ce_"
-# The header with the time when the vendor signed. The receiver's dead letters have it too, because they do
-# not keep the signature.
+# The header with the time when the vendor signed the delivery. The receiver's dead letters have it too,
+# because they do not keep the signature.
 SENT_AT = "ce_sentat"
 # The header with the time of receipt by a clock that was compared with a vendor's. The receiver's dead
 # letters have it too.
@@ -49,13 +50,13 @@ REPLAY_OF = "ce_replayof"
 
 
 def vendor_and_account(source: str) -> tuple[str, str]:
-    """Return vendor and account of a CloudEvents source, "" for a missing one."""
+    """Return the vendor and the account of a CloudEvents source, with "" for a missing part."""
     vendor, _, account = source.strip("/").partition("/")
     return vendor, account
 
 
 class Via(StrEnum):
-    """How an event was received."""
+    """The way in which an event was received."""
 
     WEBHOOK = "webhook"
     RECONCILE = "reconcile"
@@ -64,14 +65,14 @@ class Via(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened to a booking, or to another entity of a vendor.
+    """An event that concerns a booking, or another entity of a vendor.
 
-    `source` is `/vendor/account`, `subject` the id of the booking or the other entity, and `time` when it
-    happened or was seen.
+    `source` is `/vendor/account`, `subject` is the id of the booking or the other entity, and `time` is when
+    the event happened or was observed.
 
-    `sent_at` is when the vendor signed the delivery, by its own clock; None where it does not say.
-    `received_at` is by the receiver's clock. `received_by` is the same, corrected after a comparison with a
-    vendor's clock; None where there was none lately.
+    `sent_at` is when the vendor signed the delivery, by the vendor's clock; None where the vendor does not
+    say. `received_at` is the time of receipt by the receiver's clock. `received_by` is the same time,
+    corrected after a comparison with a vendor's clock; None where there was no recent comparison.
 
     `supersedes` is set on a record that was read by REST and differs from a stored state, although its
     version is not newer. It is the version of the stored row, and the event counts as the successor of that
@@ -95,17 +96,17 @@ class Event:
     def happened_by(self) -> datetime:
         """Return the time by which everything in the event had happened.
 
-        When it was sent, or else received.
+        This is when the event was sent if that is known, or else when it was received.
         """
         return self.sent_at or self.received_by or self.received_at
 
     @property
     def latest_possible(self) -> datetime:
-        """Return the latest time that the event can contain; a later one cannot be right."""
+        """Return the latest time that the event can contain. A later time cannot be right."""
         if self.sent_at:
             return add_span(self.sent_at, _VENDORS_SKEW)
         # REST records have a time by the vendor's clock. A receiver's clock alone may be wrong, and must not
-        # make a newer state an older one.
+        # turn a newer state into an older one.
         is_checked = self.received_by is not None or self.type.startswith(_OWN_TYPES)
         return add_span(self.happened_by, CLOCK_SKEW if is_checked else _UNCHECKED_SKEW)
 
@@ -120,9 +121,9 @@ class Event:
         return self.source.split("/")[2]
 
     def to_record(self) -> Record:
-        """Return the event as a record.
+        """Return the event as a record of the log.
 
-        Its key has vendor, account and subject, so that the events of one booking stay in order.
+        Its key consists of vendor, account and subject, so that the events of one booking stay in order.
         """
         return Record(
             key=f"{self.vendor}/{self.account}/{self.subject}", value=self.data, headers=self._headers()
@@ -149,7 +150,10 @@ class Event:
 
     @classmethod
     def from_record(cls, record: Record) -> "Event":
-        """Make an event of a record. Raises PayloadError when the record is none of our events."""
+        """Return the event that a record contains.
+
+        Raises PayloadError when this project did not write the record.
+        """
         headers = record.headers
         return cls(
             id=_header(headers, "ce_id"),
@@ -168,7 +172,7 @@ class Event:
 
 
 def check_length(name: str, text: str) -> None:
-    """Raise PayloadError for an id that is too long to be one."""
+    """Raise PayloadError when the text is too long to be an id. `name` says in the message which id it is."""
     if (size := len(text.encode(errors="replace"))) > LONGEST_ID:
         raise PayloadError(
             f"the {name} has {size} bytes: ids of more than {LONGEST_ID} are not taken for ids"
@@ -176,16 +180,20 @@ def check_length(name: str, text: str) -> None:
 
 
 def digest(*parts: str | bytes) -> str:
-    """Return a deterministic event id, for vendors that have none: SHA-256 over the length-prefixed parts."""
-    mac = sha256()
+    """Return a deterministic event id, for vendors whose events have none.
+
+    It is the SHA-256 over the parts, each prefixed with its length, in lower-case hex.
+    """
+    sha = sha256()
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part
-        mac.update(len(raw).to_bytes(8, "big"))
-        mac.update(raw)
-    return mac.hexdigest()
+        sha.update(len(raw).to_bytes(8, "big"))
+        sha.update(raw)
+    return sha.hexdigest()
 
 
 def _header(headers: Mapping[str, str], name: str) -> str:
+    """Return a header's value. Raises PayloadError when there is none."""
     value = headers.get(name)
     if not value:
         raise PayloadError(f"the record has no {name} header: it was not written by this project")

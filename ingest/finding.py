@@ -21,7 +21,7 @@ class State(StrEnum):
 class Finding:
     """The result of the check named `check`, with a `remedy`.
 
-    `unreachable` tells that the next check may succeed with nothing changed here.
+    `unreachable` means that the next check may succeed with nothing changed here.
     """
 
     check: str

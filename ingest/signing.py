@@ -1,4 +1,4 @@
-"""HMAC over raw bytes, compared in constant time with every live secret."""
+"""HMAC signatures over raw bytes, and comparisons with the values of all live secrets in constant time."""
 
 import hmac
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,10 @@ from ingest.errors import VerificationError
 
 
 def hmac_sha256_hex(secret: str, *parts: bytes) -> str:
-    """Return HMAC-SHA256 over the concatenated parts in lower-case hex; the key is the secret in UTF-8."""
+    """Return the HMAC-SHA256 over the concatenated parts, in lower-case hex.
+
+    The key is the secret in UTF-8.
+    """
     mac = hmac.new(secret.encode(), digestmod="sha256")
     for part in parts:
         mac.update(part)
@@ -15,44 +18,42 @@ def hmac_sha256_hex(secret: str, *parts: bytes) -> str:
 
 
 def which_matches(signatures: Iterable[str], expected: Sequence[str]) -> str:
-    """Return the position ("1" is the first) of the expected value that any signature equals.
+    """Return the position of the expected value that any of the signatures equals; "1" is the first.
 
-    Raises VerificationError.
-
-    Every pair is compared, so that the time taken does not reveal where a match was.
+    All pairs are compared, so that the duration does not reveal where a match was. Raises VerificationError
+    when no pair is equal.
     """
-    matching = 0
+    match_position = 0
     for signature in signatures:
         raw = signature.encode()
         for position, value in enumerate(expected, start=1):
-            if hmac.compare_digest(raw, value.encode()) and not matching:
-                matching = position
-    if not matching:
-        secrets = (
+            if hmac.compare_digest(raw, value.encode()) and not match_position:
+                match_position = position
+    if not match_position:
+        problem = (
             "the account's webhook secret does not fit"
             if len(expected) == 1
             else f"none of the account's {len(expected)} webhook secrets fits"
         )
-        raise VerificationError(secrets)
-    return str(matching)
+        raise VerificationError(problem)
+    return str(match_position)
 
 
 def timestamped_hmac(secret: str, sent: str, body: bytes) -> str:
-    """Return the signature for `timestamped_signature`.
+    """Return the signature that a header for `timestamped_signature` contains.
 
-    The HMAC over the digits of t, a point and the raw body.
+    It is the HMAC over the digits of t (`sent`), a full stop and the raw body.
     """
     return hmac_sha256_hex(secret, sent.encode(), b".", body)
 
 
 def timestamped_signature(header: str, key: str) -> tuple[str, list[str]]:
-    """Return the digits of t and all signatures of `t=<unix seconds>,<key>=<hex>[,…]`.
+    """Return the digits of t and all signatures of a header `t=<unix seconds>,<key>=<hex>[,…]`.
 
-    Raises VerificationError.
-
-    Parts may come in any order; those of other schemes are ignored. Blanks around a part do not count: a
+    Parts may be in any order, and those of other schemes are ignored. Blanks around a part are ignored too: a
     proxy that joins or rewrites a list may put one after each comma
-    (https://www.rfc-editor.org/rfc/rfc9110#section-5.6.1). No blank is signed.
+    (https://www.rfc-editor.org/rfc/rfc9110#section-5.6.1). No blank is signed. Raises VerificationError when
+    the header has another form.
     """
     pairs = [part.strip(" \t").split("=", 1) for part in header.split(",")]
     if any(len(pair) != 2 for pair in pairs):  # noqa: PLR2004 - name and value

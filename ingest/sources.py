@@ -1,10 +1,10 @@
-"""The vendors' REST resources as dlt sources, for pipelines that are not this project's own.
+"""The vendors' REST resources as dlt sources, for pipelines outside of this project.
 
-Every vendor with a `source.py` in its folder has one, named `<vendor>_source`: `from ingest.sources import
-calendly_source`.
+Every vendor with a `source.py` in its folder has a source here, which is named `<vendor>_source`:
+`from ingest.sources import calendly_source`.
 
-Tables are named as the resources are, and later rows replace those of the same key. Credentials are
-arguments, or come from where dlt looks for them: `sources.calendly.api_token` in its secrets,
+Tables have the names of the resources, and a later row replaces the row of the same key. Credentials are
+arguments, or are read from where dlt looks for them: `sources.calendly.api_token` in its secrets,
 `SOURCES__CALENDLY__API_TOKEN` in the environment. `api_url` is another base URL, for tests and proxies.
 """
 
@@ -17,7 +17,7 @@ _SUFFIX = "_source"
 
 
 def __getattr__(name: str) -> Any:
-    """Return a vendor's source by its name."""
+    """Return a vendor's source by its name. Raises AttributeError when there is no such source."""
     vendor = name.removesuffix(_SUFFIX)
     if name.endswith(_SUFFIX) and vendor in vendor_names() and (module := load_module(vendor, "source")):
         return module.source

@@ -58,5 +58,5 @@ def _open_null(number: int) -> None:
 
 
 def _null_stream(mode: str) -> IO[str]:
-    """Open the null device anew: the number of the stream may have become somebody's file."""
+    """Open the null device anew: the number of the stream may belong to another file by now."""
     return open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123 - for as long as the process lives

@@ -52,7 +52,7 @@ class Wait:
     """A wait of unknown length, in a loop that calls `announce_if_due` in each round."""
 
     def __init__(self, reason: str, longest: float | None = None) -> None:
-        """`longest` is the number of seconds after which the caller gives up."""
+        """Begin a wait that the caller gives up after `longest` seconds."""
         self._reason = reason
         self._limit = f" (at most {longest:.0f} s)" if longest else ""
         self._started = time.monotonic()

@@ -17,8 +17,8 @@ Accounts = Mapping[tuple[str, str], AnyAccount]
 """Accounts by vendor and name."""
 
 RISK_OF_SHARING = (
-    "whoever can send to one of them can send its deliveries to the others; give each a webhook "
-    "secret of its own"
+    "whoever can send to one of them can send its deliveries "
+    "to the others; give each a webhook secret of its own"
 )
 
 

@@ -140,8 +140,8 @@ def finding(ahead: timedelta) -> Finding:
         return ok("clock", "nothing shows that it is wrong")
     return warning(
         "clock",
-        f"this machine's clock is {describe_skew(ahead)} the vendors': deliveries are answered "
-        "503 or refused",
+        f"this machine's clock is {describe_skew(ahead)} the "
+        "vendors': deliveries are answered 503 or refused",
         CLOCK_REMEDY,
     )
 

@@ -116,8 +116,8 @@ def _by_secret(account: AnyAccount, delivery: Delivery) -> Iterator[str]:
             and _fits(_with_secrets(account, value.get_secret_value()), delivery)
         ):
             yield (
-                f"it is signed with the account's {name}, which is not among its webhook_secrets: add "
-                "it there"
+                f"it is signed with the account's {name}, which "
+                "is not among its webhook_secrets: add it there"
             )
 
 
@@ -138,8 +138,8 @@ def _by_body(account: AnyAccount, delivery: Delivery) -> Iterator[str]:
     for how, body in _other_bodies(delivery.body):
         if body != delivery.body and _fits(account, replace(delivery, body=body)):
             yield (
-                f"the body was changed on the way: its signature fits the body {how}. Have the proxy "
-                "pass the body on as it is"
+                "the body was changed on the way: its signature fits the "
+                f"body {how}. Have the proxy pass the body on as it is"
             )
 
 
@@ -209,8 +209,8 @@ def _by_header_names(account: AnyAccount, delivery: Delivery) -> Iterator[str]:
     """Yield what the names of the headers suggest, which is no proof."""
     if delivery.headers.has("content-encoding"):
         yield (
-            "it has a header content-encoding: something on the way may compress the body, and "
-            "vendors sign it as it was"
+            "it has a header content-encoding: something on the way "
+            "may compress the body, and vendors sign it as it was"
         )
     names = {name for name, _ in delivery.headers.lines if _SIGNATURE_NAME.fullmatch(name)}
     vendor_names = {
@@ -220,6 +220,6 @@ def _by_header_names(account: AnyAccount, delivery: Delivery) -> Iterator[str]:
     }
     if names and not vendor_names and account.credential_header not in names:
         yield (
-            f"the only signature came in {', '.join(sorted(names)[:3])}: another sender has this URL, "
-            "or a proxy renames headers"
+            f"the only signature came in {', '.join(sorted(names)[:3])}: "
+            "another sender has this URL, or a proxy renames headers"
         )

@@ -26,8 +26,8 @@ _MAX_HEADERS = 256
 
 # The first bytes of other protocols, which probably come from a proxy that is configured wrongly.
 _OTHER_PROTOCOLS = {
-    b"\x16\x03": "TLS came to a port that speaks plain HTTP: let the proxy end TLS and pass requests on to "
-    "http://, not https://",
+    b"\x16\x03": "TLS came to a port that speaks plain HTTP: let the proxy "
+    "end TLS and pass requests on to http://, not https://",
     b"PRI * HTTP/2": "HTTP/2 came to a port that speaks HTTP/1.1: "
     "set the proxy to HTTP/1.1 towards the receiver",
     b"PROXY ": "the PROXY protocol came before the request: switch it off in the proxy",

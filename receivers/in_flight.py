@@ -14,8 +14,8 @@ from ingest.telemetry import IN_FLIGHT_BYTES
 # smaller than that.
 _PROGRESS_BYTES = 16 * 1024
 _DROPPED = (
-    "its body was not whole, and others needed the room: the limits are receiver.connection_limit and "
-    "receiver.in_flight_limit"
+    "its body was not whole, and others needed the room: the limits "
+    "are receiver.connection_limit and receiver.in_flight_limit"
 )
 
 

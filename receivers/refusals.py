@@ -84,17 +84,17 @@ def _explain_account_path(
     """Explain a request whose path has that of an account in it. Returns the reason and what to do."""
     if path.endswith(expected) and method != "POST":
         return "method", (
-            f"a {method if method in _METHODS else 'request of another method'} came where "
-            "deliveries are posted: a redirect on the way"
-            " (to https, to another host, to a slash at the end) makes a GET of a POST, without "
-            "its body. Give the vendor the address"
-            " that the redirect leads to"
+            f"a {method if method in _METHODS else 'request of another method'} "
+            "came where deliveries are posted: a redirect on the "
+            "way (to https, to another host, to a slash at the end) "
+            "makes a GET of a POST, without its body. Give the vendor "
+            "the address that the redirect leads to"
         )
     if has_prefix:
         return "path_prefix", (
-            f"something stands before {expected} in the path: a proxy passes on a prefix of its "
-            "own. Put the prefix into public_url,"
-            " or have the proxy strip it"
+            f"something stands before {expected} in the path: "
+            "a proxy passes on a prefix of its own. Put the "
+            "prefix into public_url, or have the proxy strip it"
         )
     difference = (
         "with something after it"

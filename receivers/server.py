@@ -169,6 +169,5 @@ def _stop_after_parent() -> None:
 
 
 def _exit_cleanly(_: int, __: FrameType | None) -> None:
-    # Uvicorn raises the signal once more after its graceful stop, which is a success and not a death by
-    # signal.
+    # Uvicorn raises the signal once more after its graceful stop, which must not end the process badly.
     sys.exit(0)

@@ -169,7 +169,7 @@ class DeadLettersTable:
             )
 
     def _parts_by_size(self, ids: Sequence[str]) -> Iterator[Sequence[str]]:
-        """Split the ids into parts vendor_and_account letters fit into memory together."""
+        """Split the ids into parts whose letters fit into memory together."""
         for part in _parts(ids):
             sql = f"SELECT id, length(data) FROM dead_letters WHERE id IN ({_marks(part)})"  # noqa: S608 - marks
             sizes = dict(query_or_empty(self._settings, sql, part).rows)

@@ -36,7 +36,7 @@ class InterruptibleGroup(TyperGroup):
             return super().make_context(*args, **options)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Show help. The vendors' modules, which know how their names are written, take time to load and are only loaded here."""
+        """Show help with the vendors' names. Their modules are loaded only here, because that takes time."""
         from ingest.vendors import vendor_titles
 
         *others, last = vendor_titles()

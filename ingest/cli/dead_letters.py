@@ -31,8 +31,8 @@ Account = Annotated[
 Since = Annotated[
     str,
     typer.Option(
-        help="Set aside at or after this date, instant, or length of time ago: 2026-11-01, "
-        "2026-11-01T09:00Z, 30d.",
+        help="Set aside at or after this date, instant, or length "
+        "of time ago: 2026-11-01, 2026-11-01T09:00Z, 30d.",
         show_default="the beginning",
     ),
 ]
@@ -178,8 +178,8 @@ def _require_one_way(*ways: bool) -> None:
     """Raise ConfigurationError unless the letters are chosen in exactly one of the ways."""
     if not any(ways):
         raise ConfigurationError(
-            "Choose the dead letters: by id, by --reason, --account, --since or --until, or all "
-            "of them with --all."
+            "Choose the dead letters: by id, by --reason, --account, "
+            "--since or --until, or all of them with --all."
         )
     if sum(ways) > 1:
         raise ConfigurationError(

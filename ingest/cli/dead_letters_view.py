@@ -20,8 +20,8 @@ _PREFIX_LENGTH = 12  # so much of it is shown as no two letters share
 
 # What an outcome says of letters, in the order of what somebody has to know first.
 _OUTCOMES = {
-    "redriven": "appended to the log; a consumer loads them, and `ingest dead-letters list --open` shows "
-    "what is left",
+    "redriven": "appended to the log; a consumer loads them, and "
+    "`ingest dead-letters list --open` shows what is left",
     "readable": "can be read, and would be appended to the log",
     "repeated": "tell the same event as another one",
     "already_loaded": "are in the warehouse already",

@@ -156,16 +156,16 @@ class DeliveryTrace:
                 "receiver",
                 trouble,
                 ExitCode.UNAVAILABLE,
-                "start `ingest up`, or `ingest receive`; if the receiver is on another machine, "
-                "run this there",
+                "start `ingest up`, or `ingest receive`; if the "
+                "receiver is on another machine, run this there",
             )
         if status == _ACCEPTED:
             return Step("receiver", f"{url} accepts the same delivery", remedy=_blame_proxy(failed))
         if status == _UNAUTHORIZED:
             return Step(
                 "receiver",
-                f"{url} refuses the same delivery: the running receiver has another secret, or "
-                "another public_url",
+                f"{url} refuses the same delivery: the running "
+                "receiver has another secret, or another public_url",
                 ExitCode.FAILED,
                 "give the receiver the same settings and secrets as this command, or restart it; "
                 "its log says why (delivery.rejected)",
@@ -229,8 +229,8 @@ class DeliveryTrace:
             "consumer",
             f"no consumer has read it for {self._patience:.0f} s",
             ExitCode.UNAVAILABLE,
-            "start `ingest up`, or `ingest consume`; if one runs, its log says what it waits for "
-            "(loader.waiting)",
+            "start `ingest up`, or `ingest consume`; if one runs, "
+            "its log says what it waits for (loader.waiting)",
         )
 
     def _is_read(self) -> bool:
@@ -257,8 +257,8 @@ class DeliveryTrace:
             "warehouse",
             "a consumer has read it, and booking_events does not have it",
             ExitCode.FAILED,
-            "look whether that consumer has the same warehouse settings, and at `ingest "
-            "dead-letters list --open`",
+            "look whether that consumer has the same warehouse "
+            "settings, and at `ingest dead-letters list --open`",
         )
 
     def _poll(self, look: Callable[[], T], seconds: float, reason: str) -> T:
@@ -277,16 +277,16 @@ def _explain_status(status: int) -> str:
     if status in range(200, 300):
         return "something else than the receiver answers there: look at where your proxy leads"
     meanings = {
-        _UNAUTHORIZED: "the signature was refused: another secret, or something on the way changes the body, "
-        "the URL or the headers",
-        _NOT_FOUND: "no receiver knows this path: does the proxy change it, or has the running receiver no "
-        "such account?",
+        _UNAUTHORIZED: "the signature was refused: another secret, or something "
+        "on the way changes the body, the URL or the headers",
+        _NOT_FOUND: "no receiver knows this path: does the proxy change "
+        "it, or has the running receiver no such account?",
         405: "the request was not a POST any more when it arrived, or something else answers there",
         _TOO_LARGE: "the proxy's limit for bodies is too small; allow 1 MiB",
-        502: "the proxy does not reach the receiver: is `ingest up` running, and does the proxy lead "
-        "to receiver.port?",
-        503: "the receiver cannot make deliveries durable (`ingest check` tries the log), or the proxy "
-        "does not reach it",
+        502: "the proxy does not reach the receiver: is `ingest up` "
+        "running, and does the proxy lead to receiver.port?",
+        503: "the receiver cannot make deliveries durable (`ingest "
+        "check` tries the log), or the proxy does not reach it",
         504: "the proxy does not get an answer from the receiver in time",
     }
     return meanings.get(status, "look at your proxy's log and the receiver's")

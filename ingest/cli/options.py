@@ -75,6 +75,6 @@ def parse_instant(option: str, text: str, now: datetime) -> datetime:
         return instant.replace(tzinfo=UTC) if instant.tzinfo is None else utc(instant)
     except (ValueError, ValidationError, OverflowError):
         raise ConfigurationError(
-            f"{option} {text}: write a date (2026-11-01), an instant (2026-11-01T09:00Z) or how "
-            "long ago (30d)"
+            f"{option} {text}: write a date (2026-11-01), an "
+            "instant (2026-11-01T09:00Z) or how long ago (30d)"
         ) from None

@@ -68,8 +68,8 @@ def reconcile(
         bool,
         typer.Option(
             "--watch",
-            help="Again and again, every reconcile.every; at once when a vendor says that it gave up a "
-            "delivery.",
+            help="Again and again, every reconcile.every; at once "
+            "when a vendor says that it gave up a delivery.",
         ),
     ] = False,
     confirm_key: Annotated[
@@ -113,8 +113,8 @@ def reconcile(
     if watch:
         if since or until or dry_run or as_json or confirm_key:
             raise ConfigurationError(
-                "--watch goes with --account only: what it compares is in the settings, what it "
-                "finds in reconciliations"
+                "--watch goes with --account only: what it compares "
+                "is in the settings, what it finds in reconciliations"
             )
         _watch(settings, account or [])
         return
@@ -134,8 +134,8 @@ def reconcile(
             reports = reconciler.run(accounts, start, end, confirm_key=confirm_key)
     except KeyboardInterrupt:
         raise Stopped(
-            "stopped: what was appended will be loaded; run it again with the same --since and "
-            "--until to go on from here"
+            "stopped: what was appended will be loaded; run it again "
+            "with the same --since and --until to go on from here"
         ) from None
     _print_reports(reports, dry_run=dry_run, as_json=as_json)
     if code := max(map(_exit_code, reports), default=0):
@@ -158,7 +158,7 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
         _open_reconciler(settings, lambda *_: None, stop=stop) as reconciler,
     ):
         schedule = Schedule(settings, live.current, accounts, reconciler)
-        # Beside the main thread, because a vendor may have it wait for minutes; to be cut off then loses nothing.
+        # In a thread that a stop may cut off, which loses nothing: a vendor may have it wait for minutes.
         worker = threading.Thread(target=schedule.run, args=(stop,), name="watch", daemon=True)
         worker.start()
         while worker.is_alive() and not stop.wait(_POLL_SECONDS):

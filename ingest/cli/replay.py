@@ -36,8 +36,8 @@ def replay(
     since: Annotated[
         str,
         typer.Option(
-            help="Received at or after this date, instant, or length of time ago: 2026-11-01, "
-            "2026-11-01T09:00Z, 30d.",
+            help="Received at or after this date, instant, or length "
+            "of time ago: 2026-11-01, 2026-11-01T09:00Z, 30d.",
             show_default="the beginning of the log",
         ),
     ] = "",
@@ -120,8 +120,8 @@ def _open_replay(
 def _how_to_continue(run: "Replay") -> str:
     if run.report.appended:
         return (
-            "everything is in the log again and will be loaded when a consumer runs; there is nothing "
-            "to repeat"
+            "everything is in the log again and will be loaded "
+            "when a consumer runs; there is nothing to repeat"
         )
     if since := run.go_on_since:
         return f"to continue, run it with --since {format_instant(since.replace(microsecond=0))}"

@@ -39,10 +39,11 @@ def simulate(
         Path, typer.Option(help="Where the settings for the product are written; emptied first.")
     ] = _DEFAULT_FOLDER,
 ) -> None:
-    """Run simulated vendors by hand: bookings, signed webhooks, and the REST APIs that reconcile, sync and webhooks ask.
+    """Run simulated vendors by hand: bookings, signed webhooks, and REST APIs for the other commands.
 
-    Writes settings with an account of each vendor into the folder, so that the product can be run against them in
-    another terminal. Deliveries are tried again while no receiver listens, as vendors do, and then given up.
+    Writes settings with an account of each vendor into the folder, so that the product can be run against
+    them in another terminal. Deliveries are tried again while no receiver listens, as vendors do, and then
+    given up.
 
     Examples:
         ingest simulate
@@ -55,9 +56,8 @@ def simulate(
         load_account_class(vendor)  # raises ConfigurationError with the names that are known
     sandbox = Sandbox(folder, seed=seed, vendors=vendors or ())
     config = os.path.relpath(sandbox.config)
-    print_note(
-        f"simulating {', '.join(sandbox.accounts)}; webhooks go to {sandbox.settings.public_url}. In another terminal:"
-    )
+    names, url = ", ".join(sandbox.accounts), sandbox.settings.public_url
+    print_note(f"simulating {names}; webhooks go to {url}. In another terminal:")
     for command in (
         "up",
         "status",
@@ -94,8 +94,7 @@ async def _print_progress(sender: "Sender") -> None:
 
 
 def _progress(stats: "DeliveryStats") -> str:
-    answers = (
-        ", ".join(f"{answer} {count} times" for answer, count in sorted(stats.answers.items(), key=str))
-        or "none yet"
-    )
-    return f"webhooks accepted: {stats.webhooks}, given up: {stats.given_up}, lost on purpose: {stats.lost}; answers: {answers}"
+    counts = f"given up: {stats.given_up}, lost on purpose: {stats.lost}"
+    answers = sorted(stats.answers.items(), key=str)
+    listed = ", ".join(f"{answer} {count} times" for answer, count in answers) or "none yet"
+    return f"webhooks accepted: {stats.webhooks}, {counts}; answers: {listed}"

@@ -16,6 +16,7 @@ from ingest.telemetry import configure_logging
 log = structlog.get_logger()
 
 _POLL_SECONDS = 0.2
+_AT_LIMIT = "the dead-letter limit; webhooks are still taken. Fix the cause, then start again"
 
 
 def up(config: Config = None) -> None:
@@ -66,13 +67,8 @@ class Supervisor:
             for child in list(self._children):
                 code = child.poll()
                 if code == ExitCode.DEAD_LETTER_LIMIT:
-                    # It stops alone: without a receiver, webhooks would be refused and vendors would switch
-                    # them off.
-                    log.error(
-                        "up.consumer_stopped",
-                        why="the dead-letter limit; webhooks are still taken. Mend the cause, then "
-                        "start again",
-                    )
+                    # It stops alone: vendors would switch off webhooks that no receiver takes.
+                    log.error("up.consumer_stopped", why=_AT_LIMIT)
                     self._children.remove(child)
                     limit_code = code
                 elif code is not None:

@@ -127,7 +127,7 @@ def apply(
     if any(plan.failure for plan in plans):
         raise typer.Exit(ExitCode.UNAVAILABLE)
     if not are_filled or any(plan.differs for plan in plans):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 @group.command("list")
@@ -218,7 +218,7 @@ def rotate(
     done = f"a new secret is live, and the old one too; later: ingest webhooks rotate {name} --finish"
     print_line(f"{name}: {trouble or done}")
     if not (no_reconcile or _fill_gaps(settings, [account])) or trouble:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _rotate(settings: Settings, account: AnyAccount, store: "SecretStore") -> str:

@@ -44,18 +44,18 @@ def trial(
     configure_logging("webhooks")
     (account,) = settings.choose_accounts([name])
     trace = DeliveryTrace(settings, account, account.test_delivery(), partial(_has_event, settings), wait)
-    steps = list(_shown(trace.steps(), quiet=as_json))
+    steps = list(_print_steps(trace.steps(), quiet=as_json))
     if as_json:
-        print_json(_report(account, trace.event, steps))
-    raise typer.Exit(_code(steps))
+        print_json(_trace_json(account, trace.event, steps))
+    raise typer.Exit(_exit_code(steps))
 
 
-def _code(steps: "Sequence[Step]") -> int:
+def _exit_code(steps: "Sequence[Step]") -> int:
     return next((step.code for step in reversed(steps) if step.code), 0)
 
 
-def _shown(steps: "Iterator[Step]", *, quiet: bool) -> "Iterator[Step]":
-    """Each as it comes, with what to do where it failed."""
+def _print_steps(steps: "Iterator[Step]", *, quiet: bool) -> "Iterator[Step]":
+    """Print each step as it comes, with what to do where it failed."""
     for step in steps:
         if not quiet:
             print_line(
@@ -66,13 +66,13 @@ def _shown(steps: "Iterator[Step]", *, quiet: bool) -> "Iterator[Step]":
         yield step
 
 
-def _report(account: AnyAccount, event: Event, steps: "Sequence[Step]") -> dict[str, Any]:
+def _trace_json(account: AnyAccount, event: Event, steps: "Sequence[Step]") -> dict[str, Any]:
     return {
         "vendor": account.vendor,
         "account": account.name,
         "url": account.webhook_url,
         "event_id": event.id,
-        "ok": not _code(steps),
+        "ok": not _exit_code(steps),
         "steps": [
             {"step": step.name, "ok": not step.code, "detail": step.detail, "remedy": step.remedy or None}
             for step in steps

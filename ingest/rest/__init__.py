@@ -1,6 +1,6 @@
 """REST requests to vendors.
 
-Within their limits, tried again where that is safe, and with errors that say what to do.
+Requests keep to the vendors' limits and are tried again where that is safe. Their errors say what to do.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,13 +12,13 @@ from requests.auth import AuthBase
 
 Record = Mapping[str, Any]
 
-# A shorter word of a header is the name of a scheme, or could occur in any sentence.
+# A shorter word in a header is the name of a scheme, or could occur in any sentence.
 _SECRET_LENGTH = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A number of requests that is allowed in any span of so many seconds."""
+    """The number of requests that is allowed in any span of `seconds`."""
 
     requests: int
     seconds: float
@@ -26,7 +26,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The rates that a vendor allows to each account, and to each IP address for all accounts behind it."""
+    """The rates that a vendor allows to each account, and to each IP address for all accounts that use it."""
 
     account: tuple[Rate, ...] = ()
     address: tuple[Rate, ...] = ()
@@ -34,9 +34,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class RetryBudget:
-    """How many seconds a request may take.
+    """The numbers of seconds that a request may take.
 
-    `busy` and `failing` are for all attempts together while the vendor is too busy, or fails; `answer` is for
+    `busy` and `failing` are for all attempts together, while the vendor is too busy or fails. `answer` is for
     one response.
     """
 
@@ -52,7 +52,7 @@ class Credential(AuthBase):
         self._headers = dict(headers)
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        """Add the headers to a request, as `requests` expects it. Raises what `headers` raises."""
+        """Add the headers to a request and return it, as `requests` expects. Raises what `headers` raises."""
         request.headers.update(self.headers())
         return request
 
@@ -62,7 +62,7 @@ class Credential(AuthBase):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Return this object itself.
 
-        Dlt copies a source's configuration, and an account's tokens are renewed in one place only.
+        dlt copies a source's configuration, but only one object may renew an account's tokens.
         """
         return self
 
@@ -74,33 +74,36 @@ class Credential(AuthBase):
         return self._headers
 
     def renew(self, refused: PreparedRequest) -> bool:  # noqa: ARG002 - for credentials that can be renewed
-        """Get another credential after the vendor refused this request's.
+        """Get another credential after the vendor refused that of this request.
 
         Return False when there is no other.
         """
         return False
 
     def redact(self, text: str) -> str:
-        """Return the text without the secrets in it, because some vendors' errors repeat what was sent."""
+        """Return the text without the secrets in it.
+
+        Some vendors' errors repeat parts of the request.
+        """
         for value in self._headers.values():
             for word in value.split():
                 text = text.replace(word, "…") if len(word) >= _SECRET_LENGTH else text
         return text
 
 
-# Methods that can be sent again when the result of an attempt is unknown, because sending them twice changes
-# nothing.
+# Requests with these methods can be sent again when the result of an attempt is unknown, because a second one
+# changes nothing.
 RETRIED_METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
 
 @dataclass(frozen=True, slots=True)
 class RequestPolicy:
-    """How the requests of one account are sent and tried again. `label` names the account in messages.
+    """The rules by which the requests of one account are sent and tried again.
 
-    `describe_error` says what an error response means and what to do. `retry_after` returns for how many
-    seconds a response, of any status, asks us to wait, or None. `retried_methods` are tried again after an
-    attempt with an unknown result; a request for which the vendor was too busy is tried again whatever its
-    method is.
+    `label` names the account in messages. `describe_error` says what an error response means and what to do.
+    `retry_after` returns the number of seconds for which a response of any status asks the client to wait, or
+    None. Requests with `retried_methods` are tried again after an attempt with an unknown result. A request
+    for which the vendor was too busy is tried again whatever its method is.
     """
 
     label: str

@@ -1,6 +1,6 @@
-"""The transport under every REST request.
+"""The transport of all REST requests.
 
-It keeps to the limits, checks the response, and tries again where that is safe.
+It keeps to the limits, checks responses, and tries again where that is safe.
 """
 
 import math
@@ -33,7 +33,7 @@ _TIMEOUTS = (10.0, 30.0)  # seconds to connect, and between two bytes of a respo
 _TURN_SECONDS = 2.0
 _LONG_PAUSE_SECONDS = 10.0
 _CHUNK_BYTES = 1 << 16
-_LARGEST_BYTES = 64 << 20  # of a response; a page of any vendor's has a hundredth of that
+_LARGEST_BYTES = 64 << 20  # of a response; a page of any vendor has a hundredth of that
 _CONNECTIONS = 16
 _CLOCK_SAMPLES = 5
 _TIMED_OUT = 408
@@ -45,22 +45,23 @@ _backoff = wait_random_exponential(multiplier=0.5, max=30)
 
 @dataclass(slots=True)
 class _Call:
-    """One request with all its attempts.
+    """A request with all of its attempts.
 
-    Attempts and the pauses after them spend the budget; waiting for a rate limit does not.
+    Attempts and the pauses after them spend the budget. Waiting for a rate limit does not.
     """
 
     request: PreparedRequest
     options: Mapping[str, Any]
     attempt_seconds: float = 0.0
-    # Being busy and failing have a budget each: a vendor that was busy for long may still fail for a while.
+    # Being busy and failing have separate budgets: a vendor that was busy for long may still fail for a
+    # while.
     busy_seconds: float = 0.0
     failing_seconds: float = 0.0
 
     def spend(self, state: RetryCallState, budget: RetryBudget) -> bool:
-        """Count an attempt and the pause after it.
+        """Count an attempt and the pause after it, and return whether the budget is spent.
 
-        Return whether the budget is spent, so that no further attempt is made.
+        When it is, no further attempt is made.
         """
         error = _error(state)
         seconds = self.attempt_seconds + state.upcoming_sleep
@@ -73,19 +74,19 @@ class _Call:
 
 
 class _JsonResponse(Response):
-    """A response whose JSON is parsed once, however often it is read."""
+    """A response that parses its JSON once, however often `json` is called."""
 
     _parsed: Any = None
 
     def json(self, **_: Any) -> Any:
-        """Return the parsed body. Raises ValueError."""
+        """Return the parsed body. Raises ValueError when it is not JSON."""
         if self._parsed is None:
             self._parsed = parse_json(self.content)
         return self._parsed
 
 
 class VendorAdapter(HTTPAdapter):
-    """The transport of one account. It returns only successful responses with JSON in them.
+    """The transport of one account, which only returns successful responses with JSON in them.
 
     Raises VendorUnavailable, VendorBusy and VendorRefused.
     """
@@ -103,13 +104,13 @@ class VendorAdapter(HTTPAdapter):
     def send(  # noqa: PLR0913, PLR0917 - as `requests` has it
         self,
         request: PreparedRequest,
-        stream: bool = False,  # noqa: ARG002 - the body is always read here, whole
+        stream: bool = False,  # noqa: ARG002 - the whole body is always read here
         timeout: Any = None,
         verify: bool | str = True,
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> Response:
-        """Send a request until a response is final, or the budget is spent."""
+        """Send a request until a response is final or the budget is spent, and return the response."""
         call = _Call(
             request,
             {
@@ -131,21 +132,22 @@ class VendorAdapter(HTTPAdapter):
         return retrying(self._attempt, call)
 
     def build_response(self, req: PreparedRequest, resp: Any) -> Response:
-        """Return the response as one whose JSON is parsed once."""
+        """Return urllib3's response as a `_JsonResponse`."""
         response = _JsonResponse()
         response.__dict__ |= super().build_response(req, resp).__dict__
         return response
 
     def sent_at(self) -> datetime:
         """Return when this thread's last request was sent, after all waiting, by the vendor's clock."""
-        at: datetime = getattr(self._sent, "at", None) or datetime.now(UTC)
-        return at - (self.clock_ahead or timedelta(0))
+        sent_at: datetime = getattr(self._sent, "at", None) or datetime.now(UTC)
+        return sent_at - (self.clock_ahead or timedelta(0))
 
     @property
     def clock_ahead(self) -> timedelta | None:
         """Return how far this machine's clock is ahead of the vendor's; None while no response had a time.
 
-        It is the smallest difference of the last responses, because a cached response is an old one.
+        This is the smallest difference among the last responses, because the time of a cached response is
+        old.
         """
         with self._lock:
             return min(self._clock_samples, key=abs, default=None)
@@ -156,7 +158,7 @@ class VendorAdapter(HTTPAdapter):
         )
 
     def _announce_retry(self, state: RetryCallState) -> None:
-        """Tell the user about the first failure at once.
+        """Tell the user about the first failure at once, and about each one that a long pause follows.
 
         Trying again may take a minute, or a quarter of an hour.
         """
@@ -167,6 +169,7 @@ class VendorAdapter(HTTPAdapter):
             announce(f"{error}. Trying again, for up to {limit:.0f} s")
 
     def _attempt(self, call: _Call) -> Response:
+        """Send a request, and once more with another credential if the vendor refused the first one."""
         response = self._send_once(call)
         if response.status_code == _UNAUTHORIZED and self._policy.credential.renew(call.request):
             self._policy.credential(call.request)
@@ -174,31 +177,35 @@ class VendorAdapter(HTTPAdapter):
         return self._check(response)
 
     def _send_once(self, call: _Call) -> Response:
+        """Send a request once, when its turn has come, and return the response with its body.
+
+        Raises VendorUnreachable, VendorUnavailable and VendorBusy.
+        """
         call.attempt_seconds = 0.0
         self._wait_for_turn(call.request)
-        began = time.monotonic()
+        start = time.monotonic()
         sent_at = self._sent.at = datetime.now(UTC)
         try:
             response = super().send(call.request, **call.options)
             if (ahead := clock_ahead(response.headers, sent_at, datetime.now(UTC))) is not None:
                 with self._lock:
                     self._clock_samples.append(ahead)
-            response.raw = BytesIO(self._read_body(response, began + self._policy.budget.answer))
-            response.content  # noqa: B018 - keeps it in the response
+            response.raw = BytesIO(self._read_body(response, start + self._policy.budget.answer))
+            response.content  # noqa: B018 - keeps the body in the response
         except (RequestException, HTTPError, OSError) as error:
             problem = explain(error, _host(call.request))
             raise VendorUnreachable(f"{self._policy.label}: {problem}", problem.retry_seconds) from None
         finally:
-            call.attempt_seconds = time.monotonic() - began
+            call.attempt_seconds = time.monotonic() - start
         if pause := self._policy.retry_after(response):
-            with self._lock:  # for all of the account's requests
+            with self._lock:  # the pause is for all of the account's requests
                 self._not_before = max(self._not_before, time.monotonic() + pause)
         return response
 
     def _read_body(self, response: Response, deadline: float) -> bytes:
-        """Read the body as it comes.
+        """Read the body in chunks until it ends. Raises VendorUnavailable when it is too slow or too large.
 
-        One that only drips would never end, although each of its bytes came in time.
+        A body that arrives very slowly would never end, although each of its bytes arrived in time.
         """
         body = bytearray()
         try:
@@ -207,11 +214,14 @@ class VendorAdapter(HTTPAdapter):
                 if time.monotonic() > deadline or len(body) > _LARGEST_BYTES:
                     raise VendorUnavailable(f"{self._policy.label}: the answer is too slow or too large")
         finally:
-            response.raw.close()  # one that was read to its end has given its connection back
+            response.raw.close()  # a body that was read to its end has already returned its connection
         return bytes(body)
 
     def _wait_for_turn(self, request: PreparedRequest) -> None:
-        """Wait until limits and the vendor's pause allow a request. Raises VendorBusy."""
+        """Wait until the limits and the vendor's pause allow a request, and count it.
+
+        Raises VendorBusy when the vendor asked for too long a pause.
+        """
         self._wait_for_pause()
         for limiter in (_address_limiter(request, self._policy.limits.address), self._account_limiter):
             if limiter:
@@ -223,15 +233,15 @@ class VendorAdapter(HTTPAdapter):
             self.requests += 1
 
     def _wait_for_pause(self) -> None:
-        """Wait for the end of a pause.
+        """Wait for the end of the vendor's pause.
 
-        Raises VendorBusy when the vendor asked for a longer one than the budget allows.
+        Raises VendorBusy when the vendor asked for a longer pause than the budget allows.
         """
         while (remaining := self._not_before - time.monotonic()) > 0:
             if remaining > self._policy.budget.busy:
                 raise VendorBusy(
-                    f"{self._policy.label}: the vendor wants no request for {remaining:.0f} seconds; run it "
-                    "again then",
+                    f"{self._policy.label}: the vendor wants no request for {remaining:.0f} seconds; "
+                    "run it again then",
                     remaining,
                 )
             sleep(remaining, f"{self._policy.label} asked for a pause until its limit allows more requests")
@@ -239,17 +249,17 @@ class VendorAdapter(HTTPAdapter):
     def _check(self, response: Response) -> Response:
         """Return a successful response with JSON in it.
 
-        Raises VendorBusy, VendorUnavailable and VendorRefused for all others.
+        Raises VendorBusy, VendorUnavailable and VendorRefused for all other responses.
         """
         label, status = self._policy.label, response.status_code
         if status == _TOO_MANY:
             pause = self._policy.retry_after(response)
-            again = f", the next one is allowed in {pause:.0f} s" if pause else ""
+            hint = f", the next one is allowed in {pause:.0f} s" if pause else ""
             raise VendorBusy(
-                f"{label}: too many requests{again}. {self._policy.describe_error(response)}", pause
+                f"{label}: too many requests{hint}. {self._policy.describe_error(response)}", pause
             )
         if status in _REDIRECTS:
-            # Followed, it would take the credential to wherever it points.
+            # A followed redirect would send the credential to any host.
             raise VendorRefused(
                 f"{label}: redirected ({status}); api_url is not the address of the API", status
             )
@@ -267,13 +277,13 @@ class VendorAdapter(HTTPAdapter):
 
 
 def open_session(policy: RequestPolicy, url: str) -> tuple[Session, VendorAdapter]:
-    """Return a session whose requests all go through one adapter, and that adapter.
+    """Return a session whose requests all use one adapter, and that adapter.
 
     Proxies and certificates are those for `url`.
     """
     session, adapter = Session(), VendorAdapter(policy)
     session.auth = policy.credential
-    # Read once: requests would look through the environment for every request, which costs a fifth of one.
+    # Otherwise `requests` would search the environment at every request, which costs a fifth of a request.
     environment = session.merge_environment_settings(url, {}, None, None, None)
     session.trust_env, session.proxies, session.verify = (
         False,
@@ -290,9 +300,9 @@ def _error(state: RetryCallState) -> BaseException | None:
 
 
 def _pause(state: RetryCallState) -> float:
-    """Return the pause that the vendor asked for, with some jitter so that several do not return at once.
+    """Return the seconds that the vendor asked the client to wait, else a backoff that grows.
 
-    Otherwise return one that grows.
+    Jitter is added to the vendor's number, so that several clients do not return at once.
     """
     error = _error(state)
     requested = error.retry_after if isinstance(error, VendorUnavailable) else None
@@ -312,7 +322,7 @@ _address_limiters_lock = threading.Lock()
 
 
 def _address_limiter(request: PreparedRequest, rates: tuple[Rate, ...]) -> Limiter | None:
-    """Return the limiter that all accounts of this process share for the same host and rates."""
+    """Return the limiter of a host and its rates, which all accounts of this process share."""
     key = (_host(request), rates)
     with _address_limiters_lock:
         if key not in _address_limiters:
@@ -325,7 +335,7 @@ def _host(request: PreparedRequest) -> str:
 
 
 def _is_json(response: Response) -> bool:
-    """Return whether the body is JSON; only the response to a request that reads nothing may be empty."""
+    """Return whether the body is JSON. Only the response to a request that reads nothing may be empty."""
     if not response.content:
         return response.request.method not in {"GET", None}
     try:

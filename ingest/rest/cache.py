@@ -1,4 +1,4 @@
-"""Caches for objects that other objects refer to by id. Any number of threads may use one."""
+"""Caches of objects that other objects refer to by id. Any number of threads may share a cache."""
 
 import threading
 from collections import OrderedDict
@@ -9,7 +9,7 @@ from ingest.rest import Record
 
 
 class ListCache:
-    """All objects of a list, read when the first one is needed.
+    """A cache of all objects of a list, which is read when the first object is needed.
 
     `read` returns all objects. It is called again for an id that was not among them, once for each such id.
     """
@@ -30,9 +30,9 @@ class ListCache:
 
 
 class RecordCache:
-    """Single objects, read by id; the `size` that were used last are kept.
+    """A cache of single objects that are read by id, which keeps the `size` objects that were used last.
 
-    Threads that need the same id at the same time wait for one read. A read that fails is not kept.
+    Threads that need the same id at the same time wait for one read. A read that fails is not cached.
     """
 
     def __init__(self, read: Callable[[str], Record | None], size: int) -> None:
@@ -45,11 +45,11 @@ class RecordCache:
         """Return the object with this id; None when there is none. Raises what `read` raises."""
         with self._lock:
             record = self._records.pop(name, None)
-            reads = record is None
+            is_missing = record is None
             record = self._records[name] = record or Future()
             if len(self._records) > self._size:
                 self._records.popitem(last=False)
-        if reads:
+        if is_missing:
             try:
                 record.set_result(self._read(name))
             except BaseException as error:

@@ -1,4 +1,4 @@
-"""OAuth access tokens: for an app's own credentials, or for refresh tokens that can be used once each."""
+"""OAuth access tokens, obtained with an app's own credentials or with single-use refresh tokens."""
 
 import json
 import threading
@@ -20,17 +20,17 @@ from ingest.rest import RETRIED_METHODS, Credential, Limits, RequestPolicy, Retr
 from ingest.rest.adapter import open_session
 from ingest.rest.parsing import json_object
 
-# A token is renewed so many seconds before its end, or after half its life: it must outlive a request, and
-# clocks differ.
+# A token is renewed so many seconds before its end, or after half its life if that is later. It must outlive
+# a request, and clocks differ.
 _EARLY_SECONDS = 60.0
 _DEFAULT_LIFE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class OAuthApp:
-    """An OAuth app, and where it gets tokens.
+    """An OAuth app, with the URL where it gets tokens.
 
-    `label`, `describe_error`, `retry_after` and `budget` are the account's, as in `RequestPolicy`;
+    `label`, `describe_error`, `retry_after` and `budget` are the account's, as in `RequestPolicy`.
     `describe_error` also takes a better remedy, or "".
     """
 
@@ -56,15 +56,15 @@ class _Token:
 
 
 class _OAuth(Credential):
-    """A bearer token. One thread renews it for all, shortly before its end or when it is refused."""
+    """A bearer token. One thread renews it for all threads, shortly before its end or when it is refused."""
 
     def __init__(self, app: OAuthApp) -> None:
         super().__init__({})
         self._app = app
         self._lock = threading.Lock()
         self._token: _Token | None = None
-        # The response to a token request may be lost. A second request helps, or ends in the remedy that a
-        # lost single-use token needs anyway.
+        # The response to a token request may be lost. A second request either helps, or ends in the remedy
+        # that a lost single-use token needs anyway.
         methods = RETRIED_METHODS | {"POST"}
         policy = RequestPolicy(
             app.label, Limits(), Credential({}), self._describe_error, app.retry_after, app.budget, methods
@@ -81,11 +81,11 @@ class _OAuth(Credential):
         return {"Authorization": f"Bearer {token.access}"} if token else {}
 
     def renew(self, refused: PreparedRequest) -> bool:
-        """Get another token, unless another thread has got one since the request was sent."""
-        sent = str(refused.headers.get("Authorization", "")).removeprefix("Bearer ")
+        """Get another token, unless another thread has got one since the request was sent. Return True."""
+        access = str(refused.headers.get("Authorization", "")).removeprefix("Bearer ")
         with self._lock:
-            if self._token is None or self._token.access == sent:
-                self._token = self._get_token(sent)
+            if self._token is None or self._token.access == access:
+                self._token = self._get_token(access)
         return True
 
     def redact(self, text: str) -> str:
@@ -100,13 +100,13 @@ class _OAuth(Credential):
 
     @abstractmethod
     def _get_token(self, refused: str) -> _Token:
-        """Return a valid token other than the one that was refused.
+        """Return a valid token other than the refused one.
 
         Raises VendorUnavailable and VendorRefused.
         """
 
     def _request_token(self, **form: str) -> _Token:
-        """Request a token.
+        """Request a token with this form. Raises VendorUnavailable when the response has no access token.
 
         https://www.rfc-editor.org/rfc/rfc6749#section-5.1
         """
@@ -124,7 +124,8 @@ class _OAuth(Credential):
     def _describe_error(self, response: Response) -> str:
         return self.redact(f"no token: {self._app.describe_error(response, self._remedy(response))}")
 
-    def _remedy(self, response: Response) -> str:  # noqa: ARG002 - for grants that know a better one than the account
+    def _remedy(self, response: Response) -> str:  # noqa: ARG002 - for grants that know a better remedy
+        """Return a better remedy than the account's, or ""."""
         return ""
 
 
@@ -134,7 +135,7 @@ class ClientCredentials(_OAuth):
     https://www.rfc-editor.org/rfc/rfc6749#section-4.4
     """
 
-    def _get_token(self, refused: str) -> _Token:  # noqa: ARG002 - a new one is never the old one
+    def _get_token(self, refused: str) -> _Token:  # noqa: ARG002 - a new token is never the refused one
         return self._request_token(grant_type="client_credentials")
 
 
@@ -143,10 +144,10 @@ class RotatingTokens(_OAuth):
 
     https://www.rfc-editor.org/rfc/rfc6749#section-6
 
-    The newest pair of tokens is in `file`, which the account's other processes read too. It is there before
-    it is used, because after its loss somebody would have to authorise the app again. `seed` is the refresh
-    token in the settings, the first of the chain; a new seed starts a new chain. `setting` is the name of the
-    setting that has it.
+    The newest pair of tokens is in `file`, which the account's other processes read too. A pair is stored
+    before it is used, because after its loss somebody would have to authorise the app again. `seed` is the
+    refresh token in the settings, which is the first of a chain. A new seed starts a new chain. `setting` is
+    the name of the setting that contains the seed.
     """
 
     def __init__(self, app: OAuthApp, seed: str, file: Path, setting: str) -> None:
@@ -156,35 +157,36 @@ class RotatingTokens(_OAuth):
         self._setting = setting
 
     def _get_token(self, refused: str) -> _Token:
-        with self._locked():
-            stored = self._read()
-            if stored and stored.is_valid() and stored.access != refused:
-                return stored
-            refresh = stored.refresh if stored else self._seed
+        with self._lock_file():
+            current = self._read()
+            if current and current.is_valid() and current.access != refused:
+                return current
+            refresh = current.refresh if current else self._seed
             token = self._request_token(grant_type="refresh_token", refresh_token=refresh)
             return self._write(replace(token, refresh=token.refresh or refresh))
 
     def redact(self, text: str) -> str:
-        """Return the text without tokens, the one of the settings included."""
+        """Return the text without tokens, including the refresh token in the settings."""
         return super().redact(text).replace(self._seed, "…")
 
     def _remedy(self, response: Response) -> str:
-        """Return what to do about a spent refresh token.
+        """Return what to do about a refresh token that was used or revoked; "" for other errors.
 
         https://www.rfc-editor.org/rfc/rfc6749#section-5.2
         """
         if json_object(response).get("error") == "invalid_grant":
             return (
-                "the refresh token was used elsewhere or revoked;"
-                f" authorise the app again and set {self._setting} to the new one"
+                "the refresh token was used elsewhere or revoked; "
+                f"authorise the app again and set {self._setting} to the new one"
             )
         return super()._remedy(response)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keep other processes out.
+    def _lock_file(self) -> Iterator[None]:
+        """Lock the file against other processes.
 
-        Raises ConfigurationError before a token is spent that could not be stored.
+        Raises ConfigurationError when the folder is not writable, before a token is used whose successor
+        could not be stored.
         """
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -208,19 +210,17 @@ class RotatingTokens(_OAuth):
         )
 
     def _read(self) -> _Token | None:
-        """Return the stored token of this seed's chain; None where the file has none."""
+        """Return the stored token of this seed's chain; None when the file does not contain one."""
         try:
-            stored = json.loads(self._file.read_bytes())
-            if stored["seed"] == self._seed_digest():
-                return _Token(
-                    str(stored["access_token"]), float(stored["renew_at"]), str(stored["refresh_token"])
-                )
+            pair = json.loads(self._file.read_bytes())
+            if pair["seed"] == self._seed_digest():
+                return _Token(str(pair["access_token"]), float(pair["renew_at"]), str(pair["refresh_token"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return None
 
     def _write(self, token: _Token) -> _Token:
-        """Store a token, wholly or not at all, even if the power goes."""
+        """Store a token and return it. The write is atomic, even if the power fails."""
         pair = {
             "access_token": token.access,
             "renew_at": token.renew_at,
@@ -238,6 +238,7 @@ class RotatingTokens(_OAuth):
 
 
 def _renew_at(expires_in: Any) -> float:
+    """Return when to renew a token with this `expires_in`, in Unix seconds."""
     try:
         life = max(0.0, float(expires_in))
     except (TypeError, ValueError):

@@ -1,8 +1,6 @@
-"""Parses vendors' JSON so that a warehouse can hold every value.
+"""A parser of vendors' JSON that returns only values which a warehouse can hold.
 
-What it could not hold as it is becomes text.
-
-Pure.
+A value that a warehouse could not hold unchanged becomes text. The functions here are pure.
 """
 
 import json
@@ -22,24 +20,25 @@ _LONG_NUMBER = re.compile(rb"\d{19}")
 
 
 def parse_json(content: bytes) -> Any:
-    """Return the value of a JSON document. Raises ValueError for what is not JSON.
+    """Return the value of a JSON document. Raises ValueError when the content is not JSON.
 
-    Half a character, which programs write that cut texts at some length, becomes a replacement character. A
-    whole number beyond 64 bits, and whatever is nested too deeply, become text.
+    Half of a surrogate pair becomes a replacement character: programs write such halves when they cut texts
+    at a fixed length. A whole number beyond 64 bits becomes text, and so does a value that is nested too
+    deeply.
     """
-    if not _LONG_NUMBER.search(content):  # orjson would round it
+    if not _LONG_NUMBER.search(content):  # orjson would round a long number
         try:
             return orjson.loads(content)
         except orjson.JSONDecodeError:
             pass
     text = content.decode(json.detect_encoding(content), "surrogatepass")
-    nested = replace_deep(text, _DEEPEST, json.dumps)
-    parsed = json.loads(nested, parse_int=_parse_int, parse_float=_parse_float, parse_constant=str)
-    return orjson.loads(_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", json.dumps(parsed, ensure_ascii=False)))
+    flat_text = replace_deep(text, _DEEPEST, json.dumps)
+    value = json.loads(flat_text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=str)
+    return orjson.loads(_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", json.dumps(value, ensure_ascii=False)))
 
 
 def json_object(response: Response) -> dict[str, Any]:
-    """Return the object in a response; an empty one where the response is anything else."""
+    """Return the JSON object in a response; an empty one where the response is anything else."""
     try:
         body = response.json()
     except (ValueError, RecursionError):
@@ -48,7 +47,7 @@ def json_object(response: Response) -> dict[str, Any]:
 
 
 def _parse_int(digits: str) -> int | str:
-    # A number of thousands of digits would raise.
+    # `int` would raise for thousands of digits.
     # https://docs.python.org/3/library/stdtypes.html#int-max-str-length
     if len(digits) > len(str(_SMALLEST)):
         return digits
@@ -57,6 +56,9 @@ def _parse_int(digits: str) -> int | str:
 
 
 def _parse_float(digits: str) -> float | str:
-    """Return a number that is too large for a double as text: it would be infinite, which is not JSON."""
+    """Return a number as a float; as text where it is too large for one.
+
+    Such a float would be infinite, which is not JSON.
+    """
     value = float(digits)
     return value if abs(value) != float("inf") else digits

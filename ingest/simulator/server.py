@@ -94,7 +94,7 @@ class RestServer:
             thread.join()
 
     def _guard(self, name: str, api: SimulatedApi) -> ASGIApp:
-        """Return an app that checks limits and credentials, applies faults and losses, and counts."""
+        """Return an app that checks limits and credentials before the endpoints, and counts responses."""
         endpoints = _endpoints(api)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -16,7 +16,7 @@ class SimulatedVendor:
 
     @property
     def has_api(self) -> bool:
-        """Whether the vendor has a REST API, without which nothing can be reconciled."""
+        """Say whether the vendor has a REST API, without which nothing can be reconciled."""
         return self.api is not NoApi
 
 

@@ -106,7 +106,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """Whether moving a meeting makes a new one at this vendor, and which later changes it reports."""
+    """The abilities of a vendor: whether a moved meeting is a new one, and the later changes it reports."""
 
     replaces_when_moved: bool
     reports: frozenset[ChangeKind]

@@ -1,9 +1,8 @@
-"""The booking vendors behind one interface.
+"""The booking vendors, behind one interface.
 
-Each vendor is one folder here, and the folder's name is its name in the settings.
-
-A request is verified before it is parsed, on its raw bytes: only `Account.verify` makes a `VerifiedDelivery`
-of a request, and only that can be parsed.
+Each vendor is a folder here, whose name is the vendor's name in the settings.
+A request is verified on its raw bytes before it is parsed: only `Account.verify` makes a `VerifiedDelivery`
+of a request, and only a `VerifiedDelivery` can be parsed.
 """
 
 from ingest.vendors.account import GONE, OBSERVED, TEST_EVENT, Account, AnyAccount, EventIdentity, Example

@@ -1,4 +1,4 @@
-"""One account of a vendor: what every vendor has in common, and what each one defines in its own folder."""
+"""The base class of accounts: what all vendors have in common, and what each vendor defines in its folder."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -25,14 +25,13 @@ if TYPE_CHECKING:
     from ingest.vendors.rest import Rest
     from ingest.vendors.subscriptions import Subscriptions
 
-# Types of events that reconciliation makes: a booking that was read by REST, and one that the vendor no
-# longer has. The types of webhooks begin with their vendor's name, so no webhook can pretend to be one of
-# these.
+# Types of the events that reconciliation makes: for a booking that was read by REST, and for a booking that
+# the vendor no longer has. The types of webhooks begin with the vendor's name, so no webhook can have these.
 OBSERVED = "ingest.booking.observed"
 GONE = "ingest.booking.gone"
 
-# The type of a test delivery, after its vendor's name. No vendor has it, so the delivery becomes a row of
-# `booking_events` and no booking.
+# The type of a test delivery, after the vendor's name. No vendor has such a type, so the delivery becomes a
+# row of `booking_events` and no booking.
 TEST_EVENT = "ingest.test"
 
 _BOOKING_JSON = TypeAdapter(Booking)
@@ -43,7 +42,7 @@ A = TypeVar("A", bound=AccountSettings)
 
 @dataclass(frozen=True, slots=True)
 class EventIdentity:
-    """What identifies a delivery as an event; it says nothing about the booking itself."""
+    """The identity of a delivery as an event, without anything about the booking itself."""
 
     id: str
     type: str
@@ -55,10 +54,9 @@ class EventIdentity:
 class Example:
     """An example account for `ingest init`.
 
-    Its name, and lines of TOML for the settings file and the secrets file.
-
-    The example of the first vendor is active, all others are comments. `GENERATED` in a secret stands for a
-    new random secret.
+    `account` is its name. `settings` and `secrets` are lines of TOML for the settings file and the secrets
+    file. The example of the first vendor is active, all others are comments. `GENERATED` in a secret stands
+    for a new random secret.
     """
 
     account: str
@@ -70,11 +68,10 @@ class Account(ABC, Generic[A]):
     """One account of a vendor.
 
     A vendor's subclass checks, identifies and maps what the vendor sends, without any I/O.
-
-    `vendor` is the name of the vendor's folder, and `title` the name as people write it. Where people see a
-    list of vendors, it is in the order of `rank`.
+    `vendor` is the name of the vendor's folder, and `title` the name as people write it.
+    `rank` is the order of vendors in lists that people see.
     `event_headers` (in lower case) and `event_parameters` (of the URL's query) are what `identify` needs
-    beside the body; dead letters keep their values.
+    beside the body. Dead letters keep their values.
     `signs_url` is true where a signature is only valid for the account's own URL, so that accounts may share
     a secret.
     `signs_time` is true where a signature covers the time of sending.
@@ -116,21 +113,18 @@ class Account(ABC, Generic[A]):
 
     @property
     def credential_header(self) -> str | None:
-        """Return the name of the header whose value is itself a secret, so that nobody keeps it.
-
-        It is None for signatures.
-        """
+        """Return the name of the header whose value is a secret and must not be kept; None for signatures."""
         return None
 
     def webhook_queries(self) -> list[str]:
         """Return the query of each URL to register with the vendor.
 
-        Most vendors need one URL without a query.
+        Most vendors need one URL, without a query.
         """
         return [""]
 
     def verify(self, delivery: Delivery, now: datetime) -> VerifiedDelivery:
-        """Check a delivery.
+        """Verify a delivery.
 
         Raises VerificationError, and nothing else, when it is not authentic, too old, or from the future.
         """
@@ -139,7 +133,7 @@ class Account(ABC, Generic[A]):
         return VerifiedDelivery(delivery, proof)
 
     def parse(self, delivery: VerifiedDelivery) -> Event:
-        """Return a delivery as an event, with the raw bytes untouched. Raises PayloadError."""
+        """Return a delivery as an event, whose data are the unchanged raw bytes. Raises PayloadError."""
         identity = self.identify(delivery)
         for name, text in (
             ("event's id", identity.id),
@@ -160,10 +154,10 @@ class Account(ABC, Generic[A]):
             received_by=delivery.delivery.received_by,
         )
 
-    def observe(self, record: Mapping[str, object], seen: datetime, supersedes: str = "") -> Event:
-        """Return a REST record that was read at `seen` as an event. The same record gives the same event.
+    def observe(self, record: Mapping[str, object], read_at: datetime, supersedes: str = "") -> Event:
+        """Return a REST record that was read at `read_at` as an event.
 
-        Raises PayloadError.
+        The same record gives an event with the same id. Raises PayloadError.
         """
         try:
             data = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
@@ -176,18 +170,18 @@ class Account(ABC, Generic[A]):
             source=self.source,
             type=OBSERVED,
             subject=subject,
-            time=seen,
-            received_at=seen,
+            time=read_at,
+            received_at=read_at,
             data=data,
             via=Via.RECONCILE,
             supersedes=supersedes,
         )
 
-    def gone(self, booking: Booking, seen: datetime, supersedes: str = "") -> Event:
-        """Return an event which says that the vendor, asked at `seen`, no longer has this booking.
+    def gone(self, booking: Booking, read_at: datetime, supersedes: str = "") -> Event:
+        """Return an event which says that the vendor no longer had this booking at `read_at`.
 
-        The event contains the booking as it was last known, because no vendor will send it again.
-        `supersedes` is the version of the warehouse's row, and the booking's own version by default.
+        The event contains the last known state of the booking, because the vendor will not send it again.
+        `supersedes` is the version of the warehouse's row; by default it is the booking's version.
         """
         data = _BOOKING_JSON.dump_json(booking)
         return Event(
@@ -195,18 +189,15 @@ class Account(ABC, Generic[A]):
             source=self.source,
             type=GONE,
             subject=booking.booking_id,
-            time=seen,
-            received_at=seen,
+            time=read_at,
+            received_at=read_at,
             data=data,
             via=Via.RECONCILE,
             supersedes=supersedes or booking.version,
         )
 
     def booking(self, event: Event) -> Booking | None:
-        """Return the booking that an event is about; None when it is about something else.
-
-        Raises PayloadError.
-        """
+        """Return the booking that an event is about; None when it is about none. Raises PayloadError."""
         if event.type == OBSERVED:
             return self.booking_of_record(event.data)
         if event.type != GONE:
@@ -226,44 +217,41 @@ class Account(ABC, Generic[A]):
 
     @abstractmethod
     def booking_of_webhook(self, event: Event) -> Booking | None:
-        """Map a webhook's payload to a booking; return None where it is about something else.
-
-        Raises PayloadError.
-        """
+        """Map a webhook's payload to a booking; return None when it is not about one. Raises PayloadError."""
 
     def booking_of_record(self, data: bytes) -> Booking:  # noqa: ARG002 - for vendors with a REST side
         """Map a REST record to a booking. Raises PayloadError."""
         raise PayloadError(f"{self.vendor} has no REST side here")
 
     def reports_loss(self, delivery: VerifiedDelivery) -> bool:  # noqa: ARG002 - most vendors never do
-        """Return whether this delivery says that the vendor gave up an earlier one, which is missing now."""
+        """Return whether a delivery reports that the vendor gave up an earlier one, which is now missing."""
         return False
 
     def test_delivery(self) -> Delivery:
         """Return a new, harmless delivery, signed with the account's first secret.
 
-        Raises ConfigurationError when it has no secret.
+        Raises ConfigurationError when the account has no secret.
         """
         secret = next(iter(self.settings.live_secrets()), "")
         if not secret:
             raise ConfigurationError(
-                f"account {self.name} has no webhook secret: run `ingest webhooks apply {self.name}`, or "
-                f"set accounts.{self.name}.webhook_secrets"
+                f"account {self.name} has no webhook secret: run `ingest webhooks apply {self.name}`,"
+                f" or set accounts.{self.name}.webhook_secrets"
             )
         return self.compose_test(secret, f"test-{token_hex(_TEST_ID_BYTES)}", datetime.now(UTC))
 
-    def compose_test(self, secret: str, name: str, at: datetime) -> Delivery:  # noqa: ARG002 - for vendors that have one
+    def compose_test(self, secret: str, name: str, at: datetime) -> Delivery:  # noqa: ARG002 - for subclasses
         """Return a delivery of type TEST_EVENT as the vendor would send it at this time.
 
-        `name` makes it unique.
+        `name` makes it unique. Raises ConfigurationError where the vendor has no test delivery.
         """
         raise ConfigurationError(f"there is no test delivery for {self.vendor}: make a test booking")
 
-    # What follows needs the vendor's optional modules, which are imported when they are first used.
+    # The following members use the vendor's optional modules, which are imported when they are first used.
 
     @property
     def rest_module(self) -> str:
-        """Return the name of the module in the vendor's folder that has the REST side as `REST`."""
+        """Return the name of the module in the vendor's folder that defines the REST side as `REST`."""
         return "rest"
 
     @property
@@ -275,10 +263,8 @@ class Account(ABC, Generic[A]):
     def rest(self, state_dir: Path, budget: "RetryBudget | None" = None) -> "Rest[A]":
         """Open the account's REST side.
 
-        Raises ConfigurationError when the vendor has none, or the settings lack its credential.
-
-        Access tokens that are renewed are kept in `state_dir`. `budget` limits for how long a request is
-        tried again.
+        Renewed access tokens are kept in `state_dir`. `budget` limits how long a request is retried.
+        Raises ConfigurationError when the vendor has no REST side, or the settings lack its credential.
         """
         rest_class = self.rest_class
         if rest_class is None:
@@ -287,51 +273,56 @@ class Account(ABC, Generic[A]):
 
     @property
     def subscriptions_class(self) -> "type[Subscriptions[A]] | None":
-        """Return the class that manages webhook subscriptions by the vendor's API.
-
-        It is None where they are made by hand.
-        """
+        """Return the class for the vendor's subscriptions API; None where they are made by hand."""
         module = load_module(self.vendor, "subscriptions")
         return getattr(module, "SUBSCRIPTIONS", None)
 
     def subscriptions(self, state_dir: Path, budget: "RetryBudget", timeout: float) -> "Subscriptions[A]":
-        """Open the vendor's API for webhook subscriptions; creating one may take `timeout` seconds.
+        """Open the vendor's API for webhook subscriptions.
 
-        The rest is as for `rest`.
-
+        Creating a subscription may take `timeout` seconds. `state_dir` and `budget` are as for `rest`.
         Raises ConfigurationError when the vendor has no such API, or the settings lack its credential.
         """
         subscriptions_class = self.subscriptions_class
         if subscriptions_class is None:
             raise ConfigurationError(
-                f"{self.vendor} has no API for webhooks: `ingest webhooks plan {self.name}` shows what to "
-                "do by hand"
+                f"{self.vendor} has no API for webhooks:"
+                f" `ingest webhooks plan {self.name}` shows what to do by hand"
             )
         if not self.settings.can_read():
             raise ConfigurationError(
-                f"account {self.name}: its webhooks can be registered with its REST credential only: set "
-                f"{self.settings.rest_needs()}"
+                f"account {self.name}: its webhooks can be registered with its REST credential only:"
+                f" set {self.settings.rest_needs()}"
             )
         return subscriptions_class(self.rest(state_dir, budget), timeout)
 
     def manual_steps(self, *, show_secret: bool) -> list[str]:
-        """Return steps to follow by hand, where there is no API for webhooks, or no credential for it."""
-        name, numbered = self.name, enumerate(self.webhook_urls, 1)
+        """Return the steps to register webhooks by hand, one a line.
+
+        They are for vendors without an API for subscriptions, and for accounts without the credential for it.
+        """
+        name = self.name
         if module := load_module(self.vendor, "subscriptions"):
             if hasattr(module, "manual_steps"):
                 steps: list[str] = module.manual_steps(self, show_secret=show_secret)
                 return steps
-            setting = f"accounts.{name}.{self.settings.rest_needs()}"
-            apply = f"with {setting}, `ingest webhooks apply {name}` does this"
-            reason = f"no REST credential is set; {apply}. By hand:"
+            reason = (
+                f"no REST credential is set; with accounts.{name}.{self.settings.rest_needs()},"
+                f" `ingest webhooks apply {name}` does this. By hand:"
+            )
         else:
             reason = f"{self.vendor} has no API for webhooks. By hand:"
-        last = len(self.webhook_urls) + 1
-        note = " (some are set: keep it the first)" if self.settings.live_secrets() else ""
+        keep_first = " (some are set: keep it the first)" if self.settings.live_secrets() else ""
         return [
             reason,
-            *(f"{number}. have a webhook made at {self.vendor} with URL {url}" for number, url in numbered),
-            f"{last}. set accounts.{name}.webhook_secrets to the secret that signs it{note}",
+            *(
+                f"{number}. have a webhook made at {self.vendor} with URL {url}"
+                for number, url in enumerate(self.webhook_urls, 1)
+            ),
+            (
+                f"{len(self.webhook_urls) + 1}. set accounts.{name}.webhook_secrets"
+                f" to the secret that signs it{keep_first}"
+            ),
         ]
 
     def _check_age(self, sent_at: datetime | None, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""The settings that an account of any vendor has. A vendor adds its own fields in a subclass."""
+"""The settings that an account of every vendor has. A vendor adds its own settings in a subclass."""
 
 import json
 import re
@@ -14,11 +14,10 @@ from ingest.vendors.registry import vendor_names
 
 
 def split_list(text: str) -> list[str]:
-    """Return the items of a list that is written as one text.
+    """Return the items of a list that is written as text.
 
-    Separated by commas or line ends, without blanks around them.
-
-    A list in the notation of JSON and TOML, `["a", "b"]`, is read as such.
+    Items are separated by commas or line ends, and blanks around them are removed. A list in the notation of
+    JSON and TOML, `["a", "b"]`, is accepted too.
     """
     with suppress(ValueError):
         items = json.loads(text)
@@ -38,8 +37,8 @@ def _refuse_empty(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
 
 
 def _list_in_words(names: list[str]) -> str:
-    *others, last = [f"`{name}`" for name in names]
-    return f"{', '.join(others)} or {last}" if others else last
+    *initial, last = [f"`{name}`" for name in names]
+    return f"{', '.join(initial)} or {last}" if initial else last
 
 
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_as_list), AfterValidator(_refuse_empty)]
@@ -51,8 +50,8 @@ EVENTS_DESCRIPTION = "List of events that webhooks are created for, in the vendo
 class AccountSettings(BaseModel):
     """One account of one vendor. Its name is in its webhook URL: `/webhooks/<vendor>/<name>`.
 
-    `rest_credentials` are sets of settings, of which one must be complete to use the vendor's REST side. It
-    is empty for a vendor that has none.
+    `rest_credentials` are sets of settings, one of which must be complete to use the vendor's REST side. It
+    is empty for a vendor without a REST side.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,9 +63,9 @@ class AccountSettings(BaseModel):
     webhook_secrets: Secrets = Field(
         (), description="List of secrets; a delivery may be signed with any of them."
     )
-    # Unlimited by default: a vendor that retries with the first attempt's timestamp would otherwise have
-    # every retry refused, and its webhook switched off. A delivery that is sent again changes nothing,
-    # because it has the id of the first.
+    # Unlimited by default: otherwise every retry of a vendor that repeats the first attempt's timestamp would
+    # be refused, and the vendor would switch the webhook off. A repeated delivery changes nothing, because it
+    # has the id of the first one.
     tolerance: Duration | None = Field(
         None, description="How old a signed delivery may be. Unlimited by default."
     )
@@ -76,16 +75,14 @@ class AccountSettings(BaseModel):
     rate_limit: int | None = Field(
         None,
         ge=0,
-        description="REST requests per minute, instead of the vendor's limit for an account; the vendor's "
-        "limit for an IP address still applies."
-        " `0` switches both off.",
+        description=(
+            "REST requests per minute, instead of the vendor's limit for an account;"
+            " the vendor's limit for an IP address still applies. `0` switches both off."
+        ),
     )
 
     def live_secrets(self) -> tuple[str, ...]:
-        """Return the webhook secrets, any of which may sign, newest first.
-
-        It is an empty tuple when none is configured.
-        """
+        """Return the webhook secrets, newest first. A delivery may be signed with any of them."""
         return tuple(secret.get_secret_value() for secret in self.webhook_secrets)
 
     def can_read(self) -> bool:
@@ -93,18 +90,15 @@ class AccountSettings(BaseModel):
         return any(all(getattr(self, name) for name in names) for names in self.rest_credentials)
 
     def rest_needs(self) -> str:
-        """Return the settings that the REST side needs, in words.
-
-        It is an empty text where the vendor has no REST side.
-        """
+        """Return the settings that the REST side needs, in words; "" where the vendor has no REST side."""
         return ", or ".join(" + ".join(names) for names in self.rest_credentials)
 
     def without_rest(self) -> str:
-        """Say in words that the vendor has no REST side."""
+        """Return the message that the vendor has no REST side."""
         return f"{self.vendor} has no REST side here, only webhooks"
 
     def rest_fingerprint(self) -> str:
-        """Return a digest of the REST credential, to tell it from another without showing it."""
+        """Return a digest of the REST credential, which identifies the credential without showing it."""
         names = sorted({name for names in self.rest_credentials for name in names})
         fields = [getattr(self, name) for name in names]
         values = [field.get_secret_value() if isinstance(field, SecretStr) else field for field in fields]

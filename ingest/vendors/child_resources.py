@@ -1,8 +1,7 @@
-"""Resources that take a request for each object of another list.
+"""Child resources, which take a request for each object of a parent resource.
 
-Objects that the vendor has deleted meanwhile are left out.
-
-dlt's `rest_api` ends such a request without rows when its session raises IgnoreResponseException.
+Objects that the vendor deleted after they were listed are left out: dlt's `rest_api` ends a request without
+rows when its session raises IgnoreResponseException.
 """
 
 from collections.abc import Sequence
@@ -18,16 +17,16 @@ from ingest.errors import VendorRefused
 
 log = structlog.get_logger()
 
-# Marks such a request between dlt's client and our session, and is not sent. Its value says where the parent
-# object is named.
+# The header that marks requests for children between dlt's client and our session. It is not sent. Its value
+# says which part of the URL has the parent object's name.
 _CHILD_HEADER = "X-Parts-Of"
 _LONGEST_NAME = 200
 
 
 class ChildSession(Session):
-    """The account's session, which lets requests for children of deleted objects pass.
+    """The account's session, which ignores that a request's parent object was deleted.
 
-    `label` names the account in the log; `absent` has the requests that ended so.
+    `label` names the account in the log. `absent` has the paths of the ignored requests.
     """
 
     def __init__(self, session: Session, label: str) -> None:
@@ -39,7 +38,8 @@ class ChildSession(Session):
     def send(self, request: PreparedRequest, **options: Any) -> Response:
         """Send a request.
 
-        Raises IgnoreResponseException when its parent object is gone, and what the session raises.
+        Raises IgnoreResponseException when the parent object is gone, and the errors of the account's
+        session.
         """
         parent_in = request.headers.pop(_CHILD_HEADER, None)
         try:
@@ -47,7 +47,7 @@ class ChildSession(Session):
         except VendorRefused as error:
             if parent_in is None or not error.is_absent:
                 raise
-            # Path and query may hold what others wrote; nothing unprintable gets into the log.
+            # Path and query may contain foreign text, so unprintable characters are replaced in the log.
             url = urlsplit(request.url or "")
             text = unquote(f"{url.path}?{url.query}" if parent_in == "query" else url.path)
             name = "".join(char if char.isprintable() else "?" for char in text)[:_LONGEST_NAME]
@@ -55,14 +55,14 @@ class ChildSession(Session):
             raise IgnoreResponseException from None
 
     def record_absence(self, name: str, status: int) -> None:
-        """Record and log that an object was answered with this status and is left out."""
+        """Record and log that an object is left out because the vendor answered with this status."""
         if name not in self.absent:
             self.absent.append(name)
         log.warning("sync.absent", account=self._label, path=name, status=status)
 
 
 def mark_children(resource: EndpointResource) -> EndpointResource:
-    """Return a resource whose requests are marked, where they depend on another resource's objects."""
+    """Return a resource with the header that marks its requests, where it depends on a parent resource."""
     endpoint = resource.get("endpoint")
     if endpoint is None or isinstance(endpoint, str):
         return resource
@@ -72,8 +72,9 @@ def mark_children(resource: EndpointResource) -> EndpointResource:
         parent_in = "query"
     else:
         return resource
-    marked: Endpoint = {**endpoint, "headers": {**(endpoint.get("headers") or {}), _CHILD_HEADER: parent_in}}
-    return {**resource, "endpoint": marked}
+    headers = {**(endpoint.get("headers") or {}), _CHILD_HEADER: parent_in}
+    marked_endpoint: Endpoint = {**endpoint, "headers": headers}
+    return {**resource, "endpoint": marked_endpoint}
 
 
 def _names_parent(texts: str | Sequence[Any] | None) -> bool:

@@ -1,4 +1,4 @@
-"""A webhook delivery as it came over HTTP, before and after it was verified."""
+"""A webhook delivery as it arrived over HTTP, before and after its verification."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from ingest.errors import VerificationError
 
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """HTTP header lines with lower-case names and values decoded as ISO 8859-1.
+    """The header lines of an HTTP request.
 
-    A header may be there several times.
+    Names are in lower case, and values are decoded as ISO 8859-1. A header may be there several times.
     """
 
     lines: tuple[tuple[str, str], ...]
 
     @classmethod
     def of(cls, lines: Iterable[tuple[str, str]]) -> "Headers":
-        """Make headers of lines whose names may be in any case."""
+        """Return headers of lines whose names may be in any case."""
         return cls(tuple((name.lower(), value) for name, value in lines))
 
     def has(self, name: str) -> bool:
-        """Return whether a header is there, once or more often."""
+        """Return whether a header is there at least once."""
         return any(line_name == name for line_name, _ in self.lines)
 
     def get_single(self, name: str) -> str:
@@ -37,9 +37,10 @@ class Headers:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One POST: raw query, headers, raw body, and when it was received by this machine's clock.
+    """One POST request, whose body and query are as the vendor sent them.
 
-    `received_by` is the same by a clock that was compared with a vendor's; None where none was lately.
+    `received_at` is the time of arrival by this machine's clock. `received_by` is the same by a clock that
+    was compared with a vendor's clock; it is None where there was no such comparison lately.
     """
 
     query: str
@@ -53,7 +54,8 @@ class Delivery:
 class Proof:
     """The result of a verification.
 
-    Which of the live secrets signed ("1" is the first), and when the delivery says it was sent.
+    `signed_by` says which of the live secrets signed the delivery; "1" is the first. `sent_at` is the time of
+    sending that the delivery states.
     """
 
     signed_by: str
@@ -62,9 +64,9 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedDelivery:
-    """A delivery that `Account.verify` found authentic.
+    """A delivery that is authentic.
 
-    Only `verify` makes one of a request, and only `from_log` of a dead letter.
+    Only `Account.verify` makes one of a request, and only `from_log` makes one of a dead letter.
     """
 
     delivery: Delivery
@@ -74,12 +76,11 @@ class VerifiedDelivery:
     def from_log(
         cls, delivery: Delivery, signed_by: str, sent_at: datetime | None = None
     ) -> "VerifiedDelivery":
-        """Make one of a delivery that was verified when it arrived.
+        """Return a verified delivery of one that was verified when it arrived.
 
-        Only the log may be its origin, which has no others.
-
-        It cannot be verified again: a dead letter keeps no credentials, and secrets change. `signed_by` is
-        the result of the verification then, and "" where an older letter does not have it.
+        The delivery must come from the log, which only has verified ones. It cannot be verified again,
+        because dead letters keep no credentials, and secrets change. `signed_by` is the result of the first
+        verification, or "" where an older dead letter lacks it.
         """
         return cls(delivery, Proof(signed_by, sent_at))
 

@@ -1,4 +1,4 @@
-"""From a vendor's REST side to a dlt source, for pipelines that are not this project's own."""
+"""The resources of a vendor's REST side for a dlt source, which other projects' pipelines can use."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,14 +17,14 @@ def rest_resources(
 ) -> Iterator[DltResource]:
     """Yield the resources of an account with these settings.
 
-    `ids` are the objects to read of a resource that has no list.
+    `ids` are the objects to read from a resource that has no list.
     """
     vendor = account_class.vendor
     account_settings = account_class.settings_model.model_validate(
         {"name": "source", "vendor": vendor, "api_url": api_url, **settings}
     )
     account: AnyAccount = account_class(account_settings, "http://127.0.0.1")
-    rest = account.rest(Path())  # which keeps nothing: no credential of a source renews itself
+    rest = account.rest(Path())  # nothing is written there: no credential of a source is renewed
     rest.requested_ids = tuple(dict.fromkeys(ids))
     for resource in rest_api_resources(rest.config()):
         columns = resource.compute_table_schema().get("columns", {})

@@ -1,4 +1,4 @@
-"""EventIdentity vendors' JSON: typed where we depend on it, forgiving where we only describe."""
+"""The parsing of vendors' JSON: strict where we depend on a value, lenient where a value only describes."""
 
 import json
 import math
@@ -19,18 +19,18 @@ from ingest.errors import PayloadError
 from ingest.event import LONGEST_ID
 from ingest.instant import parse_rare_form, utc
 
-# The most digits that the warehouse's decimal(38, 9) has before the point, and an exponent below which a
-# number is no price but an attack.
+# The most digits that the warehouse's decimal(38, 9) has before the point.
 _PRICE_DIGITS = 29
-_FINEST_EXPONENT = -30
+# A number with a lower exponent is no price but an attack.
+_LOWEST_EXPONENT = -30
 
 _LINK = re.compile(r"https?://\S+", re.IGNORECASE)
 
 
 def _text(value: object) -> str | None:
-    """Return text that only describes: a number is its digits.
+    """Return a descriptive value as text, and a number as its digits.
 
-    "", null and anything else count as absent and are no error.
+    "", null and values of other types count as absent, and are no error.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
@@ -43,7 +43,7 @@ def _text(value: object) -> str | None:
 
 
 def _any_text(value: object) -> str | None:
-    """Return text as `_text` does, but true, false, lists and objects as JSON."""
+    """Return a value as text, as `_text` does, and true, false, lists and objects as JSON."""
     if value is None or isinstance(value, str):
         return _text(value)
     try:
@@ -53,16 +53,16 @@ def _any_text(value: object) -> str | None:
 
 
 def _parameters(value: object) -> dict[str, str] | None:
-    """Return names with their text, without those that have no text; None when there are none."""
+    """Return the names of an object that have a text, with their texts; None when there are none."""
     pairs = value.items() if isinstance(value, dict) else ()
     texts = {name: text for key, item in pairs if (name := _text(key)) and (text := _any_text(item))}
     return texts or None
 
 
 def plain_word(text: str) -> str:
-    """Return a word's letters in lower case, with one l in canceled.
+    """Return the letters of a word in lower case, with one l in "canceled".
 
-    Vendors write one state in several ways.
+    Vendors write the same state in several ways.
     """
     return "".join(filter(str.isalpha, text)).lower().replace("cancelled", "canceled")
 
@@ -88,19 +88,18 @@ def _identity(value: str) -> str:
             "an id cannot be empty, hold NUL or a broken character, or begin or end with a blank"
         )
     if len(value.encode(errors="replace")) > LONGEST_ID:
-        raise PydanticCustomError(
-            "longer_than_an_id", "an id cannot be so long"
-        )  # the type is what a refusal tells
+        # PayloadError shows the type of an error, and not its message.
+        raise PydanticCustomError("longer_than_an_id", "an id cannot be so long")
     return value
 
 
 def _absent(value: object) -> object:
-    """Return None for "" and for an empty list, as which some languages write an object without fields."""
+    """Return None for "" and for an empty list, which some languages write for an object without fields."""
     return None if value in ("", [], ()) else value
 
 
 def _rare_instant(value: object) -> object:
-    """Read 24:00 and leap seconds, which pydantic refuses; return everything else as it is."""
+    """Parse 24:00 and leap seconds, which pydantic refuses; return all other values unchanged."""
     try:
         return parse_rare_form(value) or value if isinstance(value, str) else value
     except OverflowError:
@@ -109,13 +108,13 @@ def _rare_instant(value: object) -> object:
 
 def _price(value: Decimal) -> Decimal:
     exponent = value.as_tuple().exponent
-    if value.adjusted() >= _PRICE_DIGITS or not isinstance(exponent, int) or exponent < _FINEST_EXPONENT:
+    if value.adjusted() >= _PRICE_DIGITS or not isinstance(exponent, int) or exponent < _LOWEST_EXPONENT:
         raise ValueError("not a number that a price can be")
     return value
 
 
-# For objects that the booking depends on, so that another kind of value is an error: `Annotated[Payment |
-# None, ABSENT] = None`.
+# For objects that the booking depends on, where a value of another type is an error:
+# `Annotated[Payment | None, ABSENT] = None`.
 ABSENT = BeforeValidator(_absent)
 Text = Annotated[str | None, BeforeValidator(_text)]
 Id = Annotated[str, AfterValidator(_identity)]
@@ -123,22 +122,22 @@ Instant = Annotated[AwareDatetime, BeforeValidator(_rare_instant), AfterValidato
 MaybeInstant = Annotated[Instant | None, ABSENT]
 MaybeAmount = Annotated[Annotated[Decimal, AfterValidator(_price)] | None, ABSENT]
 MaybeFlag = Annotated[bool | None, ABSENT]
-# Any value as text: an answer to a question may be true, or a list of choices.
+# Any value as text: the answer to a question may be true, or a list of choices.
 AnyText = Annotated[str | None, BeforeValidator(_any_text)]
-# Campaign parameters and the like.
+# Objects of names and texts, such as campaign parameters.
 Parameters = Annotated[dict[str, str] | None, BeforeValidator(_parameters)]
-# One of a vendor's own words, as `plain_word` returns it.
+# A vendor's word, such as a status, in the form that `plain_word` returns.
 Word = Annotated[str | None, BeforeValidator(_word)]
-# For objects that only describe: anything else counts as absent.
+# For objects that only describe, where a value of another type counts as absent.
 OBJECT = BeforeValidator(_object)
-# For lists of such objects: `Annotated[tuple[Host, ...], OBJECTS] = ()`.
+# For lists of objects that only describe: `Annotated[tuple[Host, ...], OBJECTS] = ()`.
 OBJECTS = BeforeValidator(_objects)
 
 
 def object_or(field: str) -> BeforeValidator:
-    """Return a validator like OBJECT for a value that may also be text, such as an id.
+    """Return a validator like OBJECT for a value that may also be text.
 
-    The text becomes the object's `field`.
+    The text becomes the object's `field`, for instance its id.
     """
     return BeforeValidator(partial(_object, field=field))
 
@@ -154,7 +153,7 @@ REFERENCE = object_or("id")
 class Payload(BaseModel):
     """A part of a vendor's JSON.
 
-    Fields that are not named are ignored, because the vendor may add some at any time.
+    Unknown fields are ignored, because a vendor may add fields at any time.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -164,12 +163,10 @@ P = TypeVar("P", bound=Payload)
 
 
 def read_json(shape: type[P], raw: bytes) -> P:
-    """Read a JSON document.
+    """Parse a JSON document.
 
-    Raises PayloadError with the names of the fields that are wrong, never their values.
-
-    What a strict parser refuses is read by a lenient one, because a single odd value is no reason to lose a
-    booking.
+    A document that the strict parser refuses is read by a lenient one, because one odd value is no reason to
+    lose a booking. Raises PayloadError with the names of the wrong fields, never with their values.
     """
     with _payload_errors():
         try:
@@ -184,48 +181,50 @@ def _read_leniently(raw: bytes) -> object:
     try:
         value: object = lenient_json.loads(raw)
     except (ValueError, RecursionError) as error:
-        where = f": {error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
-        raise PayloadError(f"the body is not JSON{where}") from None
+        position = (
+            f": {error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+        )
+        raise PayloadError(f"the body is not JSON{position}") from None
     return value
 
 
 def read_value(shape: type[P], value: object) -> P:
-    """Read JSON that was already parsed, otherwise as `read_json`."""
+    """Validate JSON that is already parsed, otherwise like `read_json`."""
     with _payload_errors():
         return shape.model_validate(value)
 
 
 @contextmanager
 def _payload_errors() -> Iterator[None]:
-    """Raise PayloadError for what validation refuses."""
+    """Raise PayloadError for values that validation refuses."""
     try:
         yield
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
-        where = "; ".join(
+        fields = "; ".join(
             f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['type']}" for fault in faults[:5]
         )
-        raise PayloadError(f"not the documented shape: {where}") from None
+        raise PayloadError(f"not the documented shape: {fields}") from None
     except (ValueError, OverflowError, RecursionError) as error:
         raise PayloadError(f"not the documented shape: {type(error).__name__}") from None
 
 
-# Columns of `bookings`, each with the payload's fields that it is read from, as dotted paths of a `Payload`'s
-# field names.
+# Columns of `bookings`, each with the fields of the payload that it is read from. A field is a dotted path of
+# the names in a `Payload`.
 Sources = Mapping[str, tuple[str, ...]]
 
-# Every booking has a value in these columns, so that null says nothing about them.
+# Every booking has a value in these columns, so a null there does not clear them.
 _NEVER_CLEARED = {"status"}
 
 
 def untold(message: Payload, booking: Booking, sources: Sources) -> frozenset[str]:
-    """Return the columns that are only empty because `message` lacks a field, for `Booking.untold`.
+    """Return the value of `Booking.untold`: the columns that are only empty because `message` lacks a field.
 
-    These are the empty columns of which at least one source field is absent. A field that is there with null,
+    These are the empty columns of `booking` for which at least one source field is absent. A field with null,
     "" or an empty list was cleared by the vendor, unless every booking has a value there. In a list of
-    objects the first one counts.
-    `sources` should only have columns that some message of the vendor fills, for instance `{"customer_name":
-    ("name", "first_name"), "starts_at": ("event.start_time",)}`.
+    objects the first object counts.
+    `sources` should only have columns that some message of the vendor fills, for instance
+    `{"customer_name": ("name", "first_name"), "starts_at": ("event.start_time",)}`.
     """
     empty = (column for column in sources if getattr(booking, column) in EMPTY)
     return frozenset(
@@ -242,7 +241,7 @@ def _is_present(message: Payload, path: str, *, clearable: bool) -> bool:
     for name in path.split("."):
         if isinstance(part, tuple):
             part = next(iter(part), None)
-        if not isinstance(part, Payload):  # null or an empty list: there is nothing below it
+        if not isinstance(part, Payload):  # null or an empty list, which has no fields
             return clearable
         if name not in part.model_fields_set:
             return False
@@ -251,15 +250,15 @@ def _is_present(message: Payload, path: str, *, clearable: bool) -> bool:
 
 
 def unique(values: Iterable[str | None]) -> tuple[str, ...]:
-    """Return each value once, in the order of first appearance, without absent ones."""
+    """Return each value once, in the order of first appearance, without empty values."""
     return tuple(dict.fromkeys(value for value in values if value))
 
 
 def web_link(*texts: str | None) -> str | None:
-    """Return the first text that is a web link and nothing else."""
+    """Return the first text that is a web link and nothing else; None where there is none."""
     return next((text for text in texts if text and _LINK.fullmatch(text)), None)
 
 
 def latest(*moments: datetime | None) -> datetime:
-    """Return the latest instant that is there; at least one must be."""
+    """Return the latest of the instants that are not None. At least one must be there."""
     return max(moment for moment in moments if moment is not None)

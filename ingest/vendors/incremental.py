@@ -1,6 +1,6 @@
-"""Incremental sync of lists that are requested by spans of time.
+"""The incremental sync of lists that are requested by spans of time.
 
-dlt's own incremental loading cannot do that: it needs a field that all records have.
+dlt's incremental loading does not fit them, because it needs a field that all records have.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,11 @@ from ingest.vendors.rest import Window
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """How far back the first sync begins, how much later ones read again, and the longest window."""
+    """The spans of time of an incremental sync.
+
+    The first sync begins `history` ago. Later syncs read the last `overlap` again. `longest` is the longest
+    window that the vendor answers.
+    """
 
     history: timedelta
     overlap: timedelta
@@ -27,14 +31,17 @@ class Span:
 def incremental_resource(
     name: str, key: str, account: str, span: Span, read: Callable[[Window], Iterator[list[Record]]]
 ) -> DltResource:
-    """Return a resource of what `read` yields, window by window, since the account's last sync."""
+    """Return a resource of the records that `read` yields for one window after another.
+
+    The windows begin at the end of the account's last sync that was loaded.
+    """
 
     def pages() -> Iterator[list[Record]]:
         until = datetime.now(UTC)
         ends = dlt.current.resource_state().setdefault("done", {})
         last_end = parse_instant(ends[account]) if account in ends else None
-        # An end in the future is from a clock that was ahead, nobody knows how far: what was read then may
-        # have ended anywhere before it.
+        # An end in the future comes from a clock that was ahead by an unknown time, so the last sync may have
+        # ended at any time before it.
         since = last_end - span.overlap if last_end and last_end <= until else until - span.history
         for window in split(Window(since, until), span.longest):
             yield from read(window)
@@ -44,9 +51,9 @@ def incremental_resource(
 
 
 def split(window: Window, longest: timedelta) -> Iterator[Window]:
-    """Split a window into consecutive windows.
+    """Split a window into consecutive windows that are not longer than `longest`.
 
-    One without an end is only used for vendors that do not limit windows.
+    A window without an end is only used for vendors that do not limit windows, and is not split.
     """
     since = window.since
     while window.until and window.until - since > longest:

@@ -1,6 +1,6 @@
-"""The base of vendors' paginators.
+"""The base class of vendors' paginators.
 
-A page that makes no sense ends a list with an error, never as if it were complete.
+A page that makes no sense ends a list with an error, never as if the list were complete.
 """
 
 from abc import abstractmethod
@@ -16,7 +16,7 @@ from ingest.vendors.rest import AnyRest
 
 
 class VendorPaginator(BasePaginator):
-    """Reads from each page which parameters ask for the next one.
+    """A paginator that reads the parameters for the next page from each page.
 
     `container` is the name of the list in a page.
     """
@@ -30,11 +30,11 @@ class VendorPaginator(BasePaginator):
         self._next: Mapping[str, Any] = {}
 
     def init_request(self, request: Request) -> None:  # noqa: ARG002 - the first page takes no parameters
-        """Begin a list; dlt may use a paginator again for another list."""
+        """Begin a list. dlt may use a paginator again for another list."""
         self._requested, self._has_next_page = set(), True
 
-    def update_state(self, response: Response, data: list[Any] | None = None) -> None:  # noqa: ARG002 - the page itself has it
-        """Read a page. Raises VendorUnavailable when it has no list, or leads back to an earlier page."""
+    def update_state(self, response: Response, data: list[Any] | None = None) -> None:  # noqa: ARG002 - it is in the response
+        """Read a page. Raises VendorUnavailable when it has no list, or the next page is an earlier one."""
         self._next = self.next_params(response, self._rest.entries(response, self.container)) or {}
         self._has_next_page = bool(self._next)
         if (params := repr(self._next)) in self._requested:
@@ -51,7 +51,4 @@ class VendorPaginator(BasePaginator):
 
     @abstractmethod
     def next_params(self, response: Response, entries: list[Record]) -> Mapping[str, Any] | None:
-        """Return the parameters that ask for the next page; None after the last one.
-
-        Raises VendorUnavailable.
-        """
+        """Return the parameters for the next page; None after the last page. Raises VendorUnavailable."""

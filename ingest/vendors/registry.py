@@ -1,7 +1,7 @@
-"""The vendors that there are, found by their folders: each folder beside this file is a vendor, by its name.
+"""The registry of vendors: each folder beside this file is a vendor, and has the vendor's name.
 
-Only the folder's `__init__.py` with `ACCOUNT` must be there. Its other modules are optional, and are imported
-when they are needed, because the REST side takes dlt, which the receiver never imports.
+Only the folder's `__init__.py` with `ACCOUNT` is required. The other modules are optional, and are imported
+when they are needed, because the REST side needs dlt, which the receiver never imports.
 """
 
 import importlib
@@ -28,12 +28,12 @@ def vendor_names() -> list[str]:
 
 
 def vendor_titles() -> list[str]:
-    """Return the names of all vendors as people write them, in the order of `Account.rank`."""
+    """Return the titles of all vendors, in the order of `Account.rank`."""
     return [account_class.title for account_class in ranked_account_classes()]
 
 
 def ranked_account_classes() -> "list[type[AnyAccount]]":
-    """Return the classes of all vendors in the order of `Account.rank`."""
+    """Return the account classes of all vendors, in the order of `Account.rank`."""
     return sorted(map(load_account_class, vendor_names()), key=lambda account_class: account_class.rank)
 
 
@@ -46,15 +46,15 @@ def load_account_class(vendor: str) -> "type[AnyAccount]":
 
 
 def load_module(vendor: str, name: str) -> ModuleType | None:
-    """Import an optional module from the vendor's folder; return None where there is no such file."""
+    """Import an optional module of the vendor's folder; return None where the module does not exist."""
     module = f"{_PACKAGE}.{vendor}.{name}"
     return importlib.import_module(module) if importlib.util.find_spec(module) else None
 
 
 class BookingMapper:
-    """Maps events of any account to bookings.
+    """A callable that maps the events of all accounts to bookings.
 
-    An account that is no longer in the settings is mapped too, because mapping needs no secret.
+    Events of accounts that are no longer in the settings are mapped too, because mapping needs no secret.
     """
 
     def __init__(self, accounts: "Mapping[tuple[str, str], AnyAccount]") -> None:

@@ -1,8 +1,8 @@
-"""A vendor's REST side.
+"""The base class of vendors' REST sides.
 
-Declared once, and used for dlt's `rest_api` source and for comparing bookings with the warehouse.
-
-It is apart from the vendor's webhooks because it needs dlt's client, which the receiver never imports.
+A REST side is declared once, and used for dlt's `rest_api` source and for comparing bookings with the
+warehouse. It is separate from the vendor's webhooks because it needs dlt's client, which the receiver never
+imports.
 """
 
 import re
@@ -46,22 +46,23 @@ NOT_FOUND = 404
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A span of time from `since` to `until`; without an end it reaches into the future."""
+    """A span of time from `since` to `until`. Without an end it reaches into the future."""
 
     since: datetime
     until: datetime | None = None
 
 
 class Rest(ABC, Generic[A]):
-    """The REST side of one account. Every method that does I/O raises VendorUnavailable and VendorRefused.
+    """The REST side of one account.
 
+    Every method that does I/O raises VendorUnavailable and VendorRefused.
     `window_column` is the column of `bookings` that a window of the vendor's list is about.
     `longest_window` is the longest window that the vendor answers.
-    `key_column` is the column with an entry's key: a booking's id, or the id of what several bookings share.
-    `compared_columns` are known from REST and webhooks alike; they tell two states of one version apart.
-    `silent_statuses` are those that no webhook reports, so that it is no loss when they are missing.
-    `concurrency` is the number of entries that may be completed at once.
-    `resources_by_id` have no list; only the objects in `requested_ids` are read, which the user names.
+    `key_column` is the column with an entry's key: a booking's id, or the id that several bookings share.
+    `compared_columns` are known from both REST and webhooks. They distinguish two states of the same version.
+    `silent_statuses` are the statuses that no webhook reports, so it is no loss when they are missing.
+    `concurrency` is the number of entries that may be completed at the same time.
+    `resources_by_id` have no list. Only the objects in `requested_ids` are read, which the user names.
     """
 
     url: ClassVar[str]
@@ -103,23 +104,24 @@ class Rest(ABC, Generic[A]):
         self._session, self._adapter = open_session(policy, self.base_url)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return this object itself: dlt copies paginators for each list, and a source's configuration."""
+        """Return this object itself, because dlt copies paginators and a source's configuration."""
         return self
 
     @property
     def label(self) -> str:
-        """Return the name of the account in messages."""
+        """Return the account's name for messages."""
         return f"{self.account.vendor} account {self.settings.name}"
 
     @property
     def requests(self) -> int:
-        """Return the number of requests so far, all attempts included."""
+        """Return the number of requests so far, including all attempts."""
         return self._adapter.requests
 
     def _limits(self) -> Limits:
-        """Return the vendor's published limits, or those of the settings.
+        """Return the vendor's published limits, or the account's limit of the settings.
 
-        An account's depend on its plan, an IP address's do not.
+        An account's limit depends on its plan. The limit of an IP address does not, so it still applies,
+        unless the setting is 0, which means no limits.
         """
         per_minute = self.settings.rate_limit
         if per_minute is None:
@@ -132,7 +134,7 @@ class Rest(ABC, Generic[A]):
     def last_request_at(self) -> datetime:
         """Return when this thread's last request was sent, by the vendor's clock.
 
-        Its response is not older.
+        The data in the response are not older.
         """
         return self._adapter.sent_at()
 
@@ -148,7 +150,7 @@ class Rest(ABC, Generic[A]):
     @cached_property
     def client(self) -> RESTClient:
         """Return dlt's client over the account's session."""
-        # With a configuration, or dlt would look for settings of its own in files and environment.
+        # Without a configuration, dlt would look for its settings in files and in the environment.
         return RESTClient(
             self.base_url, paginator=self.paginator(), session=self._session, config=RuntimeConfiguration()
         )
@@ -168,18 +170,18 @@ class Rest(ABC, Generic[A]):
 
     @cached_property
     def child_session(self) -> ChildSession:
-        """Return the session that `config` reads with, which records the objects that were gone."""
+        """Return the session for the resources of `config`, which records the objects that were gone."""
         return ChildSession(self._session, self.label)
 
     def record_absence(self, path: str, status: int) -> None:
-        """Record that the object at this path is left out, because the vendor answered with this status."""
+        """Record that a resource lacks the object at this path, as the vendor answered with this status."""
         self.child_session.record_absence(urlsplit(f"{self.base_url}{path}").path, status)
 
     @abstractmethod
     def credential(self) -> Credential:
         """Return the credential of the account's settings.
 
-        Raises ConfigurationError that names the missing one.
+        Raises ConfigurationError, which names the missing setting.
         """
 
     @abstractmethod
@@ -188,7 +190,7 @@ class Rest(ABC, Generic[A]):
 
     @abstractmethod
     def resources(self) -> Sequence[Resource]:
-        """Return all that can be synced, with primary keys.
+        """Return all resources that can be synced, with their primary keys.
 
         The names of tables and the account's column are added later.
         """
@@ -198,17 +200,14 @@ class Rest(ABC, Generic[A]):
         """Make one cheap request that needs the credential."""
 
     def owner(self) -> str | None:
-        """Return the vendor's id of the account that the credential belongs to.
-
-        It is None where the vendor does not tell.
-        """
+        """Return the vendor's id of the credential's account; None where the vendor does not show it."""
         return None
 
     @abstractmethod
     def bookings(self, window: Window) -> Iterator[list[Record]]:
-        """Yield pages of entries whose `window_column` is in the window.
+        """Yield pages of the entries whose `window_column` is in the window.
 
-        The vendor may be asked for a wider one, but not for less.
+        The request may be for a wider window, but not for a narrower one.
         """
 
     @abstractmethod
@@ -217,15 +216,15 @@ class Rest(ABC, Generic[A]):
 
     @abstractmethod
     def fetch(self, booking_id: str) -> Record | None:
-        """Return one booking in the form that `Account.observe` reads; None when the vendor has none.
+        """Return a booking in the form that `Account.observe` reads; None when the vendor does not have it.
 
         Raises PayloadError.
         """
 
     def is_unchanged(self, entry: Record, stored: Sequence[StoredBooking]) -> bool:
-        """Return whether an entry shows that its bookings are as they are stored. Raises PayloadError.
+        """Return whether an entry shows that its bookings equal the stored ones.
 
-        It is only called for vendors whose entries are not bookings.
+        This is only called for vendors whose entries are not bookings. Raises PayloadError.
         """
         raise NotImplementedError
 
@@ -234,7 +233,10 @@ class Rest(ABC, Generic[A]):
         return set()
 
     def complete(self, entry: Record) -> list[Record]:
-        """Return the complete bookings of an entry, in the form for `Account.observe`."""
+        """Return the bookings of an entry in the form that `Account.observe` reads.
+
+        Data that lists lack are read by further requests.
+        """
         return [entry]
 
     def get(self, path: str, **params: Any) -> Any:
@@ -251,15 +253,15 @@ class Rest(ABC, Generic[A]):
             raise
 
     def find(self, path: str, *names: str, **params: Any) -> Record | None:
-        """Return the object in the response to one request, as `extract` does.
+        """Return the object in the response to one request; None when the vendor has no such object.
 
-        It is None when the vendor has no such object.
+        `names` lead to the object, as for `extract`.
         """
         response = self.get_optional(path, **params)
         return None if response is None else self.extract(response, dict, *names)
 
     def extract(self, response: Response, kind: type[T], *names: str) -> T:
-        """Return what the names lead to in a response's JSON, or all of it.
+        """Return the value that the names lead to in a response's JSON; without names, the whole JSON.
 
         Raises VendorUnavailable when it is missing, empty, or of another kind.
         """
@@ -267,59 +269,57 @@ class Rest(ABC, Generic[A]):
         for name in names:
             value = value.get(name) if isinstance(value, dict) else None
         if not value or not isinstance(value, kind):
-            missing = f"`{'.'.join(names)}`" if names else "object"
+            path = f"`{'.'.join(names)}`" if names else "object"
             raise VendorUnavailable(
-                f"{self.label}: the answer has no {missing} in it. {self.describe_error(response)}"
+                f"{self.label}: the answer has no {path} in it. {self.describe_error(response)}"
             )
         return value
 
     def pages(self, path: str, selector: str, **params: Any) -> Iterator[list[Record]]:
-        """Yield all pages of a list, whose entries are under `selector`."""
+        """Yield all pages of a list. `selector` is the path of the entries in a page."""
         for page in self.client.paginate(path, params=params, data_selector=compile_path(selector)):
             yield list(page)
 
     def entries(self, response: Response, container: str) -> list[Record]:
-        """Return the list in a page.
+        """Return the entries of a page.
 
-        Raises VendorUnavailable when there is none: nonsense must not be taken for an empty list.
+        Raises VendorUnavailable when the page has no list of objects, which must not count as an empty list.
         """
         entries = json_object(response).get(container)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise VendorUnavailable(
-                f"{self.label}: the page has no list of objects `{container}`. "
-                f"{self.describe_error(response)}"
+                f"{self.label}: the page has no list of objects `{container}`."
+                f" {self.describe_error(response)}"
             )
         return entries
 
     def describe_error(self, response: Response, remedy: str = "") -> str:
-        """Return `403 Permission Denied (request 5f1c): <what to do>`.
+        """Describe an error in one line, such as `403 Permission Denied (request 5f1c): <what to do>`.
 
-        One line that contains no body and no secret.
+        The line contains no body and no secret.
         """
         body = json_object(response)
         request_id = _one_line(self.request_id(response) or "")
         parts = [self.error_message(body), "; ".join(self.error_details(body))]
-        said = "; ".join(
+        message = "; ".join(
             line.removesuffix(".") for part in parts if (line := _one_line(self._credential.redact(part)))
         )
-        status = f"{response.status_code} {said}" if said else str(response.status_code)
+        status = f"{response.status_code} {message}" if message else str(response.status_code)
         request = f" (request {request_id})" if request_id else ""
         return f"{status}{request}: {remedy or self.remedy(response.status_code)}"
 
     def request_id(self, response: Response) -> str | None:
-        """Return the id that the vendor's support asks for."""
+        """Return the id of the request, which the vendor's support asks for."""
         return response.headers.get("X-Request-Id") or response.headers.get("Request-Id")
 
     def error_message(self, body: Record) -> str:
-        """Return the vendor's own words in the body of an error."""
+        """Return the vendor's message in the body of an error."""
         return str(body.get("message") or body.get("title") or "")
 
     def error_details(self, body: Record) -> list[str]:
-        """Return what else the body of an error says.
+        """Return the details in the body of an error: missing scopes, and wrong parameters with the reasons.
 
-        Scopes that the key lacks, and which parameter is wrong and why.
-
-        Other vendors that say as much use the same names as Calendly, or similar ones.
+        Vendors that return details use the same or similar names as Calendly.
         https://developer.calendly.com/api-docs/overview/errors
         """
         scopes = [scope for scope in _as_list(body.get("required_scopes")) if isinstance(scope, str)]
@@ -328,23 +328,26 @@ class Rest(ABC, Generic[A]):
 
     def remedy(self, status: int) -> str:
         """Return what a person can do about a response with this status."""
-        if status < 400:  # noqa: PLR2004 - a success that has not what it should
+        if status < 400:  # noqa: PLR2004 - a success without the expected data
             return "this is not how the API answers; is api_url right?"
-        vendor_failed = status >= 500  # noqa: PLR2004 - the vendor's own failures begin there
-        other = (
-            "the vendor failed; try again later" if vendor_failed else "the vendor did not take this request"
+        is_server_error = status >= 500  # noqa: PLR2004 - the first server error
+        default = (
+            "the vendor failed; try again later"
+            if is_server_error
+            else "the vendor did not take this request"
         )
-        return _REMEDIES.get(status, other)
+        return _REMEDIES.get(status, default)
 
     def retry_after(self, response: Response) -> float | None:
-        """Return the seconds of `Retry-After`, which may also be a date.
+        """Return the seconds to wait before a retry; None where the response does not say.
 
+        The header `Retry-After` has seconds or a date.
         https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
         """
         value = response.headers.get("Retry-After", "")
         if value.isdecimal():
             return float(value)
-        with suppress(ValueError, TypeError, OverflowError):  # the second is that of a date without a zone
+        with suppress(ValueError, TypeError, OverflowError):  # TypeError: a date without a zone
             at, now = parsedate_to_datetime(value), server_time(response.headers) or datetime.now(UTC)
             return max(0.0, (at - now).total_seconds())
         return None
@@ -359,7 +362,7 @@ class Rest(ABC, Generic[A]):
         if value is None:
             raise ConfigurationError(f"{self.label}: set {setting}; without it there is no REST side")
         text = str(value.get_secret_value()) if isinstance(value, SecretStr) else str(value)
-        # Anything else in a header would be an error that shows it.
+        # Any other character in a header would raise an error whose message shows the secret.
         if not _SENDABLE.fullmatch(text):
             raise ConfigurationError(
                 f"{self.label}: {setting} is empty, or holds what no key does: a space, a line's end"
@@ -390,7 +393,10 @@ def _as_list(value: object) -> list[Any]:
 
 
 def _describe_detail(entry: object) -> str:
-    """Return a detail of an error in words, like `events: scheduled_events:read is required`."""
+    """Return the text of one detail of an error, such as `events: scheduled_events:read is required`.
+
+    A detail is a text, or an object that names a parameter and says what is wrong with it.
+    """
     if not isinstance(entry, dict):
         return entry if isinstance(entry, str) else ""
     parts = (
@@ -401,5 +407,5 @@ def _describe_detail(entry: object) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Return a vendor's text as one line of limited length that is safe for a terminal."""
+    """Return a vendor's text as one line of limited length, without characters that control a terminal."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:_LONGEST_LINE]

@@ -1,10 +1,9 @@
-"""A vendor's webhook subscriptions.
+"""The base class of vendors' webhook subscriptions.
 
-Which ones an account needs, which ones it has, and the requests that change them.
-
-A vendor with an API for them has a class `SUBSCRIPTIONS` in its folder's `subscriptions.py`. It uses the
-account's REST side, with its credential and its limits. A request that creates something is sent once,
-whatever its result. A vendor without such an API may have a function `manual_steps` there instead.
+A vendor with an API for subscriptions has a class `SUBSCRIPTIONS` in its folder's `subscriptions.py`. It
+knows which subscriptions an account needs and which ones it has, and changes them. It uses the account's REST
+side, with its credential and its limits. A request that creates something is sent once, whatever its result.
+A vendor without such an API may have a function `manual_steps` there instead.
 """
 
 from abc import ABC, abstractmethod
@@ -27,9 +26,10 @@ _CONNECT_SECONDS = 10.0
 
 
 class SecretFrom(Enum):
-    """Who makes the secret of a new subscription.
+    """The origin of a new subscription's secret.
 
-    FIXED is one secret for all subscriptions, which the settings have.
+    US means that we make it, and VENDOR that the vendor does. FIXED is one secret for all subscriptions,
+    which is in the settings.
     """
 
     US = auto()
@@ -41,7 +41,7 @@ class SecretFrom(Enum):
 class SubscriptionSpec:
     """A subscription that an account needs.
 
-    `slot` tells it from the account's other subscriptions; `url` is without the part that makes it unique.
+    `slot` distinguishes it from the account's other subscriptions. `url` lacks the part that makes it unique.
     """
 
     slot: str
@@ -53,9 +53,9 @@ class SubscriptionSpec:
 class Subscription:
     """A subscription that the vendor has.
 
-    `stopped` says why nothing is delivered any more; it is "" as long as something is. `mark` is the
-    fingerprint of its secret, where the vendor's list shows one; `secret` is the secret itself, where the
-    list has it.
+    `stopped` says why the vendor delivers nothing any more; it is "" while the subscription is active.
+    `mark` is the fingerprint of the secret, where the vendor's list shows one.
+    `secret` is the secret itself, where the list has it.
     """
 
     id: str
@@ -77,18 +77,17 @@ class NewSubscription:
 
 
 def fingerprint(secret: str) -> str:
-    """Return which secret this is, without revealing any of it: ours are of 256 random bits."""
+    """Return an identifier of a secret, which reveals nothing of it: our secrets have 256 random bits."""
     return sha256(secret.encode()).hexdigest()[:12]
 
 
 class Subscriptions(ABC, Generic[A]):
     """The webhook subscriptions of one account.
 
-    Every method that does I/O raises VendorUnavailable, after which it is unknown what was done, and
-    VendorRefused.
-    `replaces` is true where creating a subscription replaces the one in its slot. `tells_state` is true where
-    the vendor's list says that a subscription was stopped. `retried` is how long the vendor may retry a
-    delivery, signed with the secret of its time.
+    Every method that does I/O raises VendorRefused, and VendorUnavailable, after which the result is unknown.
+    `replaces` is true where creating a subscription replaces the one in its slot.
+    `tells_state` is true where the vendor's list says that a subscription was stopped.
+    `retried` is how long the vendor may retry a delivery, signed with the secret of the first attempt.
     """
 
     replaces: ClassVar[bool] = False
@@ -96,10 +95,7 @@ class Subscriptions(ABC, Generic[A]):
     retried: ClassVar[timedelta] = timedelta(days=3)
 
     def __init__(self, rest: Rest[A], timeout: float) -> None:
-        """Use this REST side.
-
-        `timeout` is the number of seconds that a request may take which creates something.
-        """
+        """Use a REST side. `timeout` is the number of seconds that a request may take to create something."""
         self.rest = rest
         self.account = rest.account
         self.settings = rest.settings
@@ -112,11 +108,11 @@ class Subscriptions(ABC, Generic[A]):
 
     @abstractmethod
     def needed(self) -> list[SubscriptionSpec]:
-        """Return the subscriptions that the settings ask for, without any request."""
+        """Return the subscriptions that the settings require, without any request."""
 
     @abstractmethod
     def registered(self) -> list[Subscription]:
-        """Return all subscriptions that the credential shows, including other people's."""
+        """Return all subscriptions that the credential can see, including other people's."""
 
     @abstractmethod
     def create(self, spec: SubscriptionSpec, secret: str) -> NewSubscription:
@@ -124,14 +120,14 @@ class Subscriptions(ABC, Generic[A]):
 
     @abstractmethod
     def delete(self, name: str) -> None:
-        """Delete a subscription by its id. Nothing happens when there is none."""
+        """Delete a subscription by its id, if it exists."""
 
     def close(self) -> None:
         """Close idle connections."""
         self.rest.client.session.close()
 
     def _post(self, path: str, body: Record) -> Any:
-        """Send a request once and return the response. Its body may hold a secret, so it is in no log."""
+        """Send a POST request once and return the response. It is not logged, as it may contain a secret."""
         url = f"{self.rest.base_url}{path}"
         return self.rest.client.session.request(
             "POST", url, json=body, timeout=(_CONNECT_SECONDS, self._timeout)
@@ -152,12 +148,12 @@ AnySubscriptions = Subscriptions[Any]
 
 
 def to_events(value: object) -> frozenset[str]:
-    """Return the words of a list; none where the value is no list."""
+    """Return the texts of a list; an empty set where the value is no list."""
     if isinstance(value, Iterable) and not isinstance(value, str):
         return frozenset(str(entry) for entry in value)
     return frozenset()
 
 
 def to_instant(value: object) -> datetime | None:
-    """Return an instant that a vendor wrote, or None where there is none. Raises PayloadError."""
+    """Return the instant in a vendor's value, or None where there is none. Raises PayloadError."""
     return parse_instant(value) if isinstance(value, str) and value else None

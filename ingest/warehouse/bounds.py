@@ -41,7 +41,7 @@ class Bounds:
         most, size, number = self.rows if self.rows is not None else MOST_ROWS + 1, 0, 0
         while number < most and (rows := fetch_many(min(_ROWS_PER_FETCH, most - number))):
             number += len(rows)
-            size += sum(map(getsizeof, (value for row in rows for value in row)))
+            size += sum(map(_memory_of, rows))
             if self.rows is None and number > MOST_ROWS:
                 raise ConfigurationError(
                     f"the answer has more than {MOST_ROWS} rows: ask for fewer, or say with --limit how many"
@@ -52,6 +52,17 @@ class Bounds:
                     f"the answer is larger than {_MOST_BYTES // 1024**2} MiB: ask for fewer columns or rows"
                 )
             yield from rows
+
+
+def _memory_of(value: Any) -> int:
+    """Return about how many bytes of memory a value takes, with everything in it."""
+    match value:
+        case dict():
+            return getsizeof(value) + sum(map(_memory_of, value.items()))
+        case list() | tuple():
+            return getsizeof(value) + sum(map(_memory_of, value))
+        case _:
+            return getsizeof(value)
 
 
 class RunningQuery:

@@ -140,8 +140,8 @@ class Ownership:
             if len(sample) <= size:
                 break
         raise ConfigurationError(
-            f"{self._rest.label}: the key is new, and reads {readable} of {answered} bookings here that it has"
-            " to find. Is the key another account's, or that of a user who may not see them?"
+            f"{self._rest.label}: the key is new, and reads {readable} of {answered} bookings here that it"
+            " has to find. Is the key another account's, or that of a user who may not see them?"
             f" Nothing was loaded, and none was marked as gone. {self.way_on}"
         )
 

@@ -114,7 +114,7 @@ class Reconciler:
 
 
 def choose_accounts(settings: Settings, names: Iterable[str]) -> list[AnyAccount]:
-    """Return the named accounts, or all vendor_and_account settings suffice to reconcile them.
+    """Return the named accounts, or all whose settings suffice to reconcile them.
 
     Raises ConfigurationError when a named one's do not, or there is none.
     """
@@ -179,8 +179,8 @@ class AccountRun:
     @cached_property
     def _rest(self) -> AnyRest:
         """The vendor's REST side. Raises ConfigurationError."""
-        patience = RetryBudget(failing=self.settings.reconcile.patience.total_seconds())
-        return self.account.rest(self._state_dir, patience)
+        budget = RetryBudget(failing=self.settings.reconcile.patience.total_seconds())
+        return self.account.rest(self._state_dir, budget)
 
     def _run_locked(self, checkpoint: Checkpoint) -> None:
         """Compare, once more if the clock was wrong, and record the report."""

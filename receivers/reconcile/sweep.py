@@ -99,7 +99,7 @@ class Sweep:
         requests_before = counts.requests
         try:
             with self._pool:
-                self._repairs.wait_until_loaded()  # what is in the log helps to tell vendor_and_account key it is
+                self._repairs.wait_until_loaded()  # what is in the log helps to tell whose key it is
                 self._ownership.check()
                 for window in windows:
                     self._recorder.begin_window(window.since, self._unlisted, self._rows_seen)
@@ -263,7 +263,7 @@ class Sweep:
             )
 
     def _fetch(self, booking_id: str) -> _Answer:
-        """Fetch a booking. One vendor_and_account id cannot be asked for is unreadable, not gone."""
+        """Fetch a booking. One whose id cannot be asked for is unreadable, not gone."""
         try:
             record = self._rest.fetch(booking_id)
         except PayloadError:
@@ -271,7 +271,7 @@ class Sweep:
         return _Answer(record, self._rest.last_request_at)
 
     def _mark_gone(self, absent: Mapping[str, datetime]) -> None:
-        """Mark bookings as gone vendor_and_account absence is confirmed, each with what its row says of it."""
+        """Mark bookings as gone whose absence is confirmed, each with what its row says of it."""
         for rows in self._rows("booking_id", absent).values():
             for row in rows:
                 at = absent[row.booking.booking_id]

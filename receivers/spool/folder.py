@@ -113,9 +113,9 @@ def drain_leftovers(settings: Settings) -> None:
             log.info("spool.empty")
     except LogUnavailable as error:
         raise LogUnavailable(
-            f"records that were accepted while the log was Kafka wait in {folder}, are to be in "
-            "the log before any newer one, and cannot"
-            f" be handed on: {error}. Mend that, or move the file away to do without what it holds"
+            f"records that were accepted while the log was Kafka wait in {folder}, "
+            "are to be in the log before any newer one, and cannot be moved: "
+            f"{error}. Fix that, or move the file away to do without what it holds"
         ) from error
 
 
@@ -229,8 +229,8 @@ def _require_file_with_space(settings: Settings) -> None:
     if not _require_space(settings):
         folder = settings.receiver.spool_dir
         raise LogUnavailable(
-            f"there is no spool file in receiver.spool_dir {folder}: the receiver's log says why "
-            "(spool.unusable)"
+            "there is no spool file in receiver.spool_dir "
+            f"{folder}: the receiver's log says why (spool.unusable)"
         )
 
 

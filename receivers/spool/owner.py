@@ -58,11 +58,11 @@ def require_own_spool(settings: Settings) -> None:
         other = f"log {owner.log}, topics {owner.topic_prefix}.*, settings {config}"
     if other and (topics or any(map(is_locked, files))):
         raise ConfigurationError(
-            f"receiver.spool_dir {folder} has deliveries of another receiver ({other}), which "
-            "would get into the log of this one: set another"
-            " folder. If they are this receiver's own, and its log and its settings file are "
-            f"others now, delete {folder / _FILE} and set"
-            " topic_prefix as it was"
+            f"receiver.spool_dir {folder} has deliveries of another "
+            f"receiver ({other}), which would get into the log of this "
+            "one: set another folder. If they are this receiver's "
+            "own, and its log and its settings file are others now, "
+            f"delete {folder / _FILE} and set topic_prefix as it was"
         )
 
 

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 _ROUNDS = 5
 _PAUSE_SECONDS = 0.1
-# A shorter secret is somebody's own, vendor_and_account fingerprint would tell too much.
+# A shorter secret is somebody's own, whose fingerprint would tell too much.
 _SHORTEST_OF_OURS = 32
 
 
@@ -73,7 +73,7 @@ class SubscriptionManager:
         self._registered: list[Subscription] = []
         self._ids_before: set[str] = set()
         self._new_secrets: dict[str, str] = {}  # by slot
-        self._doubtful_secrets: set[str] = set()  # those of creations vendor_and_account answer was lost
+        self._doubtful_secrets: set[str] = set()  # those of creations whose answer was lost
         self._trouble = ""
         self._preexisting: tuple[str, ...] | None = None
 
@@ -269,7 +269,7 @@ class SubscriptionManager:
         return self._new_secrets[slot]
 
     def _take_back(self, secret: str) -> None:
-        """Drop a new secret that the vendor refused, unless a call vendor_and_account answer was lost may have used it."""
+        """Drop a new secret that the vendor refused, unless a call whose answer was lost may have used it."""
         if secret in self._new_secrets.values() and secret not in self._doubtful_secrets:
             self._store.drop([secret])
             self._new_secrets = {slot: new for slot, new in self._new_secrets.items() if new != secret}

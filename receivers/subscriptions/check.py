@@ -30,9 +30,9 @@ def open_manager(
 
     Raises ConfigurationError, also where the vendor has no API for webhooks.
     """
-    patience = RetryBudget(failing=settings.reconcile.patience.total_seconds())
+    budget = RetryBudget(failing=settings.reconcile.patience.total_seconds())
     subscriptions = account.subscriptions(
-        Path(settings.reconcile.state_dir), patience, settings.webhooks.timeout.total_seconds()
+        Path(settings.reconcile.state_dir), budget, settings.webhooks.timeout.total_seconds()
     )
     return SubscriptionManager(settings, subscriptions, store or FileSecretStore(account.settings))
 
@@ -68,7 +68,7 @@ def find_shared_credentials(accounts: Iterable[AnyAccount]) -> dict[str, list[st
 
 
 def check_subscriptions(settings: Settings) -> list[Gap]:
-    """Check every account vendor_and_account vendor has an API for webhooks, and return the gaps that are to be filled.
+    """Check every account whose vendor has an API for webhooks, and return the gaps that are to be filled.
 
     What differs is logged, and repaired where `webhooks.repair` allows it. An account that cannot be checked
     is logged as well, and seen in `ingest_subscription_state`.

@@ -63,7 +63,7 @@ class Facts:
     subscription id. `live`: those of the live secrets, None where all subscriptions share one.
     `arrivals`: what came of the account's webhooks. `replaces` and `tells_state`: how the vendor behaves.
     `renew`: ids of those that are to have another secret. `preexisting`: ids of those that were there before
-    anything of the account was stored here. `proven`: ids of those vendor_and_account secret is a live one, as deliveries
+    anything of the account was stored here. `proven`: ids of those whose secret is a live one, as deliveries
     show; `plan` sets them.
     """
 
@@ -120,7 +120,7 @@ def _find_proven(ours: Sequence[Subscription], facts: Facts) -> frozenset[str]:
     """Return the id of our only working subscription if it hides its secret and delivers.
 
     A delivery is loaded only if a live secret had signed it, and nothing else of ours can have caused those
-    that came since it was made. One that appeared after the first look may be of a creation vendor_and_account answer was
+    that came since it was made. One that appeared after the first look may be of a creation whose answer was
     lost, while the vendor still sends what its predecessor signed: that is no proof.
     """
     working = [subscription for subscription in ours if not subscription.stopped]

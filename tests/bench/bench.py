@@ -1,7 +1,7 @@
 """The main job under load: `python -m tests.bench.bench [--rate 500 --seconds 60 --log kafka://…]`.
 
-Runs simulated vendors against `ingest up`, samples the memory of its processes, and prints one table. The sender shares
-the machine with what it measures.
+Runs simulated vendors against `ingest up`, samples the memory of its processes, and prints one table. The
+sender shares the machine with what it measures.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _MIB = 1024 * 1024
 
 @dataclass(slots=True)
 class ResourceUsage:
-    """The largest resident memory and the processor time of `ingest receive` and `ingest consume`, by command."""
+    """The largest resident memory and the processor time of `ingest` processes, by command."""
 
     rss: dict[str, int] = field(default_factory=dict)
     cpu: dict[str, float] = field(default_factory=dict)
@@ -78,11 +78,9 @@ def _print(report: DemoReport, usage: ResourceUsage, seconds: float) -> None:
     summary = report.summary()
     pace = report.options.pace
     responses = sum(report.stats.answers.values())
-    table = Table(
-        "measure",
-        "value",
-        title=f"{pace.rate:g} webhooks/s for {pace.seconds:g} s, {os.cpu_count()} cores, Python {platform.python_version()}",
-    )
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
+    title = f"{pace.rate:g} webhooks/s for {pace.seconds:g} s, {machine}"
+    table = Table("measure", "value", title=title)
     table.add_row("log", report.options.log or "embedded (SQLite)")
     table.add_row("distinct webhooks accepted", str(summary["webhooks"]))
     table.add_row(
@@ -101,10 +99,8 @@ def _print(report: DemoReport, usage: ResourceUsage, seconds: float) -> None:
         "simulator and watcher: processor",
         f"{cpu_seconds:.1f} s, {cpu_seconds / responses * 1e6:.0f} µs a request",
     )
-    table.add_row(
-        "bookings right",
-        f"{report.expected_bookings - len({difference.booking_id for difference in report.differences})} of {report.expected_bookings}",
-    )
+    wrong, expected = {difference.booking_id for difference in report.differences}, report.expected_bookings
+    table.add_row("bookings right", f"{expected - len(wrong)} of {expected}")
     table.add_row("whole run", f"{seconds:.1f} s")
     Console(width=120).print(table)
 

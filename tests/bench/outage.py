@@ -1,8 +1,8 @@
 """An hour without Kafka at 500 webhooks/s: `python -m tests.bench.outage [--deliveries 1800000]`.
 
-Time is compressed: as many deliveries as the hour has come as fast as they are answered. Then the broker starts, and every
-record is read back: each booking's changes must all be there, in the order in which they were accepted. The sender and the
-broker share the machine with what is measured.
+The deliveries of the hour are sent as fast as they are answered. Then the broker starts, and every record is
+read back: all changes of each booking must be there, in the order in which they were accepted. The sender and
+the broker share the machine with what is measured.
 """
 
 import argparse
@@ -33,8 +33,8 @@ from tests.receivers.requests import SALES, signed, subject
 from tests.receivers.running import TOPIC, Receiver
 
 _CONNECTIONS = 64
-_CHANGES = 30  # of each booking, one after the other
-_BEGAN = datetime(2026, 6, 9, tzinfo=UTC)
+_CHANGES = 30  # of each booking, sent one after the other
+_BEGINNING = datetime(2026, 6, 9, tzinfo=UTC)
 _PADDING = "p" * 600  # with it a delivery is as large as a vendor's
 _MIB = 1024 * 1024
 _STALLED_SECONDS = 120.0
@@ -42,13 +42,13 @@ _STALLED_SECONDS = 120.0
 
 @dataclass(slots=True)
 class Load:
-    """Deliveries sent, by answer; a booking's changes go one after the other."""
+    """Sends deliveries and counts the answers; a booking's changes are sent one after the other."""
 
     deliveries: int
     answers: Counter[int] = field(default_factory=Counter)
 
     async def send(self, port: int) -> None:
-        """Returns when all are answered."""
+        """Send all deliveries, and return when all are answered."""
         await asyncio.gather(*(self._connection(port, number) for number in range(_CONNECTIONS)))
 
     async def _connection(self, port: int, number: int) -> None:
@@ -62,19 +62,19 @@ class Load:
 
 
 @dataclass(slots=True)
-class Found:
-    """What the log has: the newest change of each booking, records that came again, and gaps."""
+class Readback:
+    """What was read from the log: each booking's newest change, and repeated and misordered records."""
 
     newest: dict[str, int] = field(default_factory=dict)
     distinct: int = 0
-    again: int = 0
+    repeated: int = 0
     out_of_order: int = 0
 
-    def note(self, booking: str, change: int) -> None:
-        """In the order of the log."""
+    def add(self, booking: str, change: int) -> None:
+        """Add a record, in the order of the log."""
         before = self.newest.get(booking, -1)
         if change <= before:
-            self.again += 1
+            self.repeated += 1
         else:
             self.distinct += 1
             self.out_of_order += change > before + 1
@@ -82,11 +82,11 @@ class Found:
 
 
 class Memory:
-    """The receiver's and its workers' together: before, and at its height."""
+    """Samples the memory of the receiver with its workers: at the start, and the largest."""
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        self.before = self.height = self._now()
+        self.initial = self.largest = self._current()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
@@ -97,9 +97,9 @@ class Memory:
 
     def _sample(self) -> None:
         while not self._done.wait(1.0):
-            self.height = max(self.height, self._now())
+            self.largest = max(self.largest, self._current())
 
-    def _now(self) -> int:
+    def _current(self) -> int:
         pids = [self._receiver.process.pid, *self._receiver.children()]
         return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids) * os.sysconf(
             "SC_PAGE_SIZE"
@@ -107,21 +107,25 @@ class Memory:
 
 
 def main() -> None:
-    """Measures once and prints; exit code 1 when anything was lost or out of order."""
+    """Measure once and print the figures; exit with 1 when anything was lost or out of order."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--deliveries", type=int, default=3600 * 500)
     parser.add_argument("--workers", type=int, default=1)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     with (
         TemporaryDirectory(prefix="outage-") as folder,
         Progress(console=Console(stderr=True), refresh_per_second=1) as progress,
     ):
-        sys.exit(_rehearse(Path(folder), asked.deliveries // _CHANGES * _CHANGES, asked.workers, progress))
+        sys.exit(
+            _measure(Path(folder), arguments.deliveries // _CHANGES * _CHANGES, arguments.workers, progress)
+        )
 
 
-def _rehearse(folder: Path, deliveries: int, workers: int, progress: Progress) -> int:
-    broker, load, found = Broker(fetch(), _made(folder / "kafka")), Load(deliveries), Found()
-    with closing(Receiver(_made(folder / "receiver"), **_settings(broker, folder, workers))) as receiver:
+def _measure(folder: Path, deliveries: int, workers: int, progress: Progress) -> int:
+    broker, load, readback = Broker(fetch(), _new_folder(folder / "kafka")), Load(deliveries), Readback()
+    with closing(
+        Receiver(_new_folder(folder / "receiver"), **_settings(broker, folder, workers))
+    ) as receiver:
         memory = Memory(receiver)
         sending = _follow(progress, "sent", lambda: sum(load.answers.values()), deliveries)
         began = time.monotonic()
@@ -131,18 +135,20 @@ def _rehearse(folder: Path, deliveries: int, workers: int, progress: Progress) -
         spooled = sum(extent(path)[1] for path in (folder / "spool").glob("*.db"))
         broker.start()
         try:
-            reading = _follow(progress, "read back", lambda: found.distinct, deliveries)
-            _read(broker, load.answers[202], found)
+            reading = _follow(progress, "read back", lambda: readback.distinct, deliveries)
+            _read(broker, load.answers[202], readback)
             reading.set()
         finally:
             broker.stop()
         drained = time.monotonic()
         memory.stop()
-    _print(load, found, memory, {"spooled": spooled, "sent": sent - began, "drained": drained - sent})
-    return int(found.distinct < load.answers[202] or found.out_of_order > 0 or load.answers[202] < deliveries)
+    _print(load, readback, memory, {"spooled": spooled, "sent": sent - began, "drained": drained - sent})
+    return int(
+        readback.distinct < load.answers[202] or readback.out_of_order > 0 or load.answers[202] < deliveries
+    )
 
 
-def _made(folder: Path) -> Path:
+def _new_folder(folder: Path) -> Path:
     folder.mkdir()
     return folder
 
@@ -157,57 +163,54 @@ def _settings(broker: Broker, folder: Path, workers: int) -> dict[str, str]:
 
 
 def _request(booking: int, change: int) -> bytes:
-    moment = format_instant(_BEGAN + timedelta(seconds=change))
+    moment = format_instant(_BEGINNING + timedelta(seconds=change))
     body = (
         f'{{"event":"invitee.created","created_at":"{moment}","payload":{{"uri":"{subject(booking)}","created_at":"{moment}",'
         f'"updated_at":"{moment}","status":"active","padding":"{_PADDING}"}}}}'
     ).encode()
     lines = "".join(f"{name}: {value}\r\n" for name, value in signed(body).headers)
-    return (
-        f"POST {SALES} HTTP/1.1\r\nhost: hooks.example.com\r\ncontent-length: {len(body)}\r\n{lines}\r\n".encode()
-        + body
-    )
+    head = f"POST {SALES} HTTP/1.1\r\nhost: hooks.example.com\r\ncontent-length: {len(body)}\r\n{lines}\r\n"
+    return head.encode() + body
 
 
-def _read(broker: Broker, deliveries: int, found: Found) -> None:
+def _read(broker: Broker, deliveries: int, readback: Readback) -> None:
     with closing(KafkaLogConsumer(broker.servers, KafkaSettings(), "outage", [TOPIC])) as consumer:
-        moved = time.monotonic()
-        while found.distinct < deliveries and time.monotonic() - moved < _STALLED_SECONDS:
+        last_record_at = time.monotonic()
+        while readback.distinct < deliveries and time.monotonic() - last_record_at < _STALLED_SECONDS:
             for stored in consumer.poll(1000, 1.0):
-                moved = time.monotonic()
+                last_record_at = time.monotonic()
                 headers = stored.record.headers
-                found.note(
-                    headers["ce_subject"], int((parse_instant(headers["ce_time"]) - _BEGAN).total_seconds())
+                readback.add(
+                    headers["ce_subject"],
+                    int((parse_instant(headers["ce_time"]) - _BEGINNING).total_seconds()),
                 )
 
 
 def _follow(progress: Progress, name: str, count: Callable[[], int], total: int) -> threading.Event:
-    """Shown once a second until the event is set."""
+    """Show the count once a second until the returned event is set."""
     task, done = progress.add_task(name, total=total), threading.Event()
 
-    def look() -> None:
+    def update() -> None:
         while not done.wait(1.0):
             progress.update(task, completed=count())
         progress.update(task, completed=count())
 
-    threading.Thread(target=look, daemon=True).start()
+    threading.Thread(target=update, daemon=True).start()
     return done
 
 
-def _print(load: Load, found: Found, memory: Memory, took: dict[str, float]) -> None:
-    spooled, sent, drained = took["spooled"], took["sent"], took["drained"]
-    table = Table(
-        "measure",
-        "value",
-        title=f"{load.deliveries} deliveries while Kafka is away ({load.deliveries / 500 / 60:.0f} minutes at 500/s)",
-    )
+def _print(load: Load, readback: Readback, memory: Memory, figures: dict[str, float]) -> None:
+    spooled, sent, drained = figures["spooled"], figures["sent"], figures["drained"]
+    minutes = f"{load.deliveries / 500 / 60:.0f} minutes at 500/s"
+    title = f"{load.deliveries} deliveries while Kafka is away ({minutes})"
+    table = Table("measure", "value", title=title)
     table.add_row(
         "answers", ", ".join(f"{status}: {count}" for status, count in sorted(load.answers.items()))
     )
     table.add_row("sent in", f"{sent:.0f} s, {load.deliveries / sent:.0f}/s")
     table.add_row(
         "receiver's memory",
-        f"{memory.before / _MIB:.0f} MiB before, {memory.height / _MIB:.0f} MiB at its height",
+        f"{memory.initial / _MIB:.0f} MiB before, {memory.largest / _MIB:.0f} MiB at its height",
     )
     table.add_row("spool", f"{spooled / _MIB:.0f} MiB, {spooled / load.deliveries:.0f} bytes a delivery")
     table.add_row(
@@ -215,9 +218,9 @@ def _print(load: Load, found: Found, memory: Memory, took: dict[str, float]) -> 
     )
     table.add_row(
         "arrived, lost, out of order",
-        f"{found.distinct}, {load.answers[202] - found.distinct}, {found.out_of_order}",
+        f"{readback.distinct}, {load.answers[202] - readback.distinct}, {readback.out_of_order}",
     )
-    table.add_row("arrived again", str(found.again))
+    table.add_row("arrived again", str(readback.repeated))
     Console(width=120).print(table)
 
 

@@ -10,6 +10,7 @@ import pytest
 from ingest.cli.check.run import Check, run_groups
 from ingest.errors import ConfigurationError
 from ingest.finding import Finding, ok
+from ingest.simulator.appointedd.api import AppointeddApi
 from tests.cli.command import ingest
 from tests.kafka.broker import free_port
 from tests.rest.rig import simulated
@@ -24,7 +25,8 @@ PORTS = [
 
 def test_credentials_that_only_sync_can_use_are_no_promise_of_reconciliation(tmp_path: Path) -> None:
     with simulated("appointedd", tmp_path) as side:
-        side.dialect.api = "v2"  # type: ignore[attr-defined] # Appointedd's alone has two
+        assert isinstance(side.dialect, AppointeddApi)
+        side.dialect.version = "v2"
         extra = {
             "api_url": side.server.api_url("sales").replace("/v1", "/v2"),
             "webhook_secrets": "only-for-tests",
@@ -100,8 +102,8 @@ def test_what_alone_cannot_be_reached_has_the_exit_code_for_that(tmp_path: Path)
     assert result.code == 3, result
     [output] = [line for line in result.out.splitlines() if line.startswith("FAIL")]
     assert output.startswith(
-        f"FAIL log: Kafka at {environ['INGEST_LOG'].removeprefix('kafka://')}: no connection "
-        "(Connection refused)"
+        f"FAIL log: Kafka at {environ['INGEST_LOG'].removeprefix('kafka://')}: "
+        "no connection (Connection refused)"
     )
     assert output.endswith("is the broker running, and is its address in log right?")
     assert "warn webhooks sales: nothing has arrived yet" in result.out

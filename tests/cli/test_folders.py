@@ -53,7 +53,7 @@ _ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def product(tmp_path: Path) -> Iterator[Installation]:
-    """Settings with an account that can be read by REST; nothing has run."""
+    """Return an installation with an account that REST can read, in which nothing has run."""
     with opened(tmp_path / "product", "oncehub") as installation:
         yield installation
 
@@ -85,7 +85,7 @@ def make_warehouse(folder: Path) -> None:
         connection.execute(BOOKINGS)
 
 
-def test_reading_commands_make_no_file_where_nothing_has_run(product: Installation) -> None:
+def test_run_commands_make_no_file_where_nothing_has_run(product: Installation) -> None:
     before = tree(product.folder)
     for command, answer in zip(READING, run_all(product.folder, list(READING)), strict=True):
         assert answer["tree"] == before, command

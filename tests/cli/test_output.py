@@ -90,8 +90,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         headers = json.dumps({EVIL: EVIL})
         connection.execute(
-            "insert into dead_letters select 'd1', '/calendly/' || $1, $1, $1, now(), $1, $1, $2, "
-            "$1, now(), '1', null",
+            "insert into dead_letters select 'd1', '/calendly/' || "
+            "$1, $1, $1, now(), $1, $1, $2, $1, now(), '1', null",
             [EVIL, headers],
         )
     return folder

@@ -162,8 +162,8 @@ def test_what_is_well_is_healthy() -> None:
             1,
             "receiver",
             (
-                "another program listens on 127.0.0.1:8081; stop that program, or choose another "
-                "receiver.admin_port"
+                "another program listens on 127.0.0.1:8081; stop "
+                "that program, or choose another receiver.admin_port"
             ),
         ),
         ({"parts": part("unknown")}, 0, "receiver", "admin_port is 0"),
@@ -413,8 +413,8 @@ def running(folder: Path) -> Iterator[Path]:
 def free_ports() -> str:
     """Return settings of listeners with free ports."""
     return (
-        f"[receiver]\nport = {free_port()}\nadmin_port = {free_port()}\n[consumer]\nadmin_port = "
-        f"{free_port()}\n"
+        f"[receiver]\nport = {free_port()}\nadmin_port = "
+        f"{free_port()}\n[consumer]\nadmin_port = {free_port()}\n"
     )
 
 

@@ -42,7 +42,7 @@ def event_with_times(
     received_by: datetime | None = None,
     **data: Any,
 ) -> Event:
-    """Return an event vendor_and_account booking was changed, made and received at three times."""
+    """Return an event whose booking was changed, made and received at three times."""
     event = sample(number, received_at=received, last_updated_time=changed.isoformat(), **data)
     return replace(event, time=made, sent_at=sent, received_by=received_by)
 

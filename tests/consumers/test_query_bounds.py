@@ -153,6 +153,7 @@ def test_rows_are_limited_where_that_was_asked_for_and_too_many_are_refused_wher
     ("sql", "why"),
     [
         ("select repeat('x', 1000000) from range(3000)", "larger than"),
+        ("select [{'text': [repeat('x', 1000000)]}] from range(3000)", "larger than"),
         (
             "select list(range) from (select * from range(100000000) order by random())",
             "more than 1GB of memory",

@@ -76,7 +76,7 @@ def test_two_deliveries_with_one_body_are_two_letters(
     product: Product, first: tuple[str, str], second: tuple[str, str]
 ) -> None:
     now = datetime.now(UTC)
-    with product.broken(Bookeo, "read", REFUSAL):
+    with product.broken(Bookeo, "identify", REFUSAL):
         product.receive(delivery(*first, now), delivery(*second, now + timedelta(seconds=1)))
     product.harness.load()
     assert len(product.listed()) == 2

@@ -58,7 +58,7 @@ def test_a_letter_that_is_too_long_is_cut_and_redriven_whole(
     product: Product, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit_texts(monkeypatch, HELD)
-    with product.broken(Calendly, "read", REFUSAL):
+    with product.broken(Calendly, "identify", REFUSAL):
         product.receive(signed(LARGE))
     product.harness.load(sample(1, "B1"))
     assert product.harness.column("select booking_id from bookings") == ["B1"]

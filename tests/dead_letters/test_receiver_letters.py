@@ -26,7 +26,7 @@ def test_what_could_not_be_read_is_loaded_once_it_can_be_as_if_it_had_been_read_
     product: Product, error: Exception, reason: str
 ) -> None:
     late = signed(booking_body(1), secret="the-secret-before")
-    with product.broken(Calendly, "read", error):
+    with product.broken(Calendly, "identify", error):
         product.receive(late)
     product.harness.load()
     (letter,) = product.listed()
@@ -59,7 +59,7 @@ def test_what_a_vendor_tells_in_query_and_headers_alone_is_still_known(product: 
         datetime.now(UTC),
     )
     request = Request("/webhooks/bookeo/tours", tuple(headers.items()), (sample.body,), query)
-    with product.broken(Bookeo, "read", REFUSAL):
+    with product.broken(Bookeo, "identify", REFUSAL):
         product.receive(request)
     product.harness.load()
     product.redriven("--all")
@@ -92,7 +92,7 @@ def test_any_bytes_are_kept_to_the_byte(product: Product, body: bytes) -> None:
 
 def test_a_payload_with_nul_in_its_json_is_redriven_to_the_byte(product: Product) -> None:
     body = booking_body(1).replace(b'"active"', b'"active", "name": "A\\u0000 \\\\x00 \xe2\x98\x83"')
-    with product.broken(Calendly, "read", REFUSAL):
+    with product.broken(Calendly, "identify", REFUSAL):
         product.receive(signed(body))
     product.harness.load()
     product.redriven("--all")
@@ -100,7 +100,7 @@ def test_a_payload_with_nul_in_its_json_is_redriven_to_the_byte(product: Product
 
 
 def test_what_is_of_an_account_that_is_gone_waits_until_it_is_back(product: Product) -> None:
-    with product.broken(Calendly, "read", REFUSAL):
+    with product.broken(Calendly, "identify", REFUSAL):
         product.receive(booking(1))
     product.harness.load()
     product.configure({"support": {"vendor": "oncehub"}})

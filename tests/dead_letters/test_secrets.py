@@ -68,7 +68,7 @@ def test_a_token_in_the_query_is_removed_and_what_happened_is_still_known(produc
         "kTr81LpQz0Xw19cbe8ed73c",
         datetime.now(UTC),
     )
-    with product.broken(Bookeo, "read", PayloadError("a field that used to be there")):
+    with product.broken(Bookeo, "identify", PayloadError("a field that used to be there")):
         product.receive(Request("/webhooks/bookeo/tours", tuple(headers.items()), (body,), query))
     product.harness.load()
     assert product.harness.column("select query from dead_letters") == [

@@ -1,1 +1,1 @@
-"""The whole product as a user runs it: real processes, real HTTP, real files; on Kafka too where there is one."""
+"""The product as a user runs it: real processes, HTTP and files, and Kafka where there is one."""

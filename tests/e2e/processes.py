@@ -1,4 +1,4 @@
-"""Processes as the system sees them, told apart also when a number is used again. Needs /proc."""
+"""Processes from /proc, identified even when a process id is used again."""
 
 import time
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from typing import TypeVar
 
 from tests.cli.command import PATIENCE
 
-_LOOK_SECONDS = 0.2  # a look is work too, on a machine that has other work to do
+_POLL_SECONDS = 0.2  # polling is work too, on a machine that has other work to do
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process; `started` is when, in ticks since the machine was."""
+    """A process; `started` is its start time in ticks since the machine started."""
 
     pid: int
     started: str
@@ -24,13 +24,13 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Dead ones that nobody has asked after yet do not count."""
-        found = _read(self.pid)
-        return found is not None and found.started == self.started
+        """Say whether it runs; a zombie does not."""
+        process = _read(self.pid)
+        return process is not None and process.started == self.started
 
 
 def _read(pid: int) -> Process | None:
-    """None for one that is gone, or as good as."""
+    """Return the process, or None when it has ended or is a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
         command = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").replace("\0", " ").strip()
@@ -41,18 +41,18 @@ def _read(pid: int) -> Process | None:
 
 
 def descendants(pid: int) -> list[Process]:
-    """Children, their children, and so on."""
-    everybody = [process for path in Path("/proc").glob("[0-9]*") if (process := _read(int(path.name)))]
-    found = [process for process in everybody if process.parent == pid]
-    for process in found:
-        found += [child for child in everybody if child.parent == process.pid]
-    return found
+    """Return the children, their children, and so on."""
+    processes = [process for path in Path("/proc").glob("[0-9]*") if (process := _read(int(path.name)))]
+    family = [process for process in processes if process.parent == pid]
+    for process in family:
+        family += [child for child in processes if child.parent == process.pid]
+    return family
 
 
-def eventually(look: Callable[[], T], what: str) -> T:
-    """The first look's result that is something; a failure when that takes too long."""
+def eventually(condition: Callable[[], T], description: str) -> T:
+    """Return the condition's first true result. Raises AssertionError when it takes too long."""
     deadline = time.monotonic() + PATIENCE
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
-        time.sleep(_LOOK_SECONDS)
-    return found
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {description}"
+        time.sleep(_POLL_SECONDS)
+    return result

@@ -25,16 +25,16 @@ from tests.e2e.processes import eventually
 
 
 def check_right(result: Result) -> None:
-    """Exit code and figures of a demo of five seconds at ten a second."""
+    """Check the exit code and the figures of a demo of five seconds at ten webhooks a second."""
     assert (result.code, result.err) == (0, "")
-    found = result.json
-    assert found["right"] is True
-    assert found["webhooks"] == found["events"] >= 40
-    assert found["bookings"] == found["bookings_expected"] > 10
-    assert found["answers"]["202"] >= found["webhooks"]
-    assert (found["differences"], found["dead_letters"], found["given_up"]) == (0, 0, 0)
-    assert 0 < found["first_row_seconds"] < PATIENCE
-    for spread in (found["answer_seconds"], found["row_visible_seconds"]):
+    summary = result.json
+    assert summary["right"] is True
+    assert summary["webhooks"] == summary["events"] >= 40
+    assert summary["bookings"] == summary["bookings_expected"] > 10
+    assert summary["answers"]["202"] >= summary["webhooks"]
+    assert (summary["differences"], summary["dead_letters"], summary["given_up"]) == (0, 0, 0)
+    assert 0 < summary["first_row_seconds"] < PATIENCE
+    for spread in (summary["answer_seconds"], summary["row_visible_seconds"]):
         assert 0 < spread["p50"] <= spread["p95"] <= spread["p99"] <= spread["max"]
 
 
@@ -67,21 +67,21 @@ def test_a_demo_on_kafka_is_right(tmp_path: Path, kafka_servers: list[str]) -> N
 
 
 def check_repaired(result: Result) -> None:
-    """What the vendors gave up while the receiver was away was found missing, just that, and repaired."""
+    """Check that exactly the webhooks given up in the outage were found missing and repaired."""
     assert (result.code, result.err) == (0, "")
-    found = result.json
-    assert found["right"] is True
-    assert found["given_up"] > 0
-    assert found["answers"]["ConnectError"] > 0
-    reports = found["reconciliations"]
+    summary = result.json
+    assert summary["right"] is True
+    assert summary["given_up"] > 0
+    assert summary["answers"]["ConnectError"] > 0
+    reports = summary["reconciliations"]
     assert (
         sum(report["missed"] for report in reports)
         == sum(report["repaired"] for report in reports)
-        == found["lost"]
+        == summary["lost"]
         > 0
     )
-    assert sum(report["seen"] for report in reports) == found["bookings"] == found["bookings_expected"]
-    assert found["differences"] == 0
+    assert sum(report["seen"] for report in reports) == summary["bookings"] == summary["bookings_expected"]
+    assert summary["differences"] == 0
 
 
 def test_a_demo_with_an_outage_finds_and_repairs_just_what_was_lost(tmp_path: Path) -> None:
@@ -120,13 +120,13 @@ def test_a_demo_whose_rows_somebody_changes_while_it_runs_says_wrong_and_which(t
         demo.wait()
     assert demo.returncode == 1
     assert f"WRONG: {len(changed)} differences" in out
-    told = [
+    lines = [
         line
         for line in out.splitlines()
         if line.endswith("found 'Somebody Else'") and "customer_name: expected" in line
     ]
-    assert len(told) == min(10, len(changed))
-    assert all(any(booking_id in line for booking_id in changed) for line in told)
+    assert len(lines) == min(10, len(changed))
+    assert all(any(booking_id in line for booking_id in changed) for line in lines)
 
 
 def cancelled(settings: Settings) -> list[str]:
@@ -140,14 +140,14 @@ def cancelled(settings: Settings) -> list[str]:
 
 
 def change(settings: Settings, booking_ids: list[str]) -> list[str]:
-    """In turn with the consumer, as any other program would have to."""
+    """Change the bookings while holding the warehouse's lock, as any other program would have to."""
     with (
         warehouse_lock(settings.warehouse, PATIENCE),
         duckdb.connect(str(settings.warehouse.duckdb_file)) as connection,
     ):
+        table = f"{settings.warehouse.dataset}.bookings"
         connection.execute(
-            f"update {settings.warehouse.dataset}.bookings set customer_name = 'Somebody Else' where booking_id in ?",
-            [booking_ids],
+            f"update {table} set customer_name = 'Somebody Else' where booking_id in ?", [booking_ids]
         )
     return booking_ids
 
@@ -158,14 +158,14 @@ def test_somebody_elses_folder_is_not_emptied(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def path_settings(model: type[BaseModel], *where: str) -> Iterator[tuple[str, ...]]:
-    """The settings of the schema whose values are paths, by how they are validated."""
+def path_settings(model: type[BaseModel], *section: str) -> Iterator[tuple[str, ...]]:
+    """Return the settings whose values are paths, which their validation shows."""
     for name, field in model.model_fields.items():
-        inner = section_models().get(name) if not where else None
+        inner = section_models().get(name) if not section else None
         if inner:
             yield from path_settings(inner, name)
         elif "absolute_path" in repr(field):
-            yield (*where, name)
+            yield (*section, name)
 
 
 def test_every_path_of_a_demo_is_in_its_folder_whatever_the_environment_says(
@@ -180,13 +180,13 @@ def test_every_path_of_a_demo_is_in_its_folder_whatever_the_environment_says(
     monkeypatch.chdir(tmp_path)
     sandbox = Sandbox(Path("own"))
     assert not [name for name in _environment() if name.startswith("INGEST_")]
-    own = load_settings(str(sandbox.config), environ=_environment())
-    assert own == sandbox.settings
-    tables = own.model_dump()
-    named = {".".join(path): tables[path[0]][path[1]] for path in paths if tables[path[0]][path[1]]}
-    assert named.items() <= {name: str(path) for name, path in own.paths().items()}.items()
-    assert {"log", "warehouse.credentials"} <= set(own.paths())
-    assert all(path.is_relative_to(tmp_path / "own") for path in own.paths().values())
+    settings = load_settings(str(sandbox.config), environ=_environment())
+    assert settings == sandbox.settings
+    tables = settings.model_dump()
+    configured = {".".join(path): tables[path[0]][path[1]] for path in paths if tables[path[0]][path[1]]}
+    assert configured.items() <= {name: str(path) for name, path in settings.paths().items()}.items()
+    assert {"log", "warehouse.credentials"} <= set(settings.paths())
+    assert all(path.is_relative_to(tmp_path / "own") for path in settings.paths().values())
 
 
 def stats(webhooks: int, given_up: int = 0) -> DeliveryStats:
@@ -195,7 +195,7 @@ def stats(webhooks: int, given_up: int = 0) -> DeliveryStats:
 
 @pytest.fixture
 def right(tmp_path: Path) -> DemoReport:
-    """What a demo comes to when all is well."""
+    """Return the report of a demo in which everything is right."""
     sandbox = Sandbox(tmp_path / "here")
     plan = DemoOptions(tmp_path / "here", Pace(rate=10, seconds=5))
     return DemoReport(plan, sandbox, stats(7), WarehouseMonitor(sandbox.settings, events=7), [], 3, 0, 7, 1.5)

@@ -17,10 +17,12 @@ from ingest.instant import parse_instant
 from ingest.simulator.account import Webhook
 from tests.cli.command import COMMAND, PATIENCE, environment
 from tests.e2e.processes import eventually
-from tests.e2e.product import Product
+from tests.e2e.product import Product, account_name
 from tests.simulator.accounts import BEGINNING
 
 pytestmark = pytest.mark.kafka
+
+ONCEHUB = account_name("oncehub")
 
 
 def test_a_record_is_a_cloud_event_around_the_untouched_body(
@@ -30,8 +32,8 @@ def test_a_record_is_a_cloud_event_around_the_untouched_body(
     product = Product(tmp_path, log=f"kafka://{','.join(kafka_servers)}", name=prefix)
     webhook = unusual_webhook(product)
     sent_at = datetime.now(UTC)
-    with (tmp_path / "receive.log").open("wb") as lines:
-        receiver = subprocess.Popen([*COMMAND, "receive"], cwd=tmp_path, env=environment(), stderr=lines)
+    with (tmp_path / "receive.log").open("wb") as log:
+        receiver = subprocess.Popen([*COMMAND, "receive"], cwd=tmp_path, env=environment(), stderr=log)
     try:
         eventually(lambda: answer(product, webhook) == 202, "the receiver takes the webhook")
         receiver.send_signal(signal.SIGTERM)
@@ -43,14 +45,14 @@ def test_a_record_is_a_cloud_event_around_the_untouched_body(
     headers = {name: value.decode() for name, value in record.headers}
     envelope = orjson.loads(webhook.body)
     assert record.value == webhook.body
-    assert record.key.decode() == f"oncehub/support/{envelope['data']['id']}"
+    assert record.key.decode() == f"oncehub/{ONCEHUB}/{envelope['data']['id']}"
     assert sent_at <= parse_instant(headers.pop("ce_receivedat")) <= datetime.now(UTC)
     assert sent_at.replace(microsecond=0) <= parse_instant(headers.pop("ce_sentat")) <= datetime.now(UTC)
     assert parse_instant(headers.pop("ce_time")) == parse_instant(envelope["creation_time"])
     assert headers == {
         "ce_specversion": "1.0",
         "ce_id": envelope["id"],
-        "ce_source": "/oncehub/support",
+        "ce_source": f"/oncehub/{ONCEHUB}",
         "ce_type": "oncehub.booking.scheduled",
         "ce_subject": envelope["data"]["id"],
         "ce_via": "webhook",
@@ -60,31 +62,29 @@ def test_a_record_is_a_cloud_event_around_the_untouched_body(
 
 
 def unusual_webhook(product: Product) -> Webhook:
-    """A genuine one, written as no program of ours would write it: a change of a single byte would show."""
+    """Return an authentic webhook in an unusual format, so that a change of a single byte would show."""
     world = product.world()
-    change = next(
-        change for _ in range(100) for change in world.step(BEGINNING) if change.account == "support"
-    )
+    change = next(change for _ in range(100) for change in world.step(BEGINNING) if change.account == ONCEHUB)
     body = orjson.dumps(
-        orjson.loads(product.accounts["support"].webhook(change).body), option=orjson.OPT_INDENT_2
+        orjson.loads(product.accounts[ONCEHUB].webhook(change).body), option=orjson.OPT_INDENT_2
     )
     return Webhook("", b"\r\n" + body.replace(b'": ', b'"\t:  ') + b" \n")
 
 
 def answer(product: Product, webhook: Webhook) -> int:
-    dialect = product.accounts["support"]
+    account = product.accounts[ONCEHUB]
     try:
         return httpx.post(
-            dialect.url, content=webhook.body, headers=dialect.headers(webhook, datetime.now(UTC))
+            account.url, content=webhook.body, headers=account.headers(webhook, datetime.now(UTC))
         ).status_code
     except httpx.TransportError:
         return 0
 
 
 def first_record(servers: list[str], topic: str) -> Any:
-    """With a client of one's own, as any other program. Where the broker was slow it may be there twice: the first will do."""
+    """Return the first record of a topic, as another program reads it."""
     with closing(
         KafkaConsumer(topic, bootstrap_servers=servers, group_id=None, auto_offset_reset="earliest")
     ) as consumer:
-        found = eventually(lambda: consumer.poll(timeout_ms=500), f"a record on {topic}")
-    return next(iter(found.values()))[0]
+        batches = eventually(lambda: consumer.poll(timeout_ms=500), f"a record on {topic}")
+    return next(iter(batches.values()))[0]

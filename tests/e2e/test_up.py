@@ -17,69 +17,69 @@ from ingest.simulator.truth import differences
 from ingest.simulator.world import Change
 from tests.cli.command import PATIENCE, ingest
 from tests.e2e.processes import eventually
-from tests.e2e.product import SECRET, Product, Up, Vendors, delivering
+from tests.e2e.product import SECRET, DeliveringVendors, Product, Up, account_name, delivering
 from tests.simulator.accounts import BEGINNING
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="processes are watched in /proc, which only Linux has"
 )
 
-# What vendors were given: the path and query of each account's first URL.
-URLS = {
-    "sales": "/webhooks/calendly/sales",
-    "support": "/webhooks/oncehub/support",
-    "salon": "/webhooks/appointedd/salon",
-    "tours": "/webhooks/bookeo/tours?domain=bookings&type=created",
-}
+CALENDLY = account_name("calendly")
+URL = f"/webhooks/calendly/{CALENDLY}"
 
 # Others' queries rely on these names.
 COLUMNS = [
-    "vendor", "account", "booking_id", "group_id", "status", "starts_at", "ends_at", "timezone", "created_at", "updated_at", "version",
-    "service_id", "service_name", "staff", "staff_name", "location", "customer_id", "customer_name", "customer_email", "customer_phone",
-    "participants", "price", "currency", "cancel_reason", "cancelled_by", "rescheduled_from", "rescheduled_to", "first_seen_at",
-    "last_event_id", "last_via", "loaded_at", "gone_at", "answers", "tracking", "guests", "cancelled_at", "conference_url", "column_versions",
+    "vendor", "account", "booking_id", "group_id", "status", "starts_at", "ends_at", "timezone",
+    "created_at", "updated_at", "version", "service_id", "service_name", "staff", "staff_name",
+    "location", "customer_id", "customer_name", "customer_email", "customer_phone", "participants",
+    "price", "currency", "cancel_reason", "cancelled_by", "rescheduled_from", "rescheduled_to",
+    "first_seen_at", "last_event_id", "last_via", "loaded_at", "gone_at", "answers", "tracking", "guests",
+    "cancelled_at", "conference_url", "column_versions",
 ]  # fmt: skip
 
 
 def bookings_of(product: Product) -> dict[str, Change]:
-    """Somebody's new booking at each account."""
-    world, found = product.world(), dict[str, Change]()
-    while len(found) < len(URLS):
+    """Return a new booking at each account."""
+    world, bookings = product.world(), dict[str, Change]()
+    while len(bookings) < len(product.accounts):
         [change] = world.step(BEGINNING)
-        found.setdefault(change.account, change)
-    return found
+        bookings.setdefault(change.account, change)
+    return bookings
 
 
-def post(product: Product, change: Change, path: str, *, tampered: bytes = b"") -> int:
-    """The answer to the webhook, sent there."""
-    dialect = product.accounts[change.account]
-    webhook = dialect.webhook(change)
-    headers = dialect.headers(webhook, datetime.now(UTC))
-    return httpx.post(product.url + path, content=webhook.body + tampered, headers=headers).status_code
+def post(product: Product, change: Change, *, path: str = "", tampered: bytes = b"") -> int:
+    """Post the webhook, to the account's URL or to another path, and return the status."""
+    account = product.accounts[change.account]
+    webhook = account.webhook(change)
+    headers = account.headers(webhook, datetime.now(UTC))
+    url = product.url + path if path else account.url
+    if webhook.query:
+        url += f"?{webhook.query}"
+    return httpx.post(url, content=webhook.body + tampered, headers=headers).status_code
 
 
 def as_queried(value: Any) -> Any:
-    """What `query --json` makes of an expected value."""
+    """Return an expected value as `query --json` prints it."""
     if hasattr(value, "isoformat"):
         return value.isoformat().replace("+00:00", "Z")
     return float(value) if hasattr(value, "as_tuple") else value
 
 
-def test_signed_deliveries_of_all_four_vendors_become_rows(tmp_path: Path) -> None:
+def test_signed_deliveries_of_all_vendors_become_rows(tmp_path: Path) -> None:
     product = Product(tmp_path)
     changes = bookings_of(product)
     with product.running():
-        assert post(product, changes["sales"], URLS["sales"], tampered=b" ") == 401
-        assert {
-            account: post(product, changes[account], path) for account, path in URLS.items()
-        } == dict.fromkeys(URLS, 202)
-        eventually(lambda: product.count("bookings") == len(URLS), "every delivery is a row")
+        assert post(product, changes[CALENDLY], tampered=b" ") == 401
+        assert {name: post(product, change) for name, change in changes.items()} == dict.fromkeys(
+            changes, 202
+        )
+        eventually(lambda: product.count("bookings") == len(changes), "every delivery is a row")
         rows = ingest(tmp_path, "query", "--json", "select * from bookings").json
         events = {
             event["id"] for event in ingest(tmp_path, "query", "--json", "select * from booking_events").json
         }
         status = ingest(tmp_path, "status", "--json").json
-    assert {row["account"] for row in rows} == set(URLS)
+    assert {row["account"] for row in rows} == set(changes)
     for row in rows:
         assert list(row) == COLUMNS
         expected = product.accounts[row["account"]].expected(changes[row["account"]].meeting)
@@ -89,15 +89,15 @@ def test_signed_deliveries_of_all_four_vendors_become_rows(tmp_path: Path) -> No
         assert (row["vendor"], row["last_via"]) == (product.accounts[row["account"]].vendor, "webhook")
         assert row["last_event_id"] in events
         assert parse_instant(row["first_seen_at"]) < parse_instant(row["loaded_at"])
-    assert len(events) == len(URLS)
+    assert len(events) == len(changes)
     assert {entry["topic"]: entry["lag"] for entry in status["log"]["topics"]}["bookings.calendly"] == 0
     assert {
         entry["account"]: entry["bookings"] for entry in status["warehouse"]["accounts"]
-    } == dict.fromkeys(URLS, 1)
+    } == dict.fromkeys(changes, 1)
 
 
-def check_nothing_was_lost(product: Product, vendors: Vendors) -> None:
-    """Every webhook one event, every booking as it truly is."""
+def check_nothing_was_lost(product: Product, vendors: DeliveringVendors) -> None:
+    """Check that every webhook is one event, and every booking as it truly is."""
     eventually(
         lambda: product.count("booking_events") >= vendors.stats.webhooks,
         "every accepted webhook is an event",
@@ -105,7 +105,7 @@ def check_nothing_was_lost(product: Product, vendors: Vendors) -> None:
     assert vendors.stats.given_up == 0
     assert product.count("booking_events") == vendors.stats.webhooks
     assert product.count("dead_letters") == 0
-    assert differences(vendors.world, product.accounts, product.ask("select * from bookings")) == []
+    assert differences(vendors.world, product.accounts, product.query("select * from bookings")) == []
 
 
 def test_a_killed_child_is_started_again_and_nothing_is_lost(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_port_that_is_taken_ends_it_all_with_the_setting_to_change(tmp_path: P
         up = product.launch()
         family = eventually(up.family, "it starts its children")
         assert up.process.wait(PATIENCE) == 2
-    assert "choose another receiver.port" in up.said()
+    assert "choose another receiver.port" in up.log_tail()
     assert [process for process in family if process.alive] == []
 
 
@@ -163,15 +163,15 @@ def test_at_the_dead_letter_limit_the_consumer_stops_and_says_why_and_webhooks_a
     producer.append("bookings.calendly", [Record("key", b"{}")] * 5).result(PATIENCE)
     producer.close()
     up = product.launch()
-    eventually(lambda: "up.consumer_stopped" in up.said(), "the consumer stopped")
-    assert "5 records in a row" in up.said()
+    eventually(lambda: "up.consumer_stopped" in up.log_tail(), "the consumer stopped")
+    assert "5 records in a row" in up.log_tail()
     assert httpx.get(f"{product.url}/healthz").status_code == 200
     up.process.terminate()
     assert up.process.wait(PATIENCE) == 4
 
 
-def answers(product: Product) -> bool:
-    """Whether there is a receiver."""
+def is_receiving(product: Product) -> bool:
+    """Say whether there is a receiver."""
     try:
         return httpx.get(f"{product.url}/healthz").is_success
     except httpx.TransportError:
@@ -179,39 +179,40 @@ def answers(product: Product) -> bool:
 
 
 @pytest.mark.parametrize("mistake", ["not toml", "unknown name", "mode"])
-def test_a_mistake_in_the_settings_stops_nothing_and_children_that_die_come_back_with_the_last_that_were_whole(
+def test_a_mistake_in_the_settings_stops_nothing_and_children_come_back_with_the_last_that_were_whole(
     tmp_path: Path, mistake: str
 ) -> None:
     product = Product(tmp_path, workers=2)
     changes = bookings_of(product)
     config, secrets = tmp_path / "ingest.toml", tmp_path / "ingest.secrets.toml"
-    whole = config.read_text()
+    valid_config = config.read_text()
     with product.running() as up:
         if mistake == "mode":
             secrets.chmod(0o644)
         else:
-            config.write_text(f"{whole}[accounts.sale" if mistake == "not toml" else f"reciever = 1\n{whole}")
+            config.write_text(
+                f"{valid_config}[accounts.sale" if mistake == "not toml" else f"reciever = 1\n{valid_config}"
+            )
         for command in ("consume", "receive"):
             kill_and_see_it_come_back(up, command)
-        eventually(lambda: answers(product), "the receiver is back")
-        assert post(product, changes["sales"], URLS["sales"]) == 202
+        eventually(lambda: is_receiving(product), "the receiver is back")
+        assert post(product, changes[CALENDLY]) == 202
         [*_, worker] = [process for process in up.family() if "spawn_main" in process.command]
         os.kill(worker.pid, signal.SIGKILL)
         eventually(lambda: worker not in up.family(), "the worker is gone")
-        assert [post(product, changes[name], URLS[name]) for name in ("support", "salon", "tours")] == [
-            202
-        ] * 3
-        assert "secrets.not_reloaded" in up.said()
-        assert SECRET not in up.said()
+        others = [change for name, change in changes.items() if name != CALENDLY]
+        assert [post(product, change) for change in others] == [202] * len(others)
+        assert "secrets.not_reloaded" in up.log_tail()
+        assert SECRET not in up.log_tail()
         if mistake == "mode":
             secrets.chmod(0o600)
-        config.write_text(whole.replace("sales", "more"))
-        secrets.write_text(secrets.read_text().replace("sales", "more"))
+        config.write_text(valid_config.replace(CALENDLY, "more"))
+        secrets.write_text(secrets.read_text().replace(CALENDLY, "more"))
         eventually(
-            lambda: post(product, changes["sales"], "/webhooks/calendly/more") == 202,
+            lambda: post(product, changes[CALENDLY], path="/webhooks/calendly/more") == 202,
             "the mended settings are live",
         )
-        eventually(lambda: product.count("bookings") == len(URLS) + 1, "every delivery is a row")
+        eventually(lambda: product.count("bookings") == len(changes) + 1, "every delivery is a row")
 
 
 def test_reconciliation_starts_with_the_first_account_that_has_a_key_and_again_after_a_mistake(
@@ -222,17 +223,17 @@ def test_reconciliation_starts_with_the_first_account_that_has_a_key_and_again_a
     with product.running() as up:
         assert up.child("reconcile") is None
         text = secrets.read_text().replace(
-            "[accounts.sales]", '[accounts.sales]\napi_token = "no-such-token"'
+            f"[accounts.{CALENDLY}]", f'[accounts.{CALENDLY}]\napi_token = "no-such-token"'
         )
         config = tmp_path / "ingest.toml"
-        whole = config.read_text().replace(
-            "[accounts.sales]", '[accounts.sales]\napi_url = "http://127.0.0.1:9"'
+        valid_config = config.read_text().replace(
+            f"[accounts.{CALENDLY}]", f'[accounts.{CALENDLY}]\napi_url = "http://127.0.0.1:9"'
         )
-        whole = whole.replace("[accounts.sales]", "[reconcile]\nadmin_port = 0\n[accounts.sales]", 1)
-        config.write_text(whole)
+        valid_config = valid_config.replace("[consumer]", "[reconcile]\nadmin_port = 0\n[consumer]", 1)
+        config.write_text(valid_config)
         secrets.write_text(text)
         eventually(lambda: up.child("reconcile"), "reconciliation starts")
         config.write_text("[recon")
         kill_and_see_it_come_back(up, "reconcile")
-        config.write_text(whole)
+        config.write_text(valid_config)
         kill_and_see_it_come_back(up, "reconcile")

@@ -1,1 +1,4 @@
-"""Breaks what runs, over and over, and shows that nothing was lost, nothing doubled, nothing older written over newer."""
+"""Tests that break the running product over and over and check its data.
+
+Nothing may be lost, nothing doubled, and nothing older written over newer.
+"""

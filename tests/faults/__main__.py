@@ -1,6 +1,10 @@
-"""The long form: `python -m tests.faults --log sqlite|kafka|cluster --warehouse duckdb|postgres --seed 1 --kills 200 --webhooks 100000`.
+"""Run the long form of the test of faults.
 
-Prints a table, or with `--json` the same for scripts; exits with 1 when anything was lost, doubled, set back or left over.
+`python -m tests.faults --log sqlite|kafka|cluster --warehouse duckdb|postgres --seed 1
+--kills 200 --webhooks 100000`
+
+The command prints a table, or with `--json` the same for scripts. It exits with 1 when anything was lost,
+doubled, set back or left over.
 """
 
 import argparse
@@ -19,7 +23,7 @@ from tests.long_run import add_options, carry_out
 
 
 def main() -> int:
-    """The exit code."""
+    """Run what the command line asks for and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--log", choices=sorted(KINDS), default="sqlite")
     parser.add_argument("--warehouse", choices=sorted(OF_WAREHOUSE), default="duckdb")
@@ -32,31 +36,40 @@ def main() -> int:
         help="clocks jump as well, by libfaketime, with which everything is much slower",
     )
     add_options(parser)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     return carry_out(
-        f"{asked.log}, {asked.warehouse}, seed {asked.seed}", asked, lambda folder: _run(asked, folder)
+        f"{options.log}, {options.warehouse}, seed {options.seed}",
+        options,
+        lambda folder: _run(options, folder),
     )
 
 
-def _run(asked: argparse.Namespace, folder: Path) -> Report:
-    kinds = ALL if asked.clocks else ALL - CLOCKS
-    wanted = Asked(
-        asked.log, asked.warehouse, asked.seed, asked.kills, asked.webhooks, folder / "stand", kinds=kinds
+def _run(options: argparse.Namespace, folder: Path) -> Report:
+    kinds = ALL if options.clocks else ALL - CLOCKS
+    request = Asked(
+        options.log,
+        options.warehouse,
+        options.seed,
+        options.kills,
+        options.webhooks,
+        folder / "stand",
+        kinds=kinds,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_shown(wanted))
+        return runner.run(_run_with_status(request))
 
 
-async def _shown(asked: Asked) -> Report:
+async def _run_with_status(request: Asked) -> Report:
     with Console(stderr=True).status("starting …") as status:
 
         def tell(vendors: Vendors, breaker: Breaker, plan: Plan) -> None:
             status.update(
-                f"{vendors.stats.webhooks} of {asked.webhooks} webhooks accepted,"
-                f" {breaker.done.total()} of {len(plan.faults)} faults ({breaker.kills} kills of {plan.kills})"
+                f"{vendors.stats.webhooks} of {request.webhooks} webhooks accepted,"
+                f" {breaker.done.total()} of {len(plan.faults)} faults"
+                f" ({breaker.kills} kills of {plan.kills})"
             )
 
-        return await run(asked, tell)
+        return await run(request, tell)
 
 
 if __name__ == "__main__":

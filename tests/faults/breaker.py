@@ -1,4 +1,7 @@
-"""Carries a plan out: each fault at its time, healed after its time, whatever else is broken just then."""
+"""The program that carries out a plan of faults.
+
+Each fault comes at its time and is healed after its time, whatever else is broken just then.
+"""
 
 import asyncio
 import signal
@@ -45,12 +48,16 @@ _LARGE_BODIES = 30
 T = TypeVar("T")
 
 
-def _one(chosen: Sequence[T], fault: Fault) -> T:
-    return chosen[int(fault.chance * len(chosen))]
+def _choose(candidates: Sequence[T], fault: Fault) -> T:
+    return candidates[int(fault.chance * len(candidates))]
 
 
 class Breaker:
-    """`done` and `missed` count faults: missed are those that found nothing to break in time, `unreached` the steps among them."""
+    """Breaks what a plan names, and counts what it broke.
+
+    `done` and `missed` count faults. A fault is missed when there was nothing to break in time; `unreached`
+    counts the steps among the missed faults.
+    """
 
     def __init__(self, stand: Stand, vendors: Vendors) -> None:
         self.done: Counter[Kind] = Counter()
@@ -63,45 +70,54 @@ class Breaker:
 
     @property
     def kills(self) -> int:
-        """Those that happened."""
+        """Return how many kills happened."""
         return sum(count for kind, count in self.done.items() if kind.kills)
 
     async def follow(self, plan: Plan) -> None:
-        """Returns when all is healed."""
+        """Carry out every fault of the plan, and return when all is healed."""
         started = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as faults:
             for fault in plan.faults:
-                faults.create_task(self._come(fault, started))
+                faults.create_task(self._carry_out(fault, started))
 
-    async def _come(self, fault: Fault, started: float) -> None:
+    async def _carry_out(self, fault: Fault, started: float) -> None:
         await asyncio.sleep(started + fault.at - asyncio.get_running_loop().time())
-        happened = await _HOW[fault.kind](self, fault)
+        happened = await _METHODS[fault.kind](self, fault)
         (self.done if happened else self.missed)[fault.kind] += 1
 
     async def kill_consumer(self, fault: Fault) -> bool:
-        """At any moment, while it starts as well."""
-        return await self._kill(_one(list(self._stand.consumers.values()), fault))
+        """Kill a consumer at any moment, also while it starts."""
+        return await self._kill(_choose(list(self._stand.consumers.values()), fault))
 
     async def kill_receiver(self, _: Fault) -> bool:
-        """Its workers are to notice, and to let go of the port."""
+        """Kill the receiver's parent.
+
+        Its workers are to notice, and to let go of the port.
+        """
         return await self._kill(self._stand.receiver)
 
     async def kill_worker(self, fault: Fault) -> bool:
-        """Its parent is to start another."""
+        """Kill a worker of the receiver.
+
+        Its parent is to start another.
+        """
         worker = await self._worker(fault)
         return worker is not None and signal_to(worker, signal.SIGKILL)
 
     async def kill_consumer_at_step(self, fault: Fault) -> bool:
-        """Whichever gets there first."""
+        """Kill the consumer that reaches the fault's step first."""
         return await self._order("consume", signal.SIGKILL, fault.moment)
 
     async def kill_worker_at_step(self, fault: Fault) -> bool:
-        """The same."""
+        """Kill the worker that reaches the fault's step first."""
         return await self._order("receive", signal.SIGKILL, fault.moment)
 
     async def freeze_consumer(self, fault: Fault) -> bool:
-        """Long enough, and others take over what it was reading."""
-        consumer = _one(list(self._stand.consumers.values()), fault)
+        """Freeze a consumer for the fault's seconds.
+
+        When that is long enough, other consumers take over what it was reading.
+        """
+        consumer = _choose(list(self._stand.consumers.values()), fault)
         consumer.freeze()
         try:
             await asyncio.sleep(fault.seconds)
@@ -110,7 +126,10 @@ class Breaker:
         return True
 
     async def freeze_consumer_at_step(self, fault: Fault) -> bool:
-        """What it knew then may be wrong by the time it goes on."""
+        """Freeze the consumer that reaches the fault's step first.
+
+        What it knew then may be wrong by the time it goes on.
+        """
         if not await self._order("consume", signal.SIGSTOP, fault.moment):
             return False
         try:
@@ -121,7 +140,10 @@ class Breaker:
         return True
 
     async def freeze_worker(self, fault: Fault) -> bool:
-        """Connections to it wait."""
+        """Freeze a worker of the receiver.
+
+        Connections to it wait.
+        """
         worker = await self._worker(fault)
         if worker is None or not signal_to(worker, signal.SIGSTOP):
             return False
@@ -132,23 +154,23 @@ class Breaker:
         return True
 
     async def fill_log_disk(self, fault: Fault) -> bool:
-        """No room for what comes."""
+        """Fill the disk of the log, so that there is no room for new records."""
         return await self._fill("log", fault)
 
     async def fill_warehouse_disk(self, fault: Fault) -> bool:
-        """No room for rows, nor for dlt's packages."""
+        """Fill the disk of the warehouse, so that there is no room for rows or for dlt's packages."""
         return await self._fill("warehouse", fault)
 
     async def hold_warehouse(self, fault: Fault) -> bool:
-        """By somebody who reads, or writes."""
+        """Hold the warehouse with a program that reads or writes it."""
         postgres, file = self._stand.servers.postgres, self._stand.settings.warehouse.duckdb_file
-        what = postgres.url if postgres else str(file)
+        warehouse = postgres.url if postgres else str(file)
         command = [
             sys.executable,
             "-m",
             "tests.faults.holder",
-            what,
-            _one(("reads", "writes"), fault),
+            warehouse,
+            _choose(("reads", "writes"), fault),
             str(fault.seconds),
         ]
         holder = await asyncio.create_subprocess_exec(
@@ -164,24 +186,28 @@ class Breaker:
                 holder.kill()
 
     async def send_large_bodies(self, _: Fault) -> bool:
-        """More than a batch of them."""
+        """Send more large bodies than fit into one batch."""
         self._vendors.large = _LARGE_BODIES
-        return bool(await self._until(lambda: not self._vendors.large))
+        return bool(await self._wait_for(lambda: not self._vendors.large))
 
     async def break_settings(self, fault: Fault) -> bool:
-        """What runs goes on with the settings it has; what is killed meanwhile starts when the file is right again."""
+        """Put a mistake into the settings file.
+
+        What runs goes on with the settings it has. What is killed meanwhile starts when the file is right
+        again.
+        """
         config = self._stand.stage.config
         async with self._turns["settings"]:
-            whole = config.read_text(encoding="utf-8")
-            config.write_text(f"{whole}\nlog_retention = forever\n", encoding="utf-8")
+            text = config.read_text(encoding="utf-8")
+            config.write_text(f"{text}\nlog_retention = forever\n", encoding="utf-8")
             try:
                 await asyncio.sleep(fault.seconds)
             finally:
-                config.write_text(whole, encoding="utf-8")
+                config.write_text(text, encoding="utf-8")
         return True
 
     async def down_warehouse(self, fault: Fault) -> bool:
-        """As in a crash, with whatever it was loading."""
+        """Stop the warehouse's server as a crash does, with whatever it was loading."""
         async with self._turns["warehouse's server"]:
             if not (server := self._stand.servers.postgres):
                 return False
@@ -193,12 +219,12 @@ class Breaker:
         return True
 
     async def kill_broker(self, fault: Fault) -> bool:
-        """Any of them."""
-        return await self._down([_one(self._stand.servers.brokers, fault)], fault)
+        """Kill any one of the brokers."""
+        return await self._down([_choose(self._stand.servers.brokers, fault)], fault)
 
     async def kill_leader(self, fault: Fault) -> bool:
-        """The one that a vendor's events go to."""
-        topic = self._stand.settings.topic(_one(vendor_names(), fault))
+        """Kill the broker that a vendor's events go to."""
+        topic = self._stand.settings.topic(_choose(vendor_names(), fault))
         try:
             leader = await asyncio.to_thread(self._stand.servers.leader, topic)
         except KafkaError:
@@ -206,28 +232,31 @@ class Breaker:
         return await self._down([leader], fault)
 
     async def down_brokers(self, fault: Fault) -> bool:
-        """All of them at once."""
+        """Kill all brokers at once."""
         return await self._down(self._stand.servers.brokers, fault)
 
     async def freeze_broker(self, fault: Fault) -> bool:
-        """Connections stay, nothing is answered."""
-        broker = _one(self._stand.servers.brokers, fault)
-        return await self._for_a_while("brokers", fault, broker.freeze, broker.thaw)
+        """Freeze a broker: connections to it stay open, and nothing is answered."""
+        broker = _choose(self._stand.servers.brokers, fault)
+        return await self._hold("brokers", fault, broker.freeze, broker.thaw)
 
     async def cut_network(self, fault: Fault) -> bool:
-        """To one broker."""
-        return await self._through(fault, Proxy.cut)
+        """Cut the network to one broker."""
+        return await self._fail_proxy(fault, Proxy.cut)
 
     async def silence_network(self, fault: Fault) -> bool:
-        """The same."""
-        return await self._through(fault, Proxy.silence)
+        """Silence the network to one broker."""
+        return await self._fail_proxy(fault, Proxy.silence)
 
     async def slow_network(self, fault: Fault) -> bool:
-        """The same."""
-        return await self._through(fault, lambda proxy: proxy.slow(_SLOW_SECONDS))
+        """Slow the network to one broker."""
+        return await self._fail_proxy(fault, lambda proxy: proxy.slow(_SLOW_SECONDS))
 
     async def join_consumer(self, fault: Fault) -> bool:
-        """It takes over some partitions, and gives them back."""
+        """Let one more consumer join for a while.
+
+        It takes over some partitions, and gives them back.
+        """
         async with self._turns[_JOINER]:
             self._stand.join(_JOINER)
             try:
@@ -237,7 +266,10 @@ class Breaker:
         return True
 
     async def cut_log(self, fault: Fault) -> bool:
-        """All brokers lose power together, and what they had not synced is gone: what one of several still has, the others get from it."""
+        """Make all brokers lose power together, with whatever they had not synced.
+
+        What one of several brokers still has, the others get from it.
+        """
         async with self._turns["brokers"]:
             for broker in self._stand.servers.brokers:
                 broker.kill()
@@ -249,12 +281,12 @@ class Breaker:
             return await self._note_cut(accepted)
 
     async def make_topic_anew(self, fault: Fault) -> bool:
-        """By whoever appends to it next."""
+        """Delete a topic; the next program that appends to it makes it again."""
         async with self._turns["brokers"]:
             servers = [server for broker in self._stand.servers.brokers for server in broker.servers]
             try:
                 if not await asyncio.to_thread(
-                    delete_topic, servers, self._stand.settings.topic(_one(vendor_names(), fault))
+                    delete_topic, servers, self._stand.settings.topic(_choose(vendor_names(), fault))
                 ):
                     return False
             except KafkaError:
@@ -262,33 +294,36 @@ class Breaker:
             return await self._note_cut(await self._accepted_by_now())
 
     async def restore_log(self, fault: Fault) -> bool:
-        """Under all that use it."""
+        """Restore the log's file from an older copy, under all programs that use it."""
         path = self._stand.settings.build_log().file
         async with self._turns["log's file"]:
             try:
-                kept = await asyncio.to_thread(copy_log, path) if path and path.exists() else None
+                copy = await asyncio.to_thread(copy_log, path) if path and path.exists() else None
             except sqlite3.Error:
                 return False
-            if kept is None or path is None:
+            if copy is None or path is None:
                 return False
             await asyncio.sleep(fault.seconds)
-            kept.replace(path)
+            copy.replace(path)
             return await self._note_cut(await self._accepted_by_now())
 
     async def overwrite_log(self, fault: Fault) -> bool:
-        """In place, under all that use it; whoever did it then deletes the -wal and -shm, as the log's error tells them."""
+        """Overwrite the log's file in place with an older copy, under all programs that use it.
+
+        Afterwards the -wal and -shm are deleted, as the log's error tells an operator to do.
+        """
         path = self._stand.settings.build_log().file
         async with self._turns["log"], self._turns["log's file"]:  # a full disk would leave half a copy
             try:
-                kept = await asyncio.to_thread(copy_log, path) if path and path.exists() else None
+                copy = await asyncio.to_thread(copy_log, path) if path and path.exists() else None
             except sqlite3.Error:
                 return False
-            if kept is None or path is None:
+            if copy is None or path is None:
                 return False
             await asyncio.sleep(fault.seconds)
             await asyncio.to_thread(checkpoint_log, path)  # from here on the -wal is of another time
             await asyncio.sleep(_ANSWER_SECONDS)
-            copying = await asyncio.create_subprocess_exec("cp", str(kept), str(path))
+            copying = await asyncio.create_subprocess_exec("cp", str(copy), str(path))
             if await copying.wait():
                 return False
             accepted = await self._accepted_by_now()
@@ -298,7 +333,7 @@ class Breaker:
             return await self._note_cut(accepted)
 
     async def delete_wal(self, _: Fault) -> bool:
-        """Under all that use it."""
+        """Delete the log's -wal file, under all programs that use it."""
         path = self._stand.settings.build_log().file
         async with self._turns["log's file"]:
             wal = path.with_name(f"{path.name}-wal") if path else None
@@ -308,23 +343,26 @@ class Breaker:
             return await self._note_cut(await self._accepted_by_now())
 
     async def restore_warehouse(self, fault: Fault) -> bool:
-        """All that was loaded since is in the log."""
+        """Restore the warehouse's file from an older copy.
+
+        All that was loaded since is in the log.
+        """
         async with self._turns["warehouse's file"]:
             try:
-                kept = await asyncio.to_thread(copy_warehouse, self._stand.settings)
+                copy = await asyncio.to_thread(copy_warehouse, self._stand.settings)
                 await asyncio.sleep(fault.seconds)
-                await asyncio.to_thread(restore_warehouse, self._stand.settings, kept)
+                await asyncio.to_thread(restore_warehouse, self._stand.settings, copy)
             except (OSError, WarehouseUnavailable):
                 return False
         return True
 
     async def _accepted_by_now(self) -> frozenset[EventKey]:
-        """With those whose answers are still on their way."""
+        """Return the accepted events, with those whose answers are still on their way."""
         await asyncio.sleep(_ANSWER_SECONDS)
         return self._vendors.accepted()
 
     async def _note_cut(self, accepted: frozenset[EventKey]) -> bool:
-        """Of these, those that the log does not have now."""
+        """Add to `cut` those of the accepted events that the log does not have now."""
         settings = self._stand.settings.model_copy(
             update={"log": self._stand.servers.direct_url or self._stand.settings.log}
         )
@@ -340,15 +378,18 @@ class Breaker:
                 return True
 
     async def shift_consumers_clock(self, fault: Fault) -> bool:
-        """All consumers have one clock."""
+        """Shift the clock that all consumers share."""
         return await self._shift("consume", fault)
 
     async def shift_receivers_clock(self, fault: Fault) -> bool:
-        """All workers have one clock."""
+        """Shift the clock that all workers of the receiver share."""
         return await self._shift("receive", fault)
 
     async def _down(self, brokers: Sequence[Broker], fault: Fault) -> bool:
-        """One after another: with two of three away no broker starts."""
+        """Kill the brokers, wait for the fault's seconds, and start them again.
+
+        Only one fault has brokers down at a time: with two of three away no broker starts.
+        """
         async with self._turns["brokers"]:
             for broker in brokers:
                 broker.kill()
@@ -356,26 +397,26 @@ class Breaker:
             await asyncio.to_thread(start_all, brokers)
         return True
 
-    async def _through(self, fault: Fault, fail: Callable[[Proxy], None]) -> bool:
-        proxy = _one(self._stand.servers.proxies, fault)
-        return await self._for_a_while(proxy, fault, lambda: fail(proxy), proxy.heal)
+    async def _fail_proxy(self, fault: Fault, fail: Callable[[Proxy], None]) -> bool:
+        proxy = _choose(self._stand.servers.proxies, fault)
+        return await self._hold(proxy, fault, lambda: fail(proxy), proxy.heal)
 
     async def _kill(self, child: Child) -> bool:
-        if not await self._until(lambda: child.alive):
+        if not await self._wait_for(lambda: child.alive):
             return False
         await asyncio.to_thread(child.kill)
         return True
 
     async def _worker(self, fault: Fault) -> Process | None:
-        found = await self._until(self._stand.receiver.workers)
-        return _one(found, fault) if found else None
+        workers = await self._wait_for(self._stand.receiver.workers)
+        return _choose(workers, fault) if workers else None
 
     async def _order(self, command: str, number: signal.Signals, moment: str) -> bool:
-        """Withdrawn where nobody gets there in time."""
+        """Order a signal at a step, and withdraw the order where no process gets there in time."""
         orders = self._stand.orders[command]
         async with self._turns[orders]:
             replace(orders, f"{number.name} {moment}")
-            obeyed = bool(await self._until(lambda: not orders.exists()))
+            obeyed = bool(await self._wait_for(lambda: not orders.exists()))
             withdraw(orders)
             if not obeyed:
                 self.unreached[moment] += 1
@@ -383,13 +424,13 @@ class Breaker:
 
     async def _fill(self, name: str, fault: Fault) -> bool:
         disk = self._stand.disks[name]
-        return await self._for_a_while(name, fault, disk.fill, disk.empty)
+        return await self._hold(name, fault, disk.fill, disk.empty)
 
     async def _shift(self, command: str, fault: Fault) -> bool:
         clock = self._stand.clocks[command]
-        return await self._for_a_while(clock, fault, lambda: clock.jump(_one(_JUMPS, fault)), clock.set_right)
+        return await self._hold(clock, fault, lambda: clock.jump(_choose(_JUMPS, fault)), clock.set_right)
 
-    async def _for_a_while(
+    async def _hold(
         self, turn: object, fault: Fault, begin: Callable[[], None], end: Callable[[], None]
     ) -> bool:
         async with self._turns[turn]:
@@ -400,17 +441,17 @@ class Breaker:
                 end()
         return True
 
-    async def _until(self, look: Callable[[], T]) -> T | None:
-        """What it found; None when that takes too long."""
+    async def _wait_for(self, look: Callable[[], T]) -> T | None:
+        """Call `look` until it returns something and return that; None when that takes too long."""
         deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
-        while not (found := look()):
+        while not (result := look()):
             if asyncio.get_running_loop().time() > deadline:
                 return None
             await asyncio.sleep(_LOOK_SECONDS)
-        return found
+        return result
 
 
-_HOW: Mapping[Kind, Callable[[Breaker, Fault], Awaitable[bool]]] = {
+_METHODS: Mapping[Kind, Callable[[Breaker, Fault], Awaitable[bool]]] = {
     Kind.KILL_CONSUMER: Breaker.kill_consumer,
     Kind.KILL_CONSUMER_AT_STEP: Breaker.kill_consumer_at_step,
     Kind.KILL_WORKER: Breaker.kill_worker,

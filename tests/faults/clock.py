@@ -4,26 +4,29 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-# Debian's package `libfaketime`; FAKETIME_LIBRARY names one that is somewhere else.
-_PLACES = ("/usr/lib", "/usr/local/lib")
+# Debian's package `libfaketime` is in one of these; FAKETIME_LIBRARY names a library that is somewhere else.
+_FOLDERS = ("/usr/lib", "/usr/local/lib")
 
 
 def find_library() -> Path | None:
-    """None where there is no libfaketime."""
-    if named := os.environ.get("FAKETIME_LIBRARY"):
-        return Path(named)
-    return next((found for place in _PLACES for found in Path(place).rglob("libfaketimeMT.so.1")), None)
+    """Return the path of libfaketime; None where it is not installed."""
+    if library := os.environ.get("FAKETIME_LIBRARY"):
+        return Path(library)
+    return next((path for folder in _FOLDERS for path in Path(folder).rglob("libfaketimeMT.so.1")), None)
 
 
 class Clock:
-    """The wall clock of the processes that have its `environ`; time that passes is measured by another, which stays right."""
+    """The wall clock of the processes that have its `environ`.
+
+    Elapsed time is measured by another clock, which stays right.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self.set_right()
 
     def environ(self, library: Path) -> Mapping[str, str]:
-        """What a process is started with."""
+        """Return the environment variables that a process is to be started with."""
         return {
             "LD_PRELOAD": str(library),
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
@@ -32,21 +35,24 @@ class Clock:
         }
 
     def jump(self, seconds: int) -> None:
-        """Ahead, or back where negative; seen within a second."""
+        """Set the clock ahead by these seconds, or back where they are negative.
+
+        Processes see it within a second.
+        """
         replace(self._file, f"{seconds:+d}")
 
     def set_right(self) -> None:
-        """As the machine's."""
+        """Set the clock to the machine's time."""
         self.jump(0)
 
 
 def replace(file: Path, text: str) -> None:
-    """Nobody reads half of it."""
+    """Replace the file's text atomically, so that nobody reads half of it."""
     unfinished = file.with_suffix(".new")
     unfinished.write_text(text, encoding="utf-8")
     unfinished.rename(file)
 
 
 def withdraw(file: Path) -> None:
-    """Where it is still there."""
+    """Delete the file where it is still there."""
     file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A disk of one's own that can be filled: a small file system in memory, which only root may mount."""
+"""A disk that a test can fill: a small file system in memory, which only root may mount."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ _TRIES = 100
 
 
 def can_mount(folder: Path) -> bool:
-    """Tries it out."""
+    """Return whether a disk can be mounted in the folder, by trying it out."""
     try:
         disk = Disk(folder / "trial")
     except (OSError, subprocess.CalledProcessError):
@@ -21,33 +21,36 @@ def can_mount(folder: Path) -> bool:
 
 
 class Disk:
-    """Mounted at `folder` until closed."""
+    """A file system in memory, mounted at `folder` until closed."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises OSError or CalledProcessError where that is not allowed."""
+        """Mount the disk.
+
+        Raises OSError or CalledProcessError where that is not allowed.
+        """
         folder.mkdir(parents=True)
         self._folder = folder
         self._run("mount", "-t", "tmpfs", "-o", f"size={_SIZE}", "ingest-faults")
 
     def fill(self) -> None:
-        """From now on there is no space left."""
+        """Leave no free space on the disk from now on."""
         for _ in range(_TRIES):
-            found = os.statvfs(self._folder)
+            usage = os.statvfs(self._folder)
             with suppress(subprocess.CalledProcessError):  # refused where somebody wrote in between
-                self._run("mount", "-o", f"remount,size={(found.f_blocks - found.f_bfree) * found.f_frsize}")
+                self._run("mount", "-o", f"remount,size={(usage.f_blocks - usage.f_bfree) * usage.f_frsize}")
                 return
         raise OSError(f"{self._folder} could not be filled")
 
     def empty(self) -> None:
-        """As much as at first."""
+        """Give the disk as much space as it had at first."""
         self._run("mount", "-o", f"remount,size={_SIZE}")
 
     def keep(self, folder: Path) -> None:
-        """Copies what is on it, before it is gone."""
+        """Copy what is on the disk, before it is gone."""
         subprocess.run(["cp", "-a", str(self._folder), str(folder)], check=True)
 
     def close(self) -> None:
-        """Also while somebody still has files open there."""
+        """Unmount the disk, also while somebody still has files open there."""
         self._run("umount", "--lazy")
 
     def _run(self, *command: str) -> None:

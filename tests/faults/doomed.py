@@ -1,6 +1,9 @@
-"""`ingest`, except that it kills or stops itself at a moment that somebody outside orders: `python -m tests.faults.doomed consume …`.
+"""The `ingest` command, made to kill or stop itself at a moment that is ordered from outside.
 
-The file that FAULTS_ORDERS names holds a signal and a moment, as `SIGKILL before load`; whoever gets there first takes the order away and obeys.
+`python -m tests.faults.doomed consume …`
+
+The file that FAULTS_ORDERS names holds a signal and a moment, as `SIGKILL before load`. The process that gets
+there first takes the order away and obeys.
 """
 
 import functools
@@ -16,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, SupportsIndex
 
-# The loop's steps in their order, by what does them.
+# The steps of each command's loop in their order, with the function that carries out each.
 STEPS = {
     "consume": {
         "collect": "consumers.loader:Loader._collect",
@@ -43,20 +46,20 @@ ORDERS = "FAULTS_ORDERS"
 
 
 def _arm(command: str, orders: Path) -> None:
-    for step, place in STEPS[command].items():
-        module, _, path = place.partition(":")
+    for step, target in STEPS[command].items():
+        module, _, path = target.partition(":")
         *owners, name = path.split(".")
         owner = functools.reduce(getattr, owners, importlib.import_module(module))
-        whole = getattr(owner, name)
-        stepped = _stepped_coroutine if inspect.iscoroutinefunction(whole) else _stepped
-        setattr(owner, name, stepped(whole, step, functools.partial(_obey, orders)))
+        function = getattr(owner, name)
+        wrap = _stepped_coroutine if inspect.iscoroutinefunction(function) else _stepped
+        setattr(owner, name, wrap(function, step, functools.partial(_obey, orders)))
 
 
-def _stepped(whole: Callable[..., Any], step: str, obey: Callable[[str], None]) -> Callable[..., Any]:
-    @functools.wraps(whole)
-    def doomed(*arguments: Any, **named: Any) -> Any:
+def _stepped(function: Callable[..., Any], step: str, obey: Callable[[str], None]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def doomed(*arguments: Any, **keywords: Any) -> Any:
         obey(f"before {step}")
-        result = whole(*arguments, **named)
+        result = function(*arguments, **keywords)
         obey(f"after {step}")
         return result
 
@@ -64,12 +67,12 @@ def _stepped(whole: Callable[..., Any], step: str, obey: Callable[[str], None]) 
 
 
 def _stepped_coroutine(
-    whole: Callable[..., Any], step: str, obey: Callable[[str], None]
+    function: Callable[..., Any], step: str, obey: Callable[[str], None]
 ) -> Callable[..., Any]:
-    @functools.wraps(whole)
-    async def doomed(*arguments: Any, **named: Any) -> Any:
+    @functools.wraps(function)
+    async def doomed(*arguments: Any, **keywords: Any) -> Any:
         obey(f"before {step}")
-        result = await whole(*arguments, **named)
+        result = await function(*arguments, **keywords)
         obey(f"after {step}")
         return result
 
@@ -78,18 +81,22 @@ def _stepped_coroutine(
 
 def _obey(orders: Path, moment: str) -> None:
     with suppress(FileNotFoundError):  # no order, or another process was quicker
-        name, _, ordered = orders.read_text(encoding="utf-8").partition(" ")
-        if ordered == moment:
+        name, _, ordered_moment = orders.read_text(encoding="utf-8").partition(" ")
+        if ordered_moment == moment:
             orders.unlink()
             os.kill(os.getpid(), signal.Signals[name])
 
 
 def _sleep(seconds: float | SupportsIndex) -> None:
-    """What time.sleep is made of cannot be used under libfaketime: it takes a wake-up time by the clock that is right for one by the other."""
+    """Sleep without `time.sleep`, which cannot be used under libfaketime.
+
+    `time.sleep` waits for a time by the clock that stays right, and libfaketime takes it for a time by the
+    other clock.
+    """
     threading.Event().wait(float(seconds))
 
 
-# A receiver's workers import this as well, by another name: they are to obey too.
+# A receiver's workers import this module as well, by another name: they are to obey too.
 if __name__ in {"__main__", "__mp_main__"}:
     time.sleep = _sleep
     _arm(sys.argv[1], Path(os.environ[ORDERS]))

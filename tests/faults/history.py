@@ -1,4 +1,7 @@
-"""What changes a log's history or takes a warehouse back: by an operator's hand, or by a disk that had not yet what it was told."""
+"""Functions that change a log's history or take a warehouse back to an older state.
+
+They do what an operator's hand does, or a disk that did not have yet what it was told to write.
+"""
 
 import shutil
 import sqlite3
@@ -21,46 +24,64 @@ _LOOK_SECONDS = 0.1
 
 
 def copy_log(path: Path) -> Path:
-    """A whole copy beside it. Raises sqlite3.Error where there is no room."""
-    kept = path.with_name("kept.db")
-    kept.unlink(missing_ok=True)
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(kept)) as target:
+    """Copy the whole log to a file beside it and return the copy's path.
+
+    Raises sqlite3.Error where there is no room.
+    """
+    copy = path.with_name("kept.db")
+    copy.unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
-    return kept
+    return copy
 
 
 def checkpoint_log(path: Path) -> None:
-    """Put what the -wal has into the main file, as far as nobody is in the way, so that the -wal begins anew."""
+    """Move what the -wal has into the main file, so that the -wal begins anew.
+
+    It does so as far as nobody is in the way.
+    """
     with closing(sqlite3.connect(path, timeout=_TURN_SECONDS)) as connection:
         connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
 
 
 def copy_warehouse(settings: Settings) -> Path:
-    """Whole, since nobody has it open meanwhile. Raises OSError, WarehouseUnavailable."""
+    """Copy the whole warehouse while nobody else has it open, and return the copy's path.
+
+    Raises OSError, WarehouseUnavailable.
+    """
     file = duckdb_file(settings)
-    kept = file.with_name("kept.duckdb")
+    copy = file.with_name("kept.duckdb")
     with warehouse_lock(settings.warehouse, _TURN_SECONDS):
-        shutil.copy(file, kept)
-    return kept
+        shutil.copy(file, copy)
+    return copy
 
 
-def restore_warehouse(settings: Settings, kept: Path) -> None:
-    """The copy takes the file's place. Raises OSError, WarehouseUnavailable."""
+def restore_warehouse(settings: Settings, copy: Path) -> None:
+    """Put the copy in the place of the warehouse's file.
+
+    Raises OSError, WarehouseUnavailable.
+    """
     file = duckdb_file(settings)
     with warehouse_lock(settings.warehouse, _TURN_SECONDS):
-        kept.replace(file)
+        copy.replace(file)
         file.with_name(f"{file.name}.wal").unlink(missing_ok=True)
 
 
 def duckdb_file(settings: Settings) -> Path:
-    """Raises FileNotFoundError for another warehouse."""
+    """Return the warehouse's DuckDB file.
+
+    Raises FileNotFoundError for another warehouse.
+    """
     if settings.warehouse.duckdb_file is None:
         raise FileNotFoundError("the warehouse is no file")
     return settings.warehouse.duckdb_file
 
 
 def delete_topic(servers: Sequence[str], topic: str) -> bool:
-    """Returns when it is gone, whether it was there; whoever appends next makes it again. Raises KafkaError."""
+    """Delete the topic, wait until it is gone, and return whether it was there.
+
+    The next program that appends to it makes it again. Raises KafkaError.
+    """
     with closing(KafkaAdminClient(bootstrap_servers=list(servers))) as admin:
         before = admin.describe_topics([topic])[0].get("topic_id")
         try:
@@ -74,9 +95,12 @@ def delete_topic(servers: Sequence[str], topic: str) -> bool:
 
 
 def events_in_log(settings: Settings) -> frozenset[EventKey]:
-    """Raises LogUnavailable."""
+    """Return the keys of all events in the log.
+
+    Raises LogUnavailable.
+    """
     with closing(
         settings.build_log().reader(None, [settings.topic(vendor) for vendor in vendor_names()])
     ) as reader:
         headers = [stored.record.headers for stored in reader.records()]
-    return frozenset((each["ce_source"], each["ce_id"]) for each in headers if "ce_id" in each)
+    return frozenset((fields["ce_source"], fields["ce_id"]) for fields in headers if "ce_id" in fields)

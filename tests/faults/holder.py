@@ -1,4 +1,7 @@
-"""A program that has the warehouse to itself and knows nothing of taking turns: `python -m tests.faults.holder FILE|URL reads|writes SECONDS`."""
+"""A program that has the warehouse to itself and knows nothing of taking turns.
+
+`python -m tests.faults.holder FILE|URL reads|writes SECONDS`
+"""
 
 import random
 import sys
@@ -13,25 +16,28 @@ _TABLES = ("bookings", "booking_events", "_dlt_loads")
 _MODES = {"reads": "SHARE", "writes": "ACCESS EXCLUSIVE"}
 
 
-def main(what: str, why: str, seconds: float) -> None:
-    """Tries until it gets the file, or the table, which a consumer may be writing."""
-    hold = _hold_tables if what.startswith("postgresql:") else _hold_file
+def main(warehouse: str, purpose: str, seconds: float) -> None:
+    """Hold the file, or a table, for these seconds.
+
+    It tries again until it gets it, since a consumer may be writing.
+    """
+    hold = _hold_tables if warehouse.startswith("postgresql:") else _hold_file
     while True:
         try:
-            hold(what, why, seconds)
+            hold(warehouse, purpose, seconds)
             return
         except (duckdb.IOException, psycopg2.Error):
             time.sleep(_TRY_SECONDS)
 
 
-def _hold_file(file: str, why: str, seconds: float) -> None:
-    with closing(duckdb.connect(file, read_only=why == "reads")):
+def _hold_file(file: str, purpose: str, seconds: float) -> None:
+    with closing(duckdb.connect(file, read_only=purpose == "reads")):
         time.sleep(seconds)
 
 
-def _hold_tables(url: str, why: str, seconds: float) -> None:
+def _hold_tables(url: str, purpose: str, seconds: float) -> None:
     with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
-        cursor.execute(f"LOCK TABLE ingest.{random.choice(_TABLES)} IN {_MODES[why]} MODE")
+        cursor.execute(f"LOCK TABLE ingest.{random.choice(_TABLES)} IN {_MODES[purpose]} MODE")
         time.sleep(seconds)
 
 

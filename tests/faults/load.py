@@ -1,4 +1,4 @@
-"""The vendors' side: webhooks at a steady rate for the whole run, tried again for as long as it takes."""
+"""The vendors' side of a run: webhooks at a steady rate, tried again for as long as it takes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,8 +13,8 @@ from ingest.vendors.delivery import Headers
 _CHAOS = Chaos(duplicated=0.05, delayed=0.1, delay=2.0)
 _PATIENCE = RetryPolicy(attempts=1000, first_pause=0.2, longest_pause=3.0)
 
-_FILLING_BYTES = 1000 * 1024  # with the webhook's own body a little less than receiver.body_limit
-# What large bodies are full of: text, and JSON that takes many times its size once it is parsed.
+_FILLING_BYTES = 1000 * 1024  # with the webhook's own body, a little less than receiver.body_limit
+# Large bodies are filled with text, or with JSON that takes many times its size once it is parsed.
 _FILLINGS = (b'"' + b"a" * _FILLING_BYTES + b'"', b"[" + b"[]," * (_FILLING_BYTES // 3) + b"0]")
 
 EventKey = tuple[str, str]
@@ -22,9 +22,13 @@ EventKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the vendors told: `events` of all their webhooks, and of those accepted; `distinct` webhooks accepted.
+    """What the vendors sent in their webhooks.
 
-    `cut`: events that somebody took out of the log after they were accepted, which may not be there. `bookings`: whose they are, by account and id.
+    `events` are those of all webhooks, `accepted` those of the accepted ones; `distinct` counts the webhooks
+    accepted.
+
+    `cut` are events that a fault took out of the log after they were accepted, which the warehouse may not
+    have. `bookings` tells whose the events are, by account and id.
     """
 
     events: frozenset[EventKey]
@@ -36,7 +40,10 @@ class Told:
 
 
 class Vendors(Sender):
-    """A sender that notes which event each webhook is to become: its source and id, by the webhook's hash."""
+    """A sender that notes the source and id of the event that each webhook is to become.
+
+    `events` has them by the webhook's hash.
+    """
 
     def __init__(self, settings: Settings, seed: int) -> None:
         super().__init__(_CHAOS, seed, _PATIENCE)
@@ -44,10 +51,10 @@ class Vendors(Sender):
         self._bookings: dict[EventKey, tuple[str, str]] = {}
         self._readers = settings.build_accounts()
         self.large = 0
-        """How many of the next webhooks are as large as a receiver takes them."""
+        """The number of the next webhooks that are to be as large as a receiver takes them."""
 
     def send(self, dialect: SimulatedAccount, webhook: Webhook) -> None:
-        """As ever, and noted."""
+        """Send the webhook, and note its event."""
         if self.large:
             self.large -= 1
             webhook = _filled(webhook, _FILLINGS[self.large % len(_FILLINGS)])
@@ -55,11 +62,11 @@ class Vendors(Sender):
         super().send(dialect, webhook)
 
     def accepted(self) -> frozenset[EventKey]:
-        """So far."""
+        """Return the events accepted so far."""
         return frozenset(self.events[webhook] for webhook in self.stats.accepted)
 
     def told(self, cut: frozenset[EventKey] = frozenset()) -> Told:
-        """So far."""
+        """Return what the vendors sent so far."""
         return Told(
             frozenset(self.events.values()),
             self.accepted(),
@@ -72,7 +79,7 @@ class Vendors(Sender):
     async def _attempt(self, dialect: SimulatedAccount, webhook: Webhook) -> bool:
         try:
             return await super()._attempt(dialect, webhook)
-        except AttributeError:  # by anyio, of a connection that ends just as it is made
+        except AttributeError:  # anyio raises it for a connection that ends just as it is made
             return False
 
     def _event(self, dialect: SimulatedAccount, webhook: Webhook) -> EventKey:
@@ -88,5 +95,5 @@ class Vendors(Sender):
 
 
 def _filled(webhook: Webhook, filling: bytes) -> Webhook:
-    """The same, with one more field, which no reader asks for."""
+    """Return the webhook with one more field, which no reader asks for."""
     return replace(webhook, body=b'{"filling":' + filling + b"," + webhook.body.removeprefix(b"{"))

@@ -1,4 +1,4 @@
-"""What is broken, and when: drawn from a seed, so that a run can be repeated."""
+"""Plans of what is broken and when, drawn from a seed so that a run can be repeated."""
 
 import random
 from collections import Counter
@@ -45,11 +45,11 @@ class Kind(StrEnum):
 
     @property
     def kills(self) -> bool:
-        """With kill -9."""
+        """Return whether it kills a process with kill -9."""
         return self in _KILLS
 
 
-# How often each kind of kill comes, of all kills; and for how many seconds, from and to, what is not over at once.
+# How often each kind of kill comes, by weight.
 _KILLS = {
     Kind.KILL_CONSUMER: 20,
     Kind.KILL_CONSUMER_AT_STEP: 30,
@@ -59,6 +59,7 @@ _KILLS = {
     Kind.KILL_BROKER: 5,
     Kind.KILL_LEADER: 5,
 }
+# The shortest and the longest time, in seconds, of each kind that is not over at once.
 _LASTING = {
     Kind.KILL_BROKER: (0.2, 3.0),
     Kind.KILL_LEADER: (0.2, 6.0),
@@ -89,7 +90,7 @@ _STEPS = {
     Kind.KILL_WORKER_AT_STEP: "receive",
 }
 _OTHERS_PER_KILL = 0.2
-_QUIET_SECONDS = 1.0  # at first, so that there is something to break
+_QUIET_SECONDS = 1.0  # at the start, so that there is something to break
 
 _BOTH = frozenset(
     {
@@ -135,7 +136,11 @@ ALL = frozenset(Kind)
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Breaks something `at` so many seconds, for `seconds`; `chance` chooses among several, `moment` is a step's."""
+    """One thing to break.
+
+    It begins `at` so many seconds after the start and lasts for `seconds`. `chance`, from 0 to 1, chooses
+    among several targets; `moment` is a moment of a step.
+    """
 
     at: float
     kind: Kind
@@ -146,7 +151,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Faults in their order."""
+    """The faults of a run, in the order of their times."""
 
     seed: int
     seconds: float
@@ -154,36 +159,37 @@ class Plan:
 
     @property
     def kills(self) -> int:
-        """How many of them kill."""
+        """Return how many of the faults kill."""
         return sum(fault.kind.kills for fault in self.faults)
 
 
 def draw(seed: int, kinds: frozenset[Kind], kills: int, seconds: float) -> Plan:
-    """So many kills, and a fifth as many other faults; each kind at least once, and each step before one comes again."""
+    """Draw a plan with so many kills and a fifth as many other faults.
+
+    Each kind comes at least once, and each step comes once before any comes again.
+    """
     chance = random.Random(seed)
     ordered = sorted(kinds)
-    chosen = _some(chance, {kind: _KILLS[kind] for kind in ordered if kind in _KILLS}, kills)
-    chosen += _some(
+    chosen = _choose_kinds(chance, {kind: _KILLS[kind] for kind in ordered if kind in _KILLS}, kills)
+    chosen += _choose_kinds(
         chance, {kind: 1 for kind in ordered if kind not in _KILLS}, round(kills * _OTHERS_PER_KILL)
     )
     chance.shuffle(chosen)
     times = sorted(chance.uniform(_QUIET_SECONDS, seconds) for _ in chosen)
-    moments = {kind: _round(chance, MOMENTS[command]) for kind, command in _STEPS.items()}
-    met: Counter[Kind] = Counter()
+    moments = {
+        kind: chance.sample(MOMENTS[command], len(MOMENTS[command])) for kind, command in _STEPS.items()
+    }
+    counts: Counter[Kind] = Counter()
     faults = []
     for at, kind in zip(times, chosen, strict=True):
-        moment = moments[kind][met[kind] % len(moments[kind])] if kind in moments else ""
-        met[kind] += 1
+        moment = moments[kind][counts[kind] % len(moments[kind])] if kind in moments else ""
+        counts[kind] += 1
         faults.append(Fault(at, kind, chance.uniform(*_LASTING.get(kind, (0, 0))), chance.random(), moment))
     return Plan(seed, seconds, tuple(faults))
 
 
-def _some(chance: random.Random, weights: Mapping[Kind, int], count: int) -> list[Kind]:
-    """Each once, the rest by weight."""
+def _choose_kinds(chance: random.Random, weights: Mapping[Kind, int], count: int) -> list[Kind]:
+    """Choose so many kinds: each once, and the rest by weight."""
     if not weights:
         return []
     return [*weights, *chance.choices(list(weights), list(weights.values()), k=max(0, count - len(weights)))]
-
-
-def _round(chance: random.Random, moments: list[str]) -> list[str]:
-    return chance.sample(moments, len(moments))

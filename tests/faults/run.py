@@ -1,4 +1,4 @@
-"""One run from start to verdict: load, faults, healing, draining, judging."""
+"""One run from start to verdict: load, faults, healing, draining and judging."""
 
 import asyncio
 import time
@@ -17,16 +17,20 @@ from tests.faults.servers import serving
 from tests.faults.stand import Stand
 from tests.faults.verdict import Left, Verdict, verdict
 
-_RATE = 250.0  # webhooks a second at most: half of what two cores can take, since they are often busy starting again
+# Webhooks a second at most: half of what two cores can take, since they are often busy starting again.
+_RATE = 250.0
 _SECONDS_PER_KILL = 3.0  # a consumer needs about two to start and load something
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What to run, and in which folder.
+    """The parameters of a run, and the folder that it runs in.
 
-    `log` is one of plan.KINDS and `warehouse` one of plan.OF_WAREHOUSE, of which `kinds` may choose; `seconds` of 0 are as many as the rest needs. `plan` is one that is not drawn.
-    Clocks that jump are to be asked for: what makes it possible costs several times the processor time of all that runs.
+    `log` is one of plan.KINDS and `warehouse` one of plan.OF_WAREHOUSE; `kinds` may choose among their kinds
+    of faults. `seconds` of 0 means as many as the rest needs. `plan` replaces the drawn plan.
+
+    Clocks jump only on request: what makes it possible costs several times the processor time of all that
+    runs.
     """
 
     log: str
@@ -41,24 +45,27 @@ class Asked:
 
     @property
     def clocks(self) -> bool:
-        """Whether any may jump."""
+        """Return whether any clock may jump."""
         return bool(self.kinds & CLOCKS)
 
     @property
     def possible(self) -> frozenset[Kind]:
-        """What there is to break, and may be."""
+        """Return the kinds of faults that this log and warehouse have and that the run may use."""
         return (KINDS[self.log] | OF_WAREHOUSE[self.warehouse]) & self.kinds
 
     @property
     def pace(self) -> Pace:
-        """Of the webhooks."""
+        """Return the pace of the webhooks."""
         seconds = self.seconds or max(self.webhooks / _RATE, self.kills * _SECONDS_PER_KILL)
         return Pace(self.webhooks / seconds, seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run did, and what came of it. `exits` counts exit codes of clean stops, and of what ended by itself before."""
+    """What a run did, and its verdict.
+
+    `exits` counts the exit codes of clean stops, and of processes that ended by themselves before.
+    """
 
     asked: Asked
     vendors: Vendors
@@ -69,24 +76,24 @@ class Report:
     verdict: Verdict
 
     def faults(self) -> dict[str, int]:
-        """The verdict's."""
+        """Return the verdict's faults."""
         return self.verdict.faults()
 
     def summary(self) -> dict[str, Any]:
-        """For scripts."""
-        sent, broken = self.vendors.stats, self.breaker
+        """Return the figures of the run for scripts."""
+        stats, breaker = self.vendors.stats, self.breaker
         return {
             "log": self.asked.log,
             "warehouse": self.asked.warehouse,
             "seed": self.asked.seed,
             "seconds": round(self.seconds, 1),
             "webhooks_sent": len(self.vendors.events),
-            "webhooks_accepted": sent.webhooks,
-            "answers": {str(answer): count for answer, count in sent.answers.most_common()},
-            "kills": broken.kills,
-            "faults": {str(kind): count for kind, count in sorted(broken.done.items())},
-            "missed": {str(kind): count for kind, count in sorted(broken.missed.items())},
-            "unreached": dict(broken.unreached),
+            "webhooks_accepted": stats.webhooks,
+            "answers": {str(answer): count for answer, count in stats.answers.most_common()},
+            "kills": breaker.kills,
+            "faults": {str(kind): count for kind, count in sorted(breaker.done.items())},
+            "missed": {str(kind): count for kind, count in sorted(breaker.missed.items())},
+            "unreached": dict(breaker.unreached),
             "impossible": sorted(self.impossible),
             "exits": {str(code): count for code, count in sorted(self.exits.items())},
             **self.verdict.counts(),
@@ -98,7 +105,10 @@ Tell = Callable[[Vendors, Breaker, Plan], None]
 
 
 async def run(asked: Asked, tell: Tell) -> Report:
-    """Nothing of it is left running, whatever happens."""
+    """Run load and faults, and return the report.
+
+    Nothing of the run is left running, whatever happens.
+    """
     async with serving(asked.log, asked.warehouse, asked.folder.parent) as servers:
         with ExitStack() as ending:
             return await _run_on(
@@ -114,36 +124,38 @@ async def _run_on(stand: Stand, asked: Asked, tell: Tell) -> Report:
     breaker = Breaker(stand, vendors)
     async with stand.supervised():
         await stand.wait_until_accepting()
-        telling = asyncio.create_task(_keep_telling(lambda: tell(vendors, breaker, plan)))
+        progress = asyncio.create_task(_report_progress(lambda: tell(vendors, breaker, plan)))
         await _break(stand, asked.pace, plan, vendors, breaker)
-        telling.cancel()
+        progress.cancel()
     exits = await asyncio.to_thread(stand.stop)
-    found = await asyncio.to_thread(
-        _judge, stand, vendors.told(breaker.cut)
-    )  # the proxies before the brokers run on this thread
-    return Report(asked, vendors, breaker, impossible, exits, time.monotonic() - started, found)
+    # The proxies in front of the brokers run on this thread.
+    judgement = await asyncio.to_thread(_judge, stand, vendors.told(breaker.cut))
+    return Report(asked, vendors, breaker, impossible, exits, time.monotonic() - started, judgement)
 
 
 async def _break(stand: Stand, pace: Pace, plan: Plan, vendors: Vendors, breaker: Breaker) -> None:
-    """Returns when all is healed, accepted and loaded, or a long time after that should be so."""
-    async with asyncio.TaskGroup() as both:
-        both.create_task(
+    """Run load and faults together.
+
+    It returns when all is healed, accepted and loaded, or a long time after that should be so.
+    """
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(
             run_simulation(stand.stage.world, stand.stage.accounts, vendors, pace, lambda: False)
         )
-        both.create_task(breaker.follow(plan))
+        tasks.create_task(breaker.follow(plan))
     await vendors.close()
     await stand.drain()
 
 
 def _judge(stand: Stand, told: Told) -> Verdict:
-    left = Left(stand.lag(), stand.spooled())
-    found = verdict(stand.settings, stand.stage.world, stand.stage.accounts, told, left)
-    if found.faults():
+    remainder = Left(stand.lag(), stand.spooled())
+    judgement = verdict(stand.settings, stand.stage.world, stand.stage.accounts, told, remainder)
+    if judgement.faults():
         stand.keep()
-    return found
+    return judgement
 
 
-async def _keep_telling(tell: Callable[[], None]) -> None:
+async def _report_progress(tell: Callable[[], None]) -> None:
     while True:
         tell()
         await asyncio.sleep(1.0)

@@ -1,4 +1,7 @@
-"""The servers of a test of faults: Kafka brokers, each behind a proxy that can fail as a network does, and a PostgreSQL."""
+"""The servers of a test of faults.
+
+These are Kafka brokers, each behind a proxy that can fail as a network does, and a PostgreSQL.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -19,7 +22,11 @@ _NODES = {"sqlite": 0, "kafka": 1, "cluster": 3}
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """`proxies` are what the product knows; each leads to the broker of the same place. None of either: the log is embedded."""
+    """The running servers, as far as the log and the warehouse need them.
+
+    `proxies` are what the product connects to; each leads to the broker of the same index. Without brokers
+    the log is embedded.
+    """
 
     brokers: Sequence[Broker] = ()
     proxies: Sequence[Proxy] = ()
@@ -27,12 +34,12 @@ class Servers:
 
     @property
     def url(self) -> str:
-        """Of the log, for the settings."""
+        """Return the log's URL for the product's settings."""
         return "kafka://" + ",".join(f"127.0.0.1:{proxy.port}" for proxy in self.proxies)
 
     @property
     def direct_url(self) -> str:
-        """Of the log for what is not to be broken; "" for an embedded one."""
+        """Return the log's URL for connections that are not to be broken; "" for an embedded log."""
         return (
             "kafka://" + ",".join(f"127.0.0.1:{broker.port}" for broker in self.brokers)
             if self.brokers
@@ -41,11 +48,14 @@ class Servers:
 
     @property
     def replication(self) -> int:
-        """As many copies as there are brokers."""
+        """Return the replication factor: as many copies as there are brokers."""
         return len(self.brokers)
 
     def leader(self, topic: str) -> Broker:
-        """Of the topic's first partition. Raises KafkaError."""
+        """Return the broker that leads the topic's first partition.
+
+        Raises KafkaError.
+        """
         servers = [server for broker in self.brokers for server in broker.servers]
         with closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
             described: Any = admin.describe_topics([topic])
@@ -55,7 +65,7 @@ class Servers:
 
 @asynccontextmanager
 async def serving(log: str, warehouse: str, folder: Path) -> AsyncIterator[Servers]:
-    """What these kinds of log and warehouse need, until it is left."""
+    """Run the servers that these kinds of log and warehouse need, until the context is left."""
     async with AsyncExitStack() as ending:
         postgres = ending.enter_context(running_postgres()) if warehouse == "postgres" else None
         brokers, proxies = await _start_brokers(_NODES[log], folder, ending) if _NODES[log] else ((), ())

@@ -1,4 +1,7 @@
-"""Everything that runs in a test of faults, in one folder: the product's processes, their disks and clocks, and the log's brokers."""
+"""Everything that runs in a test of faults, in one folder.
+
+This is the product's processes, their disks and clocks, and the log's brokers.
+"""
 
 import asyncio
 import random
@@ -30,7 +33,10 @@ _WORKERS = 2
 
 
 class Stand:
-    """Made in an empty folder; `consumers` by their instance names."""
+    """The running product, started in an empty folder.
+
+    `consumers` are by their instance names.
+    """
 
     def __init__(self, folder: Path, seed: int, servers: Servers, ending: ExitStack, *, clocks: bool) -> None:
         self.folder, self.servers, self._ending = folder, servers, ending
@@ -46,33 +52,36 @@ class Stand:
         self.receiver = self._start("receive")
 
     def impossible(self) -> frozenset[Kind]:
-        """What cannot be broken here, for want of rights or a library."""
+        """Return the kinds of faults that cannot happen here, for want of rights or a library."""
         disks = {Kind.FULL_LOG_DISK, Kind.FULL_WAREHOUSE_DISK} if not self.disks else set()
         return frozenset(disks | (CLOCKS if self._library is None else set()))
 
     def join(self, instance: str) -> None:
-        """One more consumer of the group."""
+        """Start one more consumer of the group."""
         self.consumers[instance] = self._start("consume", INGEST_CONSUMER__INSTANCE=instance)
 
     def leave(self, instance: str) -> None:
-        """In order; it is not started again."""
+        """Stop this consumer cleanly; it is not started again."""
         consumer = self.consumers.pop(instance)
         consumer.stop()
         self._ended.append(consumer)
 
     @asynccontextmanager
     async def supervised(self) -> AsyncIterator[None]:
-        """Whatever dies is started again meanwhile."""
-        looking = asyncio.create_task(self._look())
+        """Start any process again that dies, until the context is left."""
+        supervision = asyncio.create_task(self._supervise())
         try:
             yield
         finally:
-            looking.cancel()
+            supervision.cancel()
             with suppress(asyncio.CancelledError):
-                await looking
+                await supervision
 
     async def wait_until_accepting(self) -> None:
-        """Raises TimeoutError when it does not."""
+        """Wait until the receiver answers.
+
+        Raises TimeoutError when it does not.
+        """
         async with asyncio.timeout(_START_SECONDS), httpx.AsyncClient() as client:
             while True:
                 with suppress(httpx.TransportError):
@@ -81,21 +90,30 @@ class Stand:
                 await asyncio.sleep(_LOOK_SECONDS)
 
     async def drain(self) -> None:
-        """Until the spools are empty and all is loaded that is in the log, or a long time has passed."""
+        """Wait until the spools are empty and all of the log is loaded, or a long time has passed."""
         deadline = asyncio.get_running_loop().time() + _SETTLE_SECONDS
         while await asyncio.to_thread(self._busy) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - other processes end it
             await asyncio.sleep(1.0)
 
     def lag(self) -> int:
-        """Records in the log that are not loaded. Raises LogUnavailable."""
+        """Return how many records of the log are not loaded.
+
+        Raises LogUnavailable.
+        """
         return sum(entry.lag for entry in self.settings.build_log().backlog())
 
     def spooled(self) -> int:
-        """Records that wait in the receiver's spools. Raises LogUnavailable."""
+        """Return how many records wait in the receiver's spools.
+
+        Raises LogUnavailable.
+        """
         return sum(state.records for state in spool_states(self.settings))
 
     def stop(self) -> Counter[int]:
-        """In order, and nothing is started again; exit codes of the clean stops, and of all that ended by itself before."""
+        """Stop all processes cleanly, start nothing again, and count their exit codes.
+
+        The count has the exit codes of the clean stops, and of all processes that ended by themselves before.
+        """
         running = [self.receiver, *self.consumers.values()]
         codes = Counter(child.stop() for child in running)
         for child in (*running, *self._ended):
@@ -103,7 +121,7 @@ class Stand:
         return codes
 
     def keep(self) -> None:
-        """What is on the disks, which go with us."""
+        """Copy what is on the disks, which are gone when the test ends."""
         for name, disk in self.disks.items():
             disk.keep(self.folder / f"{name}-kept")
 
@@ -113,15 +131,15 @@ class Stand:
         except LogUnavailable:
             return True
 
-    async def _look(self) -> None:
+    async def _supervise(self) -> None:
         while True:
             for child in (self.receiver, *self.consumers.values()):
                 child.look()
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def _start(self, command: str, **more: str) -> Child:
+    def _start(self, command: str, **variables: str) -> Child:
         clock = self.clocks[command].environ(self._library) if self._library else {}
-        environ = environment(**{ORDERS: str(self.orders[command])}, **clock, **more)
+        environ = environment(**{ORDERS: str(self.orders[command])}, **clock, **variables)
         child = Child(
             [command, "--config", str(self.stage.config)],
             self.folder / f"{command}.log",

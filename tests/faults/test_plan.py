@@ -1,4 +1,4 @@
-"""The plan of a run: the same for the same seed, and leaving nothing out."""
+"""Tests of a run's plan: it is the same for the same seed, and leaves nothing out."""
 
 from collections import Counter
 

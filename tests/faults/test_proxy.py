@@ -1,4 +1,4 @@
-"""The network before a broker, and how it fails."""
+"""Tests of the proxy that stands for the network in front of a broker, and of how it fails."""
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
@@ -16,10 +16,10 @@ async def echo(reader: StreamReader, writer: StreamWriter) -> None:
     with suppress(ConnectionError):
         while line := await reader.readline():
             writer.write(line)
-    await ended(writer)
+    await close(writer)
 
 
-async def ended(writer: StreamWriter) -> None:
+async def close(writer: StreamWriter) -> None:
     writer.close()
     with suppress(ConnectionError):
         await writer.wait_closed()
@@ -41,7 +41,7 @@ async def proxied() -> AsyncIterator[Proxy]:
 
 
 async def ask(reader: StreamReader, writer: StreamWriter, line: bytes = b"hello\n") -> bytes:
-    """b"" of a connection that has ended."""
+    """Send a line and return the answer; b"" from a connection that has ended."""
     try:
         writer.write(line)
         return await asyncio.wait_for(reader.readline(), PATIENCE)
@@ -52,9 +52,9 @@ async def ask(reader: StreamReader, writer: StreamWriter, line: bytes = b"hello\
 def test_what_is_said_comes_through_and_back() -> None:
     async def main() -> None:
         async with proxied() as proxy:
-            there = await asyncio.open_connection("127.0.0.1", proxy.port)
-            assert await ask(*there) == b"hello\n"
-            await ended(there[1])
+            connection = await asyncio.open_connection("127.0.0.1", proxy.port)
+            assert await ask(*connection) == b"hello\n"
+            await close(connection[1])
 
     asyncio.run(main())
 
@@ -72,7 +72,7 @@ def test_a_cut_ends_connections_old_and_new_until_it_is_healed() -> None:
             healed = await asyncio.open_connection("127.0.0.1", proxy.port)
             assert await ask(*healed) == b"hello\n"
             for _, writer in (old, new, healed):
-                await ended(writer)
+                await close(writer)
 
     asyncio.run(main())
 
@@ -80,12 +80,12 @@ def test_a_cut_ends_connections_old_and_new_until_it_is_healed() -> None:
 def test_a_silent_network_holds_back_and_then_delivers() -> None:
     async def main() -> None:
         async with proxied() as proxy:
-            there = await asyncio.open_connection("127.0.0.1", proxy.port)
+            connection = await asyncio.open_connection("127.0.0.1", proxy.port)
             proxy.silence()
-            answer = asyncio.create_task(ask(*there))
+            answer = asyncio.create_task(ask(*connection))
             assert await asyncio.wait([answer], timeout=SOON) == (set(), {answer})
             proxy.heal()
             assert await answer == b"hello\n"
-            await ended(there[1])
+            await close(connection[1])
 
     asyncio.run(main())

@@ -1,4 +1,4 @@
-"""The verdict sees what it is there to see."""
+"""Tests that the verdict sees each kind of failure."""
 
 from dataclasses import replace
 

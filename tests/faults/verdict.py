@@ -1,4 +1,4 @@
-"""Whether anything was lost, doubled or set back, once all is healed and drained."""
+"""The check that nothing was lost, doubled or set back, once all is healed and drained."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ BookingKey = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """Records that are still in the log, and in spools; none when all is drained."""
+    """The numbers of records that are still in the log and in spools; 0 when all is drained."""
 
     lag: int
     spooled: int
@@ -29,7 +29,7 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the warehouse has: each row's key, and how many dead letters."""
+    """The rows of the warehouse: the key of each row, and the number of dead letters."""
 
     events: Sequence[EventKey]
     bookings: Sequence[BookingKey]
@@ -38,9 +38,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Counts, all of which are to be 0 but `cut`: what was taken out of the log before it was loaded, by a fault that does so.
+    """Counts of what went wrong, which are all to be 0 except `cut`.
 
-    `stale`: bookings that are there and not as they truly are now.
+    `cut` counts the events that a fault took out of the log before they were loaded. `stale` counts the
+    bookings that are there and not as they truly are now.
     """
 
     cut: int
@@ -58,35 +59,40 @@ class Verdict:
     examples: tuple[str, ...] = ()
 
     def faults(self) -> dict[str, int]:
-        """The counts that are not 0."""
+        """Return the counts that are not 0, without `cut`."""
         return {name: count for name, count in self.counts().items() if count and name != "cut"}
 
     def counts(self) -> dict[str, int]:
-        """All but the examples."""
+        """Return all counts."""
         return {name: value for name in self.__slots__ if isinstance(value := getattr(self, name), int)}
 
 
 def judge(told: Told, found: Found, wrong: Sequence[Difference], left: Left) -> Verdict:
-    """Of what was told, and what the warehouse has."""
+    """Compare what the vendors sent with what the warehouse has."""
     times, rows = Counter(found.events), Counter(found.bookings)
     lost = told.accepted - times.keys() - told.cut
-    undone = {told.bookings[event] for event in told.cut - times.keys() if event in told.bookings}
-    wrong = [each for each in wrong if (each.account, each.booking_id) not in undone]
+    cut_bookings = {told.bookings[event] for event in told.cut - times.keys() if event in told.bookings}
+    wrong = [
+        difference for difference in wrong if (difference.account, difference.booking_id) not in cut_bookings
+    ]
     doubled = [key for key, count in [*times.items(), *rows.items()] if count > 1]
-    different = {(each.account, each.booking_id) for each in wrong}
-    missing = {(each.account, each.booking_id) for each in wrong if not each.column and not each.actual}
+    different = {(difference.account, difference.booking_id) for difference in wrong}
+    missing = {
+        (difference.account, difference.booking_id)
+        for difference in wrong
+        if not difference.column and not difference.actual
+    }
     examples = (
         [f"lost: {key}" for key in sorted(lost)]
         + [f"doubled: {key}" for key in doubled]
-        + [f"{each}" for each in wrong]
+        + [f"{difference}" for difference in wrong]
     )
     return Verdict(
         given_up=told.given_up,
         unanswered=len(told.events) - len(told.accepted) - told.given_up,
         cut=len((told.accepted & told.cut) - times.keys()),
-        lost=len(lost)
-        + told.distinct
-        - len(told.accepted),  # two webhooks that became one event are a loss too
+        # Two webhooks that became one event are a loss too.
+        lost=len(lost) + told.distinct - len(told.accepted),
         doubled=len(doubled),
         invented=len(times.keys() - told.events),
         stale=len(different - missing),
@@ -102,7 +108,7 @@ def judge(told: Told, found: Found, wrong: Sequence[Difference], left: Left) -> 
 def verdict(
     settings: Settings, world: World, dialects: Mapping[str, SimulatedAccount], told: Told, left: Left
 ) -> Verdict:
-    """Reads the warehouse, which nobody writes to any more."""
+    """Read the warehouse, which nobody writes to any more, and judge it."""
     events, bookings, dead = (answer.rows for answer in query_all(settings, [_EVENTS, _BOOKINGS, _DEAD]))
     found = Found(
         [(row[0], row[1]) for row in events], [(row[0], row[1], row[2]) for row in bookings], dead[0][0]

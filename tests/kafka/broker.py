@@ -152,7 +152,7 @@ class Broker:
                     raise RuntimeError(f"Kafka did not start: {self._complaints()}")
 
     def stop(self) -> None:
-        """In order, as an operator would."""
+        """Stop the broker in order."""
         if self._process is not None:
             self.thaw()
             self._process.terminate()
@@ -163,17 +163,14 @@ class Broker:
             self._process = None
 
     def kill(self) -> None:
-        """As a crash would."""
+        """Kill the broker."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def lose_tail(self, topics: Iterable[str], share: float) -> None:
-        """Of the newest segment of each of their partitions, as with a disk that had not synced it.
-
-        It is not running.
-        """
+        """Cut the newest segment of each partition of a stopped broker, as if the disk had not synced it."""
         for folder in (
             folder for topic in topics for folder in sorted((self._home / "data").glob(f"{topic}-*"))
         ):
@@ -241,7 +238,7 @@ def running_broker(port: int | None = None) -> Iterator[Broker]:
 
 
 def main() -> None:
-    """Until interrupted or terminated."""
+    """Run until the process is interrupted or terminated."""
     if missing := missing_tools():
         sys.exit(f"a Kafka broker needs {' and '.join(missing)}: install them and try again")
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -34,7 +34,7 @@ class GuardedBroker(Broker):
 
     def settings(self, user: str, **other: object) -> KafkaSettings:
         """How that user gets in."""
-        rights = KafkaSettings(
+        settings = KafkaSettings(
             security_protocol="SASL_SSL",
             ssl_cafile=str(self.cafile),
             sasl_mechanism="PLAIN",
@@ -42,10 +42,10 @@ class GuardedBroker(Broker):
             sasl_password=SecretStr(f"{user}-password"),
             partitions=1,
         )
-        return rights.model_copy(update=other)
+        return settings.model_copy(update=other)
 
     def create(self, *topics: str) -> None:
-        """With one partition each."""
+        """Create topics with one partition each."""
         with closing(KafkaAdminClient(bootstrap_servers=self.servers)) as admin:
             admin.create_topics(
                 {topic: {"num_partitions": 1, "replication_factor": 1} for topic in topics},
@@ -53,12 +53,12 @@ class GuardedBroker(Broker):
             )
 
     def topics(self) -> set[str]:
-        """Those of clients; not the brokers' own."""
+        """Return the topics of clients, without those of the brokers."""
         with closing(KafkaAdminClient(bootstrap_servers=self.servers)) as admin:
             return {name for name in admin.list_topics() if not name.startswith("__")}
 
     def grant(self, user: str, kind: str, names: Sequence[str], *operations: str) -> None:
-        """`kind` and operations are named as Kafka names them."""
+        """Grant operations on resources; `kind` and operations have Kafka's names."""
         acls = [
             ACL(
                 f"User:{user}",

@@ -28,7 +28,7 @@ class SmallLog:
 
 
 def size_of(record: Record) -> int:
-    """Bytes of key, value and headers."""
+    """Return the bytes of key, value and headers."""
     return (
         len(record.key)
         + len(record.value)

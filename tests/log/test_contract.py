@@ -1,4 +1,4 @@
-"""What every log promises, whichever it is."""
+"""The contract of every log."""
 
 import os
 import threading

@@ -41,7 +41,7 @@ def open_telling(log: KafkaFixture, reports: Told) -> Consumer:
 
 
 def delete_before(log: KafkaFixture, offset: int) -> None:
-    """As retention does, only at once."""
+    """Delete records at once, as retention does some time."""
     with closing(KafkaAdminClient(bootstrap_servers=log.servers)) as admin:
         admin.delete_records({TopicPartition(log.topic, 0): offset})
 

@@ -42,7 +42,7 @@ def make_anew(log: KafkaFixture, *records: Record) -> None:
 
 
 def read_until(consumer: Consumer, enough: Callable[[list[StoredRecord]], bool]) -> list[StoredRecord]:
-    """As the loader does: what a consumer polled before its generation changed is not loaded."""
+    """Poll as the loader does, which drops records that were polled before the generation changed."""
     records: list[StoredRecord] = []
     generation, deadline = consumer.generation(), time.monotonic() + PATIENCE
     while not enough(records):
@@ -146,10 +146,10 @@ def test_a_consumer_reads_again_from_a_bookmark_and_so_does_the_next(log: KafkaF
 
 @pytest.mark.parametrize("away", [False, True], ids=["under a consumer", "while no consumer runs"])
 @pytest.mark.parametrize(
-    "more", [-1, 0, 15], ids=["shorter than it was", "as long as it was", "longer than it was"]
+    "growth", [-1, 0, 15], ids=["shorter than it was", "as long as it was", "longer than it was"]
 )
 def test_what_a_log_gets_after_it_lost_its_tail_is_read(
-    broker: Broker, polled: int, *, away: bool, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, growth: int, *, away: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(history, "_COMPARE_EVERY_SECONDS", 1.0)
     with closing(KafkaFixture(broker.servers, partitions=1)) as log:
@@ -164,7 +164,7 @@ def test_what_a_log_gets_after_it_lost_its_tail_is_read(
         broker.start()
         remaining = next(entry.next for entry in log.backlog() if entry.partition.topic == log.topic)
         assert 0 < remaining < 9
-        count = 10 - remaining + polled
+        count = 10 - remaining + growth
         append(log.producer(), log.topic, *numbered(count, start=100))
         if away:
             consumer = opened(log)

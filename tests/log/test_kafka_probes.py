@@ -1,4 +1,4 @@
-"""Whether Kafka takes records, found out by doing: it may answer every question and take none."""
+"""Probes append to Kafka, which may answer every request and take no record."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.kafka
 
 @pytest.fixture
 def settings(kafka_servers: list[str]) -> Settings:
-    """With topics of its own, which exist."""
+    """Return settings with new topics, which exist."""
     settings = Settings.model_validate(
         {
             "log": f"kafka://{','.join(kafka_servers)}",

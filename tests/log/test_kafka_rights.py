@@ -192,7 +192,7 @@ def only(findings: list[Finding]) -> Finding:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (
             {"sasl_password": SecretStr("wrong")},
@@ -243,7 +243,7 @@ def test_why_a_secure_broker_does_not_let_us_in_is_told(
 
 
 @pytest.mark.parametrize(
-    ("protocol", "told"),
+    ("protocol", "message"),
     [
         ("SASL_SSL", "the port does not answer with TLS"),
         ("SASL_PLAINTEXT", "this port takes no login: set kafka.security_protocol to PLAINTEXT"),
@@ -293,7 +293,7 @@ def test_a_key_with_a_pass_phrase_is_told_instead_of_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("server", "told"),
+    ("server", "message"),
     [
         ("127.0.0.1:{port}", "no connection (Connection refused)"),
         ("nowhere.invalid:9092", "the name nowhere.invalid cannot be resolved"),

@@ -47,7 +47,7 @@ for line in sys.stdin:
 
 
 def run(program: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """Another process of ours."""
+    """Start another process with the code of this project."""
     return subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
         stdin=subprocess.PIPE,
@@ -57,7 +57,7 @@ def run(program: str, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def start_writer(log: SqliteFixture, name: str, count: int) -> subprocess.Popen[bytes]:
-    """Another process that appends, and says so once it was told that a record is durable."""
+    """Start another process that appends, and prints a line for each durable append."""
     return run(_WRITER, str(log.path), log.topic, name, str(count))
 
 
@@ -72,7 +72,7 @@ def sqlite_consumer(log: SqliteFixture) -> SqliteConsumer:
 
 
 def kill_writer(log: SqliteFixture, name: str) -> int:
-    """Kills it in the middle of its work; how many appends it was told are durable."""
+    """Kill the process at work, and return how many of its appends were durable."""
     acknowledged = 0
     with start_writer(log, name, 1_000_000) as writer:
         assert writer.stdout is not None
@@ -167,7 +167,7 @@ YEAR = 365 * 86400.0
 
 
 def aged(log: SqliteFixture, *ages: float) -> None:
-    """As many records, appended so many seconds ago by whatever clock; negative is of the future."""
+    """Append records that seem so many seconds old; a negative age is in the future."""
     append(log.producer(), log.topic, *numbered(len(ages)))
     with closing(sqlite3.connect(log.path)) as connection, connection:
         now = time.time()

@@ -44,7 +44,7 @@ for line in sys.stdin:
 
 
 class Writer:
-    """Another process that appends what it is told, as a receiver's worker does."""
+    """Another process that appends on request, as a worker of a receiver does."""
 
     def __init__(self, path: Path) -> None:
         command = [sys.executable, "-c", _WRITER, str(path), TOPIC]
@@ -63,7 +63,7 @@ class Writer:
                 self.acknowledged.append(text.encode())
 
     def kill(self) -> None:
-        """As a crash does."""
+        """Kill the process."""
         self._process.kill()
         self._process.communicate()
 
@@ -101,7 +101,7 @@ def all_in(path: Path) -> list[bytes]:
 
 
 def in_main_file(path: Path) -> list[bytes]:
-    """Without what is only in the -wal; nothing is opened beside it."""
+    """Return what the main file has without its -wal, and open nothing beside it."""
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
             return [row[0] for row in connection.execute("SELECT value FROM records")]
@@ -302,7 +302,7 @@ def test_a_copy_put_over_the_file_is_noticed_by_whoever_read_more_of_it(path: Pa
 
 
 def assert_refused(path: Path, consumer: SqliteConsumer) -> None:
-    """By whoever has the log open, and by whoever comes."""
+    """Assert that the log is refused to the consumer that has it open, and to new users."""
     for use in (try_append, consumer_of, backlog_of, lambda at: SqliteReader(at, [TOPIC], None)):
         with pytest.raises(LogUnavailable, match="written over it"):
             use(path)

@@ -1,1 +1,1 @@
-"""A simulated month of bookings, a tenth of its webhooks lost: what reconciliation makes of it."""
+"""A simulated month of bookings, of whose webhooks a tenth is lost, and its reconciliation."""

@@ -1,1 +1,1 @@
-"""The locks, the wheel and the sdist."""
+"""Tests of the locks, the wheel and the sdist."""

@@ -1,4 +1,7 @@
-"""The locks are whole: an installer that reads one has nothing left to choose, next month as today."""
+"""Tests that the locks are complete.
+
+An installer that reads a lock has nothing left to choose, next month as today.
+"""
 
 import tomllib
 from collections.abc import Iterator
@@ -31,7 +34,7 @@ def test_every_dependency_of_what_is_locked_is_locked_too_with_its_extras(lock: 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_lock_has_what_the_project_asks_for(lock: str) -> None:
     pins = {canonicalize_name(pin.name): pin for pin in _pins(lock)}
-    for need in _asked(with_dev=lock == "requirements-dev.lock"):
+    for need in _requirements(with_dev=lock == "requirements-dev.lock"):
         assert need.extras <= pins[canonicalize_name(need.name)].extras, (
             f"{need} is not in {lock} with its extras"
         )
@@ -48,7 +51,7 @@ def test_a_lock_names_exact_versions_by_their_hashes_and_no_host(lock: str) -> N
 
 
 def _pins(lock: str) -> Iterator[Requirement]:
-    """Those for the Python and the platform that run this test."""
+    """Return the lock's pins for the Python and the platform that run this test."""
     for line in (ROOT / lock).read_text(encoding="utf-8").replace(" \\\n", " ").splitlines():
         if line and not line.startswith((" ", "#")):
             pin = Requirement(line.split(" --hash")[0].strip())
@@ -57,21 +60,21 @@ def _pins(lock: str) -> Iterator[Requirement]:
 
 
 def _needs(pin: Requirement) -> Iterator[Requirement]:
-    """What an installed package asks for, with the extras that the lock asks of it."""
+    """Return what an installed package requires, with the extras that the lock asks of it."""
     try:
-        wants = distribution(pin.name).requires or []
+        requirements = distribution(pin.name).requires or []
     except PackageNotFoundError:
         pytest.fail(f"{pin} is locked and not installed here")
-    for want in map(Requirement, wants):
+    for requirement in map(Requirement, requirements):
         if (
-            want.marker is None
-            or any(want.marker.evaluate({"extra": extra}) for extra in (pin.extras or {""}))
-            or want.marker.evaluate({"extra": ""})
+            requirement.marker is None
+            or any(requirement.marker.evaluate({"extra": extra}) for extra in (pin.extras or {""}))
+            or requirement.marker.evaluate({"extra": ""})
         ):
-            yield want
+            yield requirement
 
 
-def _asked(*, with_dev: bool) -> Iterator[Requirement]:
+def _requirements(*, with_dev: bool) -> Iterator[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     yield from map(Requirement, project["project"]["dependencies"])
     if with_dev:

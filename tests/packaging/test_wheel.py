@@ -1,4 +1,4 @@
-"""What is built is what the checkout is: a wheel, and an sdist that makes the same wheel."""
+"""Tests that the wheel is what the checkout is, and that the sdist makes the same wheel."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ PACKAGES = ("ingest", "receivers", "consumers")
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel, which is built from the sdist, which is built from what git tracks."""
+    """Return a folder with the wheel, built from the sdist, which is built from what git tracks."""
     source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
     files = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
@@ -36,8 +36,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder,
         source,
     ]
-    done = subprocess.run(command, capture_output=True, check=False, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert process.returncode == 0, process.stderr
     return folder
 
 
@@ -59,13 +59,17 @@ def test_the_sdist_has_what_the_wheel_is_built_from(built: Path) -> None:
 
 
 def test_the_wheel_works_where_the_checkout_is_not(built: Path, tmp_path: Path) -> None:
-    """Its files alone, with the libraries that are installed here."""
+    """Run the wheel's files alone, with the libraries that are installed here."""
     (wheel,) = built.glob("*.whl")
     subprocess.run([sys.executable, "-m", "zipfile", "-e", wheel, tmp_path / "site"], check=True)
-    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); import ingest.cli; assert ingest.__file__.startswith({str(tmp_path)!r}); sys.argv = ['ingest', 'demo', '--seconds', '2', '--rate', '5']; ingest.cli.main()"
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r});"
+        f" import ingest.cli; assert ingest.__file__.startswith({str(tmp_path)!r});"
+        " sys.argv = ['ingest', 'demo', '--seconds', '2', '--rate', '5']; ingest.cli.main()"
+    )
     folder = tmp_path / "elsewhere"
     folder.mkdir()
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder,
         capture_output=True,
@@ -73,4 +77,4 @@ def test_the_wheel_works_where_the_checkout_is_not(built: Path, tmp_path: Path) 
         text=True,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path / "site"), "HOME": str(tmp_path)},
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert process.returncode == 0, process.stdout + process.stderr

@@ -19,9 +19,10 @@ from structlog.testing import capture_logs
 
 from ingest.errors import VerificationError
 from ingest.settings import Settings
+from ingest.telemetry import Throttle
 from ingest.vendors import AnyAccount, Delivery
 from ingest.vendors.delivery import Headers
-from receivers import webhook
+from receivers import diagnosis
 from receivers.diagnosis import diagnose
 from tests.fuzz.accounts import Sample, booking_sample
 from tests.receivers.in_process import InProcess
@@ -83,7 +84,7 @@ def _sent(account: AnyAccount, secret: str, body: bytes, url: str = "") -> Deliv
     """Return a delivery of the vendor that has this secret and this URL."""
     original: Sample = booking_sample(account.vendor)
     known = {
-        "account": account.settings, "secret": secret, "body": body, "message_id": "m1", "at": NOW,
+        "settings": account.settings, "secret": secret, "body": body, "message_id": "m1", "at": NOW,
         "url": f"{url or account.webhook_url}?{original.query}",
     }  # fmt: skip
     sign = importlib.import_module(f"ingest.vendors.{account.vendor}").sign
@@ -289,7 +290,7 @@ def receiver(tmp_path: Path) -> Iterator[InProcess]:
 
 
 def test_the_cause_is_logged_after_an_answer_that_has_no_hint(receiver: InProcess) -> None:
-    with capture_logs() as logged:
+    with capture_logs([Throttle()]) as logged:
         answer = receiver.ask(replace(booking(1), path="/webhooks/calendly/support"))
     assert [line["event"] for line in logged] == ["delivery.rejected", "delivery.diagnosed"]
     assert "the account sales (calendly)" in logged[1]["why"]
@@ -301,12 +302,12 @@ def test_the_cause_is_logged_after_an_answer_that_has_no_hint(receiver: InProces
 def test_noise_that_was_refused_just_before_hides_no_cause(
     receiver: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook, "monotonic", partial(next, count(0.0, 0.2)))
+    monkeypatch.setattr(diagnosis, "monotonic", partial(next, count(0.0, 0.2)))
     noise = [
         Request("/webhooks/calendly/sales", (("Calendly-Webhook-Signature", "x" * number),) * (number % 3))
         for number in range(9)
     ]
-    with capture_logs() as logged:
+    with capture_logs([Throttle()]) as logged:
         for request in [
             *noise * 10,
             signed(booking_body(1), secret="nobody's"),
@@ -329,8 +330,8 @@ def test_a_flood_is_not_diagnosed_request_by_request(
         calls.append(arguments)
         now[0] += 1.0
 
-    monkeypatch.setattr(webhook, "diagnose", slow)
-    monkeypatch.setattr(webhook, "monotonic", lambda: now[0])
+    monkeypatch.setattr(diagnosis, "diagnose", slow)
+    monkeypatch.setattr(diagnosis, "monotonic", lambda: now[0])
     for second, expected in ((0.0, 1), (9.9, 1), (10.0, 2), (10.1, 2)):
         now[0] = max(now[0], second)
         for _ in range(10):
@@ -344,8 +345,8 @@ def test_a_fault_of_ours_in_explaining_is_told_and_stops_nothing(
     def fail(*_: object) -> None:
         raise ZeroDivisionError(SECRET)
 
-    monkeypatch.setattr(webhook, "diagnose", fail)
-    with capture_logs() as logged:
+    monkeypatch.setattr(diagnosis, "diagnose", fail)
+    with capture_logs([Throttle()]) as logged:
         assert receiver.ask(signed(b"{}", secret="nobody's")).status == 401
     assert [line["event"] for line in logged] == ["delivery.rejected", "delivery.diagnosis_failed"]
     assert SECRET not in str(logged)
@@ -355,7 +356,7 @@ def test_a_clock_that_is_late_is_told_by_how_much(receiver: InProcess) -> None:
     from ingest.vendors import calendly
 
     ahead = calendly.sign(SECRET, b"{}", datetime.now(UTC) + timedelta(hours=2, minutes=5, seconds=30))
-    with capture_logs() as logged:
+    with capture_logs([Throttle()]) as logged:
         assert receiver.ask(Request("/webhooks/calendly/sales", tuple(ahead.items()), (b"{}",))).status == 401
     (line,) = logged
     assert line["why"].startswith("sent 2 h 5 min in the future by this machine's clock")

@@ -10,7 +10,7 @@ from itertools import count
 import pytest
 from structlog.testing import capture_logs
 
-from ingest.telemetry import IN_FLIGHT_BYTES
+from ingest.telemetry import IN_FLIGHT_BYTES, Throttle
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import Answer, InProcess, writing_to
 from tests.receivers.requests import booking, booking_body, signed, subject
@@ -27,7 +27,7 @@ def _in_flight() -> float:
 def test_a_log_that_refuses_is_answered_503(receiver: InProcess) -> None:
     with closing(sqlite3.connect(receiver.log)) as other:
         other.execute("ALTER TABLE records RENAME TO elsewhere")
-    with capture_logs() as logged:
+    with capture_logs([Throttle()]) as logged:
         assert receiver.ask(booking(1)) == COME_AGAIN
         assert receiver.ask(signed(b"not JSON")) == COME_AGAIN, (
             "what cannot be set aside is not acknowledged either"
@@ -53,7 +53,7 @@ def test_a_log_that_takes_too_long_is_answered_503_and_what_it_takes_after_all_d
 
 def test_what_waits_for_the_log_is_bounded(receiver: InProcess) -> None:
     large = [booking_body(number).ljust(4096) for number in range(3)]
-    with writing_to(receiver.log), capture_logs() as logged:
+    with writing_to(receiver.log), capture_logs([Throttle()]) as logged:
         assert [receiver.ask(signed(body)) for body in large] == [COME_AGAIN] * 3
         assert _in_flight() == 4096
     reasons = [re.findall(r"receiver\.\w+", entry["why"]) for entry in logged]

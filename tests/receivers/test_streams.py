@@ -94,8 +94,8 @@ def test_a_file_that_is_opened_later_is_never_taken_for_a_stream(tmp_path: Path,
 
 def test_a_pipe_that_nobody_reads_stops_nothing_and_what_is_read_later_are_whole_lines() -> None:
     lines = (
-        "log = structlog.get_logger(); [log.warning('told', number=number, more='x' * 1000) for "
-        "number in range(100)]; "
+        "log = structlog.get_logger(); [log.warning('told', "
+        "number=number, more='x' * 1000) for number in range(100)]; "
     )
     program = f"{TELLING}{lines} print('all told'); import sys; sys.stdout.flush(); sys.stdin.read()"
     with subprocess.Popen(

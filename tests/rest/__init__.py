@@ -1,1 +1,4 @@
-"""Our readers of the vendors' REST sides, against the simulated vendors and against servers that misbehave on purpose."""
+"""Tests of our readers of the vendors' REST sides.
+
+They read the simulated vendors, and servers that misbehave on purpose.
+"""

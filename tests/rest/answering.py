@@ -1,4 +1,4 @@
-"""A server that answers what a test tells it to, in that order."""
+"""A server that gives the answers that a test sets, in their order."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -16,21 +16,25 @@ Answer = Callable[[Request], Response]
 
 
 def told(body: object, status: int = 200, **headers: str) -> Answer:
-    """JSON; `Retry_After` is how a header is named."""
+    """Return an answer with this JSON; a header is named as `Retry_After`."""
     return lambda _: json_response(
         body, status, {name.replace("_", "-"): value for name, value in headers.items()}
     )
 
 
 def raw(content: bytes, status: int = 200, **headers: str) -> Answer:
-    """As it is."""
+    """Return an answer with these bytes as they are; a header is named as `Retry_After`."""
     return lambda _: Response(
         content, status, {name.replace("_", "-"): value for name, value in headers.items()}
     )
 
 
 class Answers:
-    """`answers` in order, the last again and again; `asked` are the requests, by method, path, query and headers."""
+    """The server.
+
+    `answers` are given in order, the last one again and again. `asked` are the requests, with method, path,
+    query and headers; `bodies` are their bodies.
+    """
 
     def __init__(self) -> None:
         self.answers: list[Answer] = [told({})]
@@ -46,12 +50,12 @@ class Answers:
         with self._lock:
             self.asked.append(request)
             self.bodies.append(body)
-            following = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        await following(request)(scope, receive, send)
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        await answer(request)(scope, receive, send)
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """In a thread of its own."""
+        """Serve in a thread of its own, until the context is left."""
         server = uvicorn.Server(
             uvicorn.Config(self, log_config=None, access_log=False, lifespan="off", ws="none")
         )

@@ -1,4 +1,4 @@
-"""One simulated vendor for each test that asks for one."""
+"""Fixtures: one simulated vendor for each test that asks for one."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.rest.rig import Side, simulated, vendors_with_rest
 
 @pytest.fixture(params=vendors_with_rest())
 def side(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Side]:
-    """Each vendor's, one after the other."""
+    """Return each vendor's account, one after the other."""
     with simulated(request.param, tmp_path) as side:
         yield side
 

@@ -18,7 +18,7 @@ from tests.simulator.accounts import BEGINNING, SIMULATED, advance, new_world
 
 HASTY = RetryBudget(busy=5.0, failing=2.0, answer=5.0)
 END = BEGINNING + timedelta(days=5)
-# Of both kinds of windows, by time of change and by start.
+# It holds all meetings, whether a window is by time of change or by start.
 ALL = Window(BEGINNING - timedelta(days=1), END + timedelta(days=10))
 
 
@@ -29,7 +29,10 @@ def vendors_with_rest() -> list[str]:
 
 @dataclass
 class Side:
-    """One vendor's account, simulated, and what reads it. `meetings` are the vendor's own: what is taken out is forgotten."""
+    """A simulated account of a vendor, and what reads it.
+
+    `meetings` are the vendor's own: what is taken out is forgotten.
+    """
 
     dialect: SimulatedApi
     server: RestServer
@@ -42,26 +45,28 @@ class Side:
 
     @property
     def sent(self) -> int:
-        """Requests that reached the vendor."""
+        """Return how many requests reached the vendor."""
         return sum(self.server.requests.values())
 
     def open(self, patience: RetryBudget = HASTY, /, **settings: Any) -> AnyRest:
-        """As often as wished; settings may be changed."""
-        found = load_account_class(self.dialect.vendor)
-        own = {
+        """Open a REST side, as often as wished; settings may be changed."""
+        account_class = load_account_class(self.dialect.vendor)
+        simulated_settings = {
             **self.dialect.account.settings(),
             **self.dialect.settings(),
             "api_url": self.server.api_url("sales"),
             "rate_limit": 0,
         }
-        table = {**own, "name": "sales", "webhook_secrets": ["only-for-tests"], **settings}
-        account = found(found.settings_model.model_validate(table), "https://hooks.example.com")
+        table = {**simulated_settings, "name": "sales", "webhook_secrets": ["only-for-tests"], **settings}
+        account = account_class(
+            account_class.settings_model.model_validate(table), "https://hooks.example.com"
+        )
         return account.rest(self.tokens, patience)
 
 
 @contextmanager
 def simulated(vendor: str, tokens: Path, limits: Mapping[str, RateLimit] | None = None) -> Iterator[Side]:
-    """The account is called `sales`."""
+    """Serve a simulated account called `sales`, until the context is left."""
     dialect = load_simulated_vendor(vendor).api(SIMULATED[vendor], dict(_meetings()[vendor]))
     server = RestServer({"sales": dialect}, limits)
     with server.serving():
@@ -72,7 +77,7 @@ _worlds: list[dict[str, dict[int, Meeting]]] = []
 
 
 def _meetings() -> dict[str, dict[int, Meeting]]:
-    """More than a page of each vendor's, in every state that it can tell of."""
+    """Return more than a page of each vendor's meetings, in every state that it can tell of."""
     if not _worlds:
         world = new_world(5)
         advance(world, [timedelta(minutes=5, microseconds=317_011)] * 1400)
@@ -81,12 +86,12 @@ def _meetings() -> dict[str, dict[int, Meeting]]:
 
 
 def listed(rest: AnyRest, window: Window = ALL) -> list[dict[str, Any]]:
-    """All entries of a window."""
+    """Return all entries of a window."""
     return [dict(entry) for page in rest.bookings(window) for entry in page]
 
 
 def read(rest: AnyRest, record: Mapping[str, Any], seen: datetime = END) -> dict[str, Any]:
-    """The columns a record becomes."""
+    """Return the columns that a record becomes."""
     booking = rest.account.booking(rest.account.observe(record, seen))
     assert booking is not None
     columns = {name: getattr(booking, name) for name in booking.__slots__}

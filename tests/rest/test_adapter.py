@@ -1,4 +1,4 @@
-"""The transport, and servers that are busy, broken, or not what they should be."""
+"""Tests of the transport against servers that are busy, broken, or not what they should be."""
 
 import copy
 import gzip
@@ -9,7 +9,7 @@ from threading import Event, Thread
 import pytest
 from requests import PreparedRequest, Response, Session
 from starlette.requests import Request
-from starlette.responses import Response as Answered
+from starlette.responses import Response as ServerResponse
 from starlette.responses import StreamingResponse
 
 from ingest.errors import VendorBusy, VendorRefused, VendorUnavailable
@@ -49,7 +49,7 @@ def opened(
 
 
 class Renewing(Credential):
-    """Good from its third token on, if at all."""
+    """A credential that can be renewed until its token number `last`."""
 
     def __init__(self, last: int) -> None:
         super().__init__({})
@@ -196,7 +196,7 @@ def test_a_redirect_is_not_followed_with_the_credential(server: Answers, status:
 
 
 def test_a_connection_that_is_cut_is_tried_again(server: Answers) -> None:
-    def cut(_: Request) -> Answered:
+    def cut(_: Request) -> ServerResponse:
         async def half() -> AsyncIterator[bytes]:
             yield b'{"a": 1'
 
@@ -216,7 +216,7 @@ def test_nobody_listening_is_no_answer() -> None:
 def test_a_body_without_end_is_not_read_without_end(server: Answers) -> None:
     over = Event()
 
-    def endless(_: Request) -> Answered:
+    def endless(_: Request) -> ServerResponse:
         async def spaces() -> AsyncIterator[bytes]:
             while not over.is_set():
                 yield b" "
@@ -247,8 +247,8 @@ def test_many_threads_may_use_one_session(server: Answers) -> None:
     session, adapter = opened()
     server.answers = [told({}, 429, Retry_After="0")] * 10 + [told({"ok": True})]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: session.get(server.url).json(), range(40)))
-    assert found == [{"ok": True}] * 40
+        answers = list(pool.map(lambda _: session.get(server.url).json(), range(40)))
+    assert answers == [{"ok": True}] * 40
     assert adapter.requests == len(server.asked) == 50
 
 
@@ -271,7 +271,7 @@ def test_connections_are_used_again(server: Answers, encoding: str, packed: Call
 
 
 def test_a_chunked_answer_is_read_and_its_connection_used_again(server: Answers) -> None:
-    def chunked(_: Request) -> Answered:
+    def chunked(_: Request) -> ServerResponse:
         async def parts() -> AsyncIterator[bytes]:
             for part in (b"[1,", b" 2", b"]"):
                 yield part

@@ -1,4 +1,4 @@
-"""What every vendor's REST side does alike."""
+"""Tests of what every vendor's REST side does alike."""
 
 from collections import Counter
 from datetime import timedelta
@@ -30,12 +30,12 @@ def test_each_meeting_is_listed_once(side: Side) -> None:
 
 def test_what_is_listed_becomes_the_bookings_that_truly_are(side: Side) -> None:
     rest = side.open()
-    found = [read(rest, record) for entry in listed(rest) for record in rest.complete(entry)]
+    bookings = [read(rest, record) for entry in listed(rest) for record in rest.complete(entry)]
     truth = expected(side)
-    assert len(found) == len(truth)
-    for booking in found:
-        told = truth[booking["booking_id"]]
-        assert {name: booking[name] for name in told} == told
+    assert len(bookings) == len(truth)
+    for booking in bookings:
+        columns = truth[booking["booking_id"]]
+        assert {name: booking[name] for name in columns} == columns
 
 
 def test_a_window_is_not_narrower_than_asked_for(side: Side) -> None:
@@ -68,9 +68,8 @@ def test_an_answer_that_is_no_booking_is_told_with_account_and_request(side: Sid
     rest = side.open()
     booking_id = read(rest, rest.complete(listed(rest)[0])[0])["booking_id"]
     side.server.faults.append(lambda *_: JSONResponse(body, headers={"X-Request-Id": "r-1"}))
-    request = (
-        "" if side.dialect.vendor == "bookeo" else r"\(request r-1\)"
-    )  # Bookeo's is in the bodies of errors
+    # Bookeo's request id is in the bodies of errors.
+    request = "" if side.dialect.vendor == "bookeo" else r"\(request r-1\)"
     with pytest.raises(
         VendorUnavailable, match=rf"^{side.dialect.vendor} account sales: the answer has no .*{request}"
     ):
@@ -80,11 +79,11 @@ def test_an_answer_that_is_no_booking_is_told_with_account_and_request(side: Sid
 def test_one_booking_that_is_fetched_is_the_one_that_is_listed(side: Side) -> None:
     rest = side.open()
     entry = listed(rest)[-1]
-    whole = rest.complete(entry)[0]
-    booking_id = read(rest, whole)["booking_id"]
+    record = rest.complete(entry)[0]
+    booking_id = read(rest, record)["booking_id"]
     fetched = rest.fetch(booking_id)
     assert fetched is not None
-    assert rest.account.observe(fetched, BEGINNING).id == rest.account.observe(whole, BEGINNING).id
+    assert rest.account.observe(fetched, BEGINNING).id == rest.account.observe(record, BEGINNING).id
 
 
 def test_a_meeting_that_the_vendor_forgot_is_none(side: Side) -> None:
@@ -103,15 +102,15 @@ def test_the_right_key_is_answered(side: Side) -> None:
 
 
 def test_a_wrong_key_is_refused_with_account_and_remedy_and_without_the_key(side: Side) -> None:
-    wrong = "wrong-but-secret-all-the-same"
-    rest = side.open(**{KEYS[side.dialect.vendor]: wrong})
+    key = "wrong-but-secret-all-the-same"
+    rest = side.open(**{KEYS[side.dialect.vendor]: key})
     with pytest.raises(VendorRefused) as caught:
         rest.ping()
-    told = str(caught.value)
-    assert told.startswith(f"{side.dialect.vendor} account sales: {caught.value.status_code} ")
-    assert wrong not in told
-    assert "key is wrong" in told
-    assert ("(request " in told) is (side.dialect.vendor != "appointedd")
+    message = str(caught.value)
+    assert message.startswith(f"{side.dialect.vendor} account sales: {caught.value.status_code} ")
+    assert key not in message
+    assert "key is wrong" in message
+    assert ("(request " in message) is (side.dialect.vendor != "appointedd")
     assert rest.requests == 1
 
 

@@ -1,4 +1,4 @@
-"""Single objects that are looked up by id: how often they are read."""
+"""Tests of how often single objects that are looked up by id are read."""
 
 import threading
 import time
@@ -30,7 +30,7 @@ def test_threads_that_ask_at_the_same_time_share_one_read() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         answers = pool.map(ask, range(4))
-        time.sleep(0.05)  # for those who would read a second time to begin
+        time.sleep(0.05)  # lets any thread begin that would read a second time
         may_answer.set()
     assert list(answers) == [{"id": "a"}] * 4
     assert reads == {"a": 1}

@@ -1,4 +1,7 @@
-"""Tokens: had once for all threads, renewed in time, kept before they are used, and never shown."""
+"""Tests of tokens.
+
+A token is fetched once for all threads, renewed in time, kept before it is used, and never shown.
+"""
 
 import json
 import stat
@@ -22,7 +25,10 @@ from tests.rest.rig import Side, listed, simulated
 
 
 class Oauth:
-    """A simulated account with OAuth; `asked` are the paths asked for."""
+    """A simulated account with OAuth.
+
+    `asked` are the last parts of the paths that were asked for.
+    """
 
     def __init__(self, side: Side) -> None:
         self.side = side
@@ -36,7 +42,7 @@ class Oauth:
 
     @property
     def tokens(self) -> int:
-        """How often one was asked for."""
+        """Return how often a token was asked for."""
         return self.asked.count("token") + self.asked.count("tokens")
 
     @property
@@ -50,7 +56,7 @@ class Oauth:
         return self.side.dialect
 
     def open(self, **settings: object) -> AnyRest:
-        """With the first refresh token, whatever became of it."""
+        """Open a REST side with the first refresh token, whatever became of it."""
         return self.side.open(**{**self.first, **settings})
 
     @property
@@ -86,7 +92,7 @@ def server() -> Iterator[Answers]:
 
 
 def app(server: Answers) -> OAuthApp:
-    """Refusals are as an account of a vendor tells them."""
+    """Return an app whose refusals read as those of a vendor's account."""
     return OAuthApp(
         "acme account sales",
         f"{server.url}/oauth/token",
@@ -108,21 +114,21 @@ def test_bookings_are_read_with_an_oauth_app_as_with_a_token(calendly_app: Oauth
 
 
 def test_the_newest_pair_is_kept_for_its_owner_alone_before_it_is_used(calendly_app: Oauth) -> None:
-    kept: list[str] = []
+    tokens: list[str] = []
 
     def look(_: str, request: Request) -> Response | None:
         if not request.url.path.endswith("/oauth/token"):
-            kept.append(json.loads(calendly_app.file.read_text())["access_token"])
-            assert request.headers["authorization"] == f"Bearer {kept[-1]}"
+            tokens.append(json.loads(calendly_app.file.read_text())["access_token"])
+            assert request.headers["authorization"] == f"Bearer {tokens[-1]}"
         return None
 
     calendly_app.side.server.faults.append(look)
     calendly_app.open().ping()
-    assert len(kept) == 1
+    assert len(tokens) == 1
     assert stat.S_IMODE(calendly_app.file.stat().st_mode) == 0o600
-    found = calendly_app.file.read_text()
-    assert json.loads(found)["refresh_token"] == calendly_app.calendly.tokens.refresh_token
-    assert str(calendly_app.first["refresh_token"]) not in found
+    text = calendly_app.file.read_text()
+    assert json.loads(text)["refresh_token"] == calendly_app.calendly.tokens.refresh_token
+    assert str(calendly_app.first["refresh_token"]) not in text
     assert {path.suffix for path in calendly_app.side.tokens.iterdir()} == {".json", ".lock"}
 
 
@@ -193,10 +199,10 @@ def test_a_spent_refresh_token_needs_a_person(calendly_app: Oauth) -> None:
     calendly_app.file.unlink()
     with pytest.raises(VendorRefused) as caught:
         calendly_app.open().ping()
-    told = str(caught.value)
-    assert told.startswith("calendly account sales: no token: 400 invalid_grant")
-    assert "authorise the app again and set accounts.sales.refresh_token" in told
-    assert not any(str(calendly_app.first[name]) in told for name in ("refresh_token", "client_secret"))
+    message = str(caught.value)
+    assert message.startswith("calendly account sales: no token: 400 invalid_grant")
+    assert "authorise the app again and set accounts.sales.refresh_token" in message
+    assert not any(str(calendly_app.first[name]) in message for name in ("refresh_token", "client_secret"))
 
 
 def test_a_new_token_in_the_settings_wins_over_what_was_kept(calendly_app: Oauth) -> None:

@@ -1,4 +1,7 @@
-"""Lists are read to their end, and what is no list, or leads nowhere, is not read as an empty one."""
+"""Tests that lists are read to their end.
+
+What is no list, or leads nowhere, is not read as an empty list.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +34,7 @@ def server() -> Iterator[Answers]:
 
 
 def opened(vendor: str, server: Answers, tmp_path: Path, **settings: Any) -> AnyRest:
-    found = load_account_class(vendor)
+    account_class = load_account_class(vendor)
     table = {
         "name": "sales",
         "vendor": vendor,
@@ -40,15 +43,15 @@ def opened(vendor: str, server: Answers, tmp_path: Path, **settings: Any) -> Any
         **SECRETS[vendor],
         **settings,
     }
-    return found(found.settings_model.model_validate(table), "").rest(tmp_path, IMPATIENT)
+    return account_class(account_class.settings_model.model_validate(table), "").rest(tmp_path, IMPATIENT)
 
 
 def queries(server: Answers) -> list[dict[str, str]]:
     return [dict(request.query_params) for request in server.asked]
 
 
-def page(*ids: object, **more: object) -> dict[str, object]:
-    return {"data": [{"id": name, "updated": "2026-06-02T10:00:00Z"} for name in ids], **more}
+def page(*ids: object, **fields: object) -> dict[str, object]:
+    return {"data": [{"id": name, "updated": "2026-06-02T10:00:00Z"} for name in ids], **fields}
 
 
 @pytest.mark.parametrize(

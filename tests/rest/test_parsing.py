@@ -1,4 +1,4 @@
-"""A vendor's JSON, with what programs of all kinds write."""
+"""Tests of parsing a vendor's JSON, with what programs of all kinds write."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Why a vendor cannot be reached, said of real failures."""
+"""Tests of the reasons that are given for real failures to reach a vendor."""
 
 import socket
 import ssl
@@ -14,14 +14,15 @@ from ingest.rest import RetryBudget
 from tests.kafka.broker import free_port
 from tests.rest.test_adapter import LABEL, opened
 
-# Nobody trusts it: made for these tests, with `openssl req -x509 -newkey ec -nodes -days 36500`.
+# A certificate that nobody trusts.
+# It was made for these tests, with `openssl req -x509 -newkey ec -nodes -days 36500`.
 SELF_SIGNED = Path(__file__).with_name("self-signed.pem")
-PATIENT = RetryBudget(busy=60, failing=600, answer=5)  # whoever tried again for as long would not end
+PATIENT = RetryBudget(busy=60, failing=600, answer=5)  # a test that tried again for as long would not end
 
 
 @contextmanager
 def listening(serve: Callable[[socket.socket], object]) -> Iterator[int]:
-    """A server that does one thing with each connection; its port."""
+    """Run a server that does one thing with each connection, and return its port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def run() -> None:
@@ -46,7 +47,7 @@ def listening(serve: Callable[[socket.socket], object]) -> Iterator[int]:
 
 
 class Serve:
-    """What is done with a connection, and how often."""
+    """What a server does with a connection, and how often it did it."""
 
     def __init__(self, context: ssl.SSLContext | None = None, says: bytes = b"") -> None:
         self.context, self.says, self.times = context, says, 0
@@ -60,7 +61,7 @@ class Serve:
 
 
 def reason(url: str, patience: RetryBudget = PATIENT) -> str:
-    """What is told, after as much trying again as is of use."""
+    """Return the error's message, after as many retries as are of use."""
     with pytest.raises(VendorUnreachable) as caught:
         opened(patience=patience)[0].get(url)
     assert str(caught.value).startswith(f"{LABEL}: ")
@@ -72,29 +73,29 @@ def test_a_certificate_that_is_refused_is_told_at_once() -> None:
     context.load_cert_chain(SELF_SIGNED)
     serve = Serve(context)
     with listening(serve) as port:
-        told = reason(f"https://127.0.0.1:{port}/")
-    assert f"TLS with 127.0.0.1:{port} fails: the server's certificate is signed by itself" in told
-    assert "REQUESTS_CA_BUNDLE" in told
+        message = reason(f"https://127.0.0.1:{port}/")
+    assert f"TLS with 127.0.0.1:{port} fails: the server's certificate is signed by itself" in message
+    assert "REQUESTS_CA_BUNDLE" in message
     assert serve.times == 1
 
 
 def test_a_port_that_speaks_no_tls_is_told_at_once() -> None:
     serve = Serve(says=b"HTTP/1.1 400 Bad Request\r\n\r\n")
     with listening(serve) as port:
-        told = reason(f"https://127.0.0.1:{port}/")
-    assert "the port does not answer with TLS; is api_url right" in told
+        message = reason(f"https://127.0.0.1:{port}/")
+    assert "the port does not answer with TLS; is api_url right" in message
     assert serve.times == 1
 
 
 def test_a_name_that_is_not_known_is_tried_again_for_a_short_time_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    slept: list[float] = []
-    monkeypatch.setattr("ingest.rest.adapter.sleep", lambda seconds, _: slept.append(seconds))
+    pauses: list[float] = []
+    monkeypatch.setattr("ingest.rest.adapter.sleep", lambda seconds, _: pauses.append(seconds))
     monkeypatch.setattr(socket, "getaddrinfo", unknown_name)
-    told = reason("https://api.example.invalid/")
-    assert "the name api.example.invalid is not known (DNS)" in told
-    assert sum(slept) <= 10
+    message = reason("https://api.example.invalid/")
+    assert "the name api.example.invalid is not known (DNS)" in message
+    assert sum(pauses) <= 10
 
 
 def unknown_name(*_: object, **__: object) -> None:
@@ -130,9 +131,9 @@ def test_a_server_that_is_silent_is_told_as_such(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("ingest.rest.adapter._TIMEOUTS", (5.0, 0.05))
     silent = threading.Event()
     with listening(lambda _: silent.wait()) as port:
-        told = reason(f"http://127.0.0.1:{port}/", HASTY)
+        message = reason(f"http://127.0.0.1:{port}/", HASTY)
         silent.set()
-    assert "sent no answer within the time limit" in told
+    assert "sent no answer within the time limit" in message
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What people are told of a vendor's error, and what of its headers is understood."""
+"""Tests of what people are told about a vendor's error, and of what is understood of its headers."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -36,18 +36,18 @@ def bookeo_rest(tmp_path: Path) -> AnyRest:
 
 
 def response(status: int, body: object = None, **headers: str) -> Response:
-    made = Response()
-    made.status_code = status
-    made._content = body if isinstance(body, bytes) else orjson.dumps(body)
-    made.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
-    return made
+    answer = Response()
+    answer.status_code = status
+    answer._content = body if isinstance(body, bytes) else orjson.dumps(body)
+    answer.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+    return answer
 
 
 def test_a_refusal_tells_status_words_request_and_remedy(rest: AnyRest) -> None:
-    told = rest.describe_error(response(401, {"message": "Invalid key"}, Request_Id="r-1"))
+    message = rest.describe_error(response(401, {"message": "Invalid key"}, Request_Id="r-1"))
     assert (
-        told
-        == "401 Invalid key (request r-1): the key is wrong, expired or revoked; put a new one into the secrets file or the environment"
+        message == "401 Invalid key (request r-1): the key is wrong, expired or revoked;"
+        " put a new one into the secrets file or the environment"
     )
 
 
@@ -65,12 +65,12 @@ def test_a_key_that_the_vendor_repeats_is_not_told(rest: AnyRest) -> None:
 
 
 def test_what_others_wrote_is_one_line_of_bounded_length(rest: AnyRest) -> None:
-    told = rest.describe_error(
+    message = rest.describe_error(
         response(400, {"message": "a\nb\x1b[2J\u202e" + "x" * 1000}, Request_Id="y" * 1000)
     )
-    assert told.isprintable()
-    assert told.startswith("400 a b [2J xx")
-    assert len(told) < 600
+    assert message.isprintable()
+    assert message.startswith("400 a b [2J xx")
+    assert len(message) < 600
 
 
 def test_a_key_across_the_end_of_the_line_is_not_told_in_part(rest: AnyRest) -> None:
@@ -159,12 +159,12 @@ def test_details_of_another_kind_are_no_reason_to_fail(rest: AnyRest, odd: objec
 
 
 def test_details_hold_no_key_and_are_of_bounded_length(rest: AnyRest) -> None:
-    told = rest.describe_error(
+    message = rest.describe_error(
         response(400, {"message": "x", "details": [{"parameter": KEY, "message": f"\x1b[2J{KEY}" * 300}]})
     )
-    assert KEY not in told
-    assert told.isprintable()
-    assert len(told) < 600
+    assert KEY not in message
+    assert message.isprintable()
+    assert len(message) < 600
 
 
 SCOPES = "This operation requires the scopes listed in the 'required_scopes' array."
@@ -174,22 +174,51 @@ INVALID = "The supplied parameters are invalid."
 @pytest.mark.parametrize(
     ("status", "body", "words"),
     [
-        (403, {"message": SCOPES, "required_scopes": ["event_types:read"]}, ["required scopes: event_types:read", "give the token"]),
-        (403, {"message": SCOPES, "required_scopes": ["groups:read", "users:read"]}, ["groups:read, users:read", "give the token"]),
-        (403, {"message": "You do not have permission", "required_scopes": []}, ["You do not have permission", "owner or admin"]),
+        (
+            403,
+            {"message": SCOPES, "required_scopes": ["event_types:read"]},
+            ["required scopes: event_types:read", "give the token"],
+        ),
+        (
+            403,
+            {"message": SCOPES, "required_scopes": ["groups:read", "users:read"]},
+            ["groups:read, users:read", "give the token"],
+        ),
+        (
+            403,
+            {"message": "You do not have permission", "required_scopes": []},
+            ["You do not have permission", "owner or admin"],
+        ),
         (
             400,
-            {"message": INVALID, "details": [{"parameter": "events", "message": "scheduled_events:read is required for invitee.created"}]},
-            ["events: scheduled_events:read is required for invitee.created", "give the token the scopes it lacks"],
+            {
+                "message": INVALID,
+                "details": [
+                    {
+                        "parameter": "events",
+                        "message": "scheduled_events:read is required for invitee.created",
+                    }
+                ],
+            },
+            [
+                "events: scheduled_events:read is required for invitee.created",
+                "give the token the scopes it lacks",
+            ],
         ),
-        (400, {"message": INVALID, "details": [{"message": "url is taken"}, {"parameter": "scope", "message": "is unknown"}]},
-         ["url is taken; scope: is unknown"]),
+        (
+            400,
+            {
+                "message": INVALID,
+                "details": [{"message": "url is taken"}, {"parameter": "scope", "message": "is unknown"}],
+            },
+            ["url is taken; scope: is unknown"],
+        ),
         (400, {"message": INVALID, "details": []}, [INVALID.rstrip(".")]),
         (400, {"message": INVALID, "details": [None, "text", {}]}, [INVALID.rstrip(".")]),
         (400, {"message": INVALID, "details": "text", "required_scopes": "text"}, [INVALID.rstrip(".")]),
         (400, {"error": "invalid_grant", "error_description": "it was used"}, ["invalid_grant: it was used"]),
     ],
-)  # fmt: skip
+)
 def test_calendly_says_which_scopes_and_which_parameters(
     calendly: AnyRest, status: int, body: dict[str, object], words: list[str]
 ) -> None:

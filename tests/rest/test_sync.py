@@ -1,4 +1,4 @@
-"""All resources of each vendor, by dlt's own `rest_api` source."""
+"""Tests of loading all resources of each vendor with dlt's own `rest_api` source."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What is each vendor's own."""
+"""Tests of what only one vendor does."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,15 +22,15 @@ from tests.simulator.accounts import BEGINNING, SIMULATED
 
 
 def paths(side: Side) -> list[str]:
-    """Fills as the vendor is asked."""
-    asked: list[str] = []
+    """Return a list that grows by the path of each request to the vendor."""
+    requested: list[str] = []
 
     def note(_: str, request: Request) -> Response | None:
-        asked.append(request.url.path.removeprefix(f"/sales{side.dialect.base_path}"))
+        requested.append(request.url.path.removeprefix(f"/sales{side.dialect.base_path}"))
         return None
 
     side.server.faults.append(note)
-    return asked
+    return requested
 
 
 @pytest.mark.parametrize("vendor", ["appointedd", "bookeo", "calendly", "oncehub"])
@@ -44,7 +44,7 @@ def test_a_vendors_limit_is_waited_for(vendor: str, tmp_path: Path) -> None:
 
 def test_oncehub_staff_has_a_name_though_lists_have_ids_and_users_are_read_once(oncehub: Side) -> None:
     rest = oncehub.open()
-    asked = paths(oncehub)
+    requested = paths(oncehub)
     entries = listed(rest)
     assert all(isinstance(entry["owner"], str) for entry in entries)
     hosts = {
@@ -53,7 +53,7 @@ def test_oncehub_staff_has_a_name_though_lists_have_ids_and_users_are_read_once(
     }
     for entry in entries:
         assert read(rest, rest.complete(entry)[0])["staff_name"] == hosts[entry["id"]].name
-    assert asked.count("/users") == 1
+    assert requested.count("/users") == 1
 
 
 def test_oncehub_staff_that_is_gone_has_an_id_only(oncehub: Side) -> None:
@@ -85,11 +85,11 @@ def test_oncehubs_customers_are_read_by_whatever_it_expands(
 ) -> None:
     assert isinstance(oncehub.dialect, OncehubApi)
     oncehub.dialect.prefix, oncehub.dialect.expandable = prefix, frozenset(expandable)
-    tried: list[str] = []
+    expansions: list[str] = []
 
     def note(_: str, request: Request) -> Response | None:
         if request.url.path.endswith("/bookings") and "after" not in request.query_params:
-            tried.append(request.query_params.get("expand", ""))
+            expansions.append(request.query_params.get("expand", ""))
         return None
 
     oncehub.server.faults.append(note)
@@ -100,7 +100,7 @@ def test_oncehubs_customers_are_read_by_whatever_it_expands(
         for name in ("customer_name", "customer_email", "customer_phone"):
             assert booking[name] == truth[entry["id"]][name]
         assert booking["customer_id"].startswith("CTC-")
-    assert tried == [*asked, asked[-1]]  # what was refused once is not tried again
+    assert expansions == [*asked, asked[-1]]  # what was refused once is not tried again
 
 
 def test_oncehubs_contacts_are_asked_for_once_and_only_where_nothing_else_tells_who_booked(
@@ -110,13 +110,15 @@ def test_oncehubs_contacts_are_asked_for_once_and_only_where_nothing_else_tells_
     oncehub.dialect.expandable = frozenset()
     rest = oncehub.open()
     entries = listed(rest)[:40]
-    asked = paths(oncehub)
+    requested = paths(oncehub)
     for entry in [*entries, *entries]:
         rest.complete(entry)
-    wanted = {f"/contacts/{entry['contact']}" for entry in entries if entry["form_submission"] is None}
-    assert sorted(path for path in asked if path != "/users") == sorted(wanted)
-    assert {f"/{child}" for entry in entries for child in rest.detail_keys(entry)} == wanted
-    assert wanted
+    expected_paths = {
+        f"/contacts/{entry['contact']}" for entry in entries if entry["form_submission"] is None
+    }
+    assert sorted(path for path in requested if path != "/users") == sorted(expected_paths)
+    assert {f"/{child}" for entry in entries for child in rest.detail_keys(entry)} == expected_paths
+    assert expected_paths
 
 
 @pytest.mark.parametrize("status", [403, 404])
@@ -236,11 +238,11 @@ def test_appointedd_not_heeding_a_filter_costs_pages_and_no_booking(appointedd: 
 def test_appointedds_names_are_read_once_each(appointedd: Side) -> None:
     rest = appointedd.open()
     entries = listed(rest)
-    asked = paths(appointedd)
+    requested = paths(appointedd)
     for entry in [*entries, *entries]:
         rest.complete(entry)
     customers = {customer["id"] for entry in entries for customer in entry["customers"]}
-    assert sorted(asked) == sorted(
+    assert sorted(requested) == sorted(
         [*(f"/v1/customers/{name}" for name in customers), "/v1/resources", "/v1/services"]
     )
 
@@ -248,31 +250,31 @@ def test_appointedds_names_are_read_once_each(appointedd: Side) -> None:
 def test_an_appointedd_customer_that_is_gone_leaves_the_booking(appointedd: Side) -> None:
     rest = appointedd.open()
     entry = listed(rest)[0]
-    gone = {**entry["customers"][0], "id": "gone", "customer_id": "gone"}
-    booking = read(rest, rest.complete({**entry, "customers": [gone]})[0])
+    customer = {**entry["customers"][0], "id": "gone", "customer_id": "gone"}
+    booking = read(rest, rest.complete({**entry, "customers": [customer]})[0])
     assert (booking["customer_id"], booking["customer_name"]) == ("gone", None)
 
 
-@pytest.mark.parametrize("told", [{}, [], {"data": None}, {"data": {"profile": "Ada"}}])
+@pytest.mark.parametrize("body", [{}, [], {"data": None}, {"data": {"profile": "Ada"}}])
 def test_an_appointedd_customer_that_nobody_can_read_leaves_the_booking(
-    appointedd: Side, told: object
+    appointedd: Side, body: object
 ) -> None:
     rest = appointedd.open()
     entry = listed(rest)[0]
     appointedd.server.faults.append(
-        lambda _, request: JSONResponse(told) if "/customers/" in request.url.path else None
+        lambda _, request: JSONResponse(body) if "/customers/" in request.url.path else None
     )
     assert read(rest, rest.complete(entry)[0])["customer_id"] == entry["customers"][0]["id"]
 
 
 @pytest.mark.parametrize(
-    "told",
+    "body",
     [{}, [], {"resource": None}, {"resource": {}}, {"resource": {"uri": 1, "current_organization": None}}],
 )
 @pytest.mark.parametrize("scope", ["user", "organization"])
-def test_calendly_not_telling_whose_the_token_is_is_told(calendly: Side, scope: str, told: object) -> None:
+def test_calendly_not_telling_whose_the_token_is_is_told(calendly: Side, scope: str, body: object) -> None:
     rest = calendly.open(scope=scope)
-    calendly.server.faults.append(lambda *_: JSONResponse(told, headers={"X-Request-Id": "r-1"}))
+    calendly.server.faults.append(lambda *_: JSONResponse(body, headers={"X-Request-Id": "r-1"}))
     for ask in (lambda: rest.bookings(ALL), rest.resources):
         with pytest.raises(
             VendorUnavailable,
@@ -323,9 +325,9 @@ def test_appointedd_not_finding_what_it_lists_is_no_proof_that_a_booking_is_gone
 
 def test_appointedd_is_doubted_once(appointedd: Side) -> None:
     rest = appointedd.open()
-    asked = paths(appointedd)
+    requested = paths(appointedd)
     assert [rest.fetch(f"{number:024x}") for number in (1, 2, 3)] == [None] * 3
-    assert len(asked) == 5
+    assert len(requested) == 5
 
 
 def test_appointedds_bookings_of_v2_are_compared_with_nothing(appointedd: Side) -> None:

@@ -35,12 +35,12 @@ def _listening() -> list[Path]:
     """Return every module of ours in a process with a listener."""
     vendors = ", ".join(f"ingest.vendors.{name}" for name in vendor_names())
     ours = (
-        "[module.__file__ for name, module in sys.modules.items() if name.split('.')[0] in ('ingest', "
-        "'receivers')]"
+        "[module.__file__ for name, module in sys.modules.items() "
+        "if name.split('.')[0] in ('ingest', 'receivers')]"
     )
     look = (
-        f"import json, sys, receivers.server, receivers.app, ingest.admin, {vendors}; "
-        f"print(json.dumps({ours}))"
+        "import json, sys, receivers.server, receivers.app, "
+        f"ingest.admin, {vendors}; print(json.dumps({ours}))"
     )
     completed = subprocess.run(
         [sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True

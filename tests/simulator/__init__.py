@@ -1,1 +1,1 @@
-"""Whether the simulator can be believed: its story, its dialects, its deliveries, and its judgement."""
+"""Tests of the simulator: the world, its webhooks and APIs, and the comparison with the truth."""

@@ -1,4 +1,4 @@
-"""Webhooks are delivered over real HTTP as vendors do it: again until they are taken, signed anew, and counted."""
+"""Webhooks are delivered over HTTP as vendors do: retried, signed anew, and counted."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from ingest.simulator.simulation import Pace, run_simulation
 from ingest.simulator.world import Change
 from ingest.vendors import vendor_names
 from ingest.vendors.bookeo import TIMESTAMP
-from tests.simulator.accounts import advance, new_world, product_accounts, simulated_accounts
+from tests.simulator.accounts import ACCOUNTS, advance, new_world, product_accounts, simulated_accounts
 from tests.simulator.receiver import FakeReceiver, fake_receiver
 
 ORDERLY = Chaos(duplicated=0, delayed=0)
@@ -61,7 +61,7 @@ def test_a_webhook_is_posted_to_the_accounts_url_and_believed(account: str) -> N
         stats = deliver(receiver.url, [change_of(account)])
     assert counts(stats) == {"answers": {202: 1}, "webhooks": 1, "given_up": 0, "latencies": 1}
     assert receiver.paths == [f"/webhooks/{account}/{account}"]
-    assert receiver.deliveries[0].query == ("domain=bookings&type=created" if account == "bookeo" else "")
+    assert receiver.deliveries[0].query == ACCOUNTS[account].webhook_queries()[0]
     assert receiver.deliveries[0].headers.get_single("content-type") == "application/json"
     verify_all(receiver, account)
 

@@ -46,7 +46,7 @@ class History:
 
 @pytest.fixture(scope="module")
 def history() -> History:
-    """Return some four days in which time advances in steps, as in simulations, with changes between two of them."""
+    """Return some four days in which time advances in steps, as it does in simulations."""
     world, chance = new_world(7), random.Random(7)
     changes = advance(
         world,
@@ -168,7 +168,7 @@ def test_in_any_world_whatever_the_order_the_newest_of_each_booking_is_the_truth
 
 
 def final_differences(world: World, changes: list[Change]) -> list[Any]:
-    """Return the differences after the consumer read all webhooks, which arrive in this order after the last change."""
+    """Return the differences when all webhooks arrive in this order after the last change."""
     end = max([BEGINNING, *(change.meeting.changed_at for change in changes)])
     arrivals = [
         candidate_of(change, end + index * timedelta(milliseconds=1)) for index, change in enumerate(changes)

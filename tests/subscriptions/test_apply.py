@@ -294,8 +294,9 @@ def test_where_the_warehouse_cannot_be_asked_the_gap_is_as_long_as_the_lookback(
 
     before = datetime.now(UTC) - installation.settings.reconcile.lookback
     with installation.manager() as manager:
-        monkeypatch.setattr("receivers.subscriptions.apply.arrivals", locked)
-        manager.apply(Permissions())
+        with monkeypatch.context() as patch:
+            patch.setattr("receivers.subscriptions.apply.arrivals", locked)
+            manager.apply(Permissions())
         since = manager.state.read().gap_since
     assert since is not None
     assert before <= since

@@ -1,4 +1,4 @@
-"""Warehouses in DuckDB and PostgreSQL to sync into, and vendors that are soon given up."""
+"""Fixtures: warehouses in DuckDB and PostgreSQL to sync into, and vendors that are soon given up."""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Writes the table of resources in docs/sources.md: `python -m tests.sync.reference`. It asks the simulated vendors."""
+"""The program that writes the table of resources in docs/sources.md.
+
+`python -m tests.sync.reference` asks the simulated vendors for their resources.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

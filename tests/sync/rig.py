@@ -14,22 +14,25 @@ from ingest.warehouse.query import query
 from tests.consumers.harness import Tree
 from tests.rest.rig import Side, simulated
 
-# dlt's own columns, new with each load.
-_OURS = "_dlt_"
+# The prefix of dlt's own columns, which are new with each load.
+_DLT_PREFIX = "_dlt_"
 
 
 class SyncRig:
-    """`tree` has the settings of one account; `side` is its vendor."""
+    """A vendor's account and a warehouse.
+
+    `tree` has the settings of the account; `side` is its simulated vendor.
+    """
 
     def __init__(self, tree: Tree, side: Side, folder: Path) -> None:
         self.side = side
-        own = {
+        settings = {
             **side.dialect.account.settings(),
             **side.dialect.settings(),
             "vendor": side.dialect.vendor,
             "rate_limit": 0,
         }
-        account = own | {"api_url": side.server.api_url("sales")}
+        account = settings | {"api_url": side.server.api_url("sales")}
         self.tree: Tree = tree | {
             "accounts": {"sales": account},
             "reconcile": {"state_dir": f"{folder}/reconcile"},
@@ -40,32 +43,38 @@ class SyncRig:
         return Settings.model_validate(self.tree)
 
     def sync(self, *resources: str, account: str | None = "sales") -> dict[str | None, SyncResult]:
-        """What became of each resource."""
-        return {one.resource: one for one in sync(self.settings, account, resources, lambda *_: None)}
+        """Sync these resources, all where none is named, and return the result of each."""
+        return {
+            result.resource: result for result in sync(self.settings, account, resources, lambda *_: None)
+        }
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        """In one order, without what is new with each load."""
+        """Return the table's rows in a fixed order, without the columns that are new with each load."""
         answer = query(self.settings, f"select * from {table}")
         rows = answer.dicts()
         return sorted(
-            ({name: value for name, value in row.items() if not name.startswith(_OURS)} for row in rows),
+            (
+                {name: value for name, value in row.items() if not name.startswith(_DLT_PREFIX)}
+                for row in rows
+            ),
             key=repr,
         )
 
     def tables(self) -> dict[str, int]:
-        """Rows of each of the vendor's tables."""
-        found = query(
+        """Return the number of rows of each of the vendor's tables."""
+        answer = query(
             self.settings,
-            f"select table_name from information_schema.tables where table_schema = '{self.settings.warehouse.dataset}'",
+            "select table_name from information_schema.tables"
+            f" where table_schema = '{self.settings.warehouse.dataset}'",
         )
-        names = sorted(row[0] for row in found.rows if row[0].startswith(f"{self.side.dialect.vendor}__"))
+        names = sorted(row[0] for row in answer.rows if row[0].startswith(f"{self.side.dialect.vendor}__"))
         return {name: len(self.rows(name)) for name in names}
 
     def requests(self) -> int:
         return self.side.sent
 
     def answer(self, part: str, response: Response | None) -> None:
-        """To requests with this in their path; None for as it is."""
+        """Answer requests whose path has this part with the response; None undoes that."""
 
         def fault(_: str, request: Request) -> Response | None:
             return response if part in request.url.path else None
@@ -75,6 +84,6 @@ class SyncRig:
 
 @contextmanager
 def syncing(vendor: str, tree: Tree, folder: Path) -> Iterator[SyncRig]:
-    """While its vendor serves."""
+    """Return the account and warehouse, while the vendor serves."""
     with simulated(vendor, folder / "tokens") as side:
         yield SyncRig(tree, side, folder)

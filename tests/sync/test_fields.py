@@ -1,4 +1,4 @@
-"""Which columns a vendor's fields get."""
+"""Tests of which columns a vendor's fields get."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -76,8 +76,8 @@ def test_the_same_name_in_two_places_is_no_collision() -> None:
 
 def test_what_is_nested_deeper_than_tables_go_is_kept_as_text() -> None:
     deep: Any = {"at": "the bottom"}
-    for _ in range(40):
-        deep = {"a": deep} if _ % 2 else [deep]
+    for level in range(40):
+        deep = {"a": deep} if level % 2 else [deep]
     (row,) = rows_of({"deep": deep, "id": 1})
     assert row["id"] == 1
     assert "the bottom" in repr(row)
@@ -93,10 +93,10 @@ def test_a_nul_that_postgresql_refuses_is_a_replacement_character() -> None:
 
 
 def test_what_was_renamed_is_told_once_with_both_names() -> None:
-    told: list[tuple[str, str]] = []
-    fields = Fields({}, lambda field, column: told.append((field, column)))
+    renames: list[tuple[str, str]] = []
+    fields = Fields({}, lambda field, column: renames.append((field, column)))
     for _ in range(2):
         fields.rename({"meta": {"foo_bar": 1, "fooBar": 2}})
-    ((field, column),) = told
+    ((field, column),) = renames
     assert field == "meta.fooBar"
     assert column.startswith("meta.foo_bar_")

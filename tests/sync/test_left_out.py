@@ -1,4 +1,7 @@
-"""What a vendor has no longer, and what no table can hold: left out or turned into text, told, and the rest is loaded."""
+"""Tests of what a vendor no longer has, and of what no table can hold.
+
+It is left out or turned into text, that is reported, and the rest is loaded.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -15,7 +18,8 @@ from tests.consumers.harness import Tree
 from tests.sync.rig import SyncRig, syncing
 from tests.sync.test_sync_command import command
 
-# Each vendor's resources that take a request for each object of another list, and which part of such a request's URL names the object.
+# Each vendor's resources that take a request for each object of another list, and the part of the request's
+# URL that names the object.
 PARTS = [
     ("calendly", "invitees", "/invitees"),
     ("calendly", "routing_form_submissions", "/routing_form_submissions"),
@@ -38,15 +42,19 @@ def either(either_tree: Tree, tmp_path: Path) -> Iterator[SyncRig]:
 
 
 def gone(rig: SyncRig, part: str, status: int, which: Callable[[int], bool]) -> list[str]:
-    """From now on, requests with this part are answered with the status, if their number is one of those; the URLs of these."""
-    asked: list[str] = []
+    """Answer some requests with the status, and return the URLs of these.
+
+    From now on, of the requests with this part in their path, those whose number `which` chooses get the
+    status.
+    """
+    urls: list[str] = []
     refused: list[str] = []
 
     def fault(_: str, request: Request) -> Response | None:
         if part not in request.url.path:
             return None
-        asked.append(str(request.url))
-        if not which(len(asked)):
+        urls.append(str(request.url))
+        if not which(len(urls)):
             return None
         refused.append(request.url.path.rpartition("/sales")[2])
         return JSONResponse({"message": "gone"}, status)
@@ -90,22 +98,22 @@ def test_parts_that_are_refused_for_another_reason_are_a_problem(oncehub: SyncRi
 
 def test_what_was_left_out_is_one_line_exit_code_0_and_in_the_json(oncehub: SyncRig, tmp_path: Path) -> None:
     gone(oncehub, "/time-slots", 404, lambda number: number == 1)
-    done = command(oncehub, tmp_path).run("sync", "sales", "booking_calendar_time_slots", "users")
-    lines = [line for line in done.stdout.splitlines() if "left out" in line]
-    assert done.returncode == 0
+    process = command(oncehub, tmp_path).run("sync", "sales", "booking_calendar_time_slots", "users")
+    lines = [line for line in process.stdout.splitlines() if "left out" in line]
+    assert process.returncode == 0
     assert len(lines) == 1
     assert lines[0].startswith(
         "sales booking_calendar_time_slots: 1 left out, which the vendor no longer has (404 or 410): /"
     )
     gone(oncehub, "/time-slots", 404, lambda number: number == 1)
-    told = json.loads(
+    results = json.loads(
         command(oncehub, tmp_path).run("sync", "sales", "booking_calendar_time_slots", "--json").stdout
     )
-    assert [len(one["absent"]) for one in told] == [1]
+    assert [len(result["absent"]) for result in results] == [1]
 
 
 def listing(rig: SyncRig, *records: dict[str, Any]) -> None:
-    """As OnceHub's list of contacts."""
+    """Answer with these records, as OnceHub's list of contacts does."""
     body = json.dumps({"object": "list", "has_more": False, "data": records}).encode()
     rig.answer("/contacts", Response(body, media_type="application/json"))
 
@@ -169,10 +177,11 @@ def test_a_record_without_its_key_is_left_out_and_named_and_the_others_are_loade
 
 def test_a_record_that_was_left_out_for_its_key_is_exit_code_1(oncehub: SyncRig, tmp_path: Path) -> None:
     listing(oncehub, {"id": "1"}, {"id": None})
-    done = command(oncehub, tmp_path).run("sync", "sales", "contacts")
-    assert done.returncode == 1
+    process = command(oncehub, tmp_path).run("sync", "sales", "contacts")
+    assert process.returncode == 1
     assert (
-        "sales contacts: 1 left out, which cannot be stored without a key: record 2 has no id" in done.stdout
+        "sales contacts: 1 left out, which cannot be stored without a key: record 2 has no id"
+        in process.stdout
     )
 
 
@@ -187,10 +196,10 @@ def test_a_defect_of_ours_in_one_resource_does_not_hide_the_others(
         return load(pipeline, name, count)
 
     monkeypatch.setattr(SyncPipeline, "load", breaking)
-    found = oncehub.sync("users", "contacts", "teams")
-    assert "contacts fails with KeyError" in str(found["contacts"].problem)
-    assert found["users"].rows > 0
-    assert found["teams"].rows > 0
+    results = oncehub.sync("users", "contacts", "teams")
+    assert "contacts fails with KeyError" in str(results["contacts"].problem)
+    assert results["users"].rows > 0
+    assert results["teams"].rows > 0
 
 
 @pytest.mark.parametrize("status", [402, 422])

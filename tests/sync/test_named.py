@@ -1,4 +1,4 @@
-"""Resources without a list: only what is named is read."""
+"""Tests of resources without a list, of which only the named objects are read."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def bookeo(tree: Tree, tmp_path: Path) -> Iterator[SyncRig]:
 
 
 def command(rig: SyncRig, folder: Path) -> Command:
-    """Secrets are in the environment, as the settings demand."""
+    """Return the command, with the secrets in the environment, as the settings demand."""
     account = dict(rig.tree["accounts"]["sales"])
     secrets = {
         f"INGEST_ACCOUNTS__SALES__{name.upper()}": account.pop(name) for name in ("api_key", "secret_key")
@@ -36,12 +36,12 @@ def test_holds_are_read_by_the_ids_that_are_named_and_those_that_are_gone_are_to
     bookeo: SyncRig, tmp_path: Path
 ) -> None:
     first, second = holds(bookeo.side)[:2]
-    done = command(bookeo, tmp_path).run(
+    process = command(bookeo, tmp_path).run(
         "sync", "sales", "holds", "--id", first, "--id", "HOLD/gone", "--id", second, "--id", first, "--json"
     )
-    (told,) = json.loads(done.stdout)
-    assert (told["table"], told["rows"], told["problem"]) == ("bookeo__holds", 2, None)
-    assert [path.rpartition("holds/")[2] for path in told["absent"]] == ["HOLD%2Fgone"]
+    (result,) = json.loads(process.stdout)
+    assert (result["table"], result["rows"], result["problem"]) == ("bookeo__holds", 2, None)
+    assert [path.rpartition("holds/")[2] for path in result["absent"]] == ["HOLD%2Fgone"]
     rows = bookeo.rows("bookeo__holds")
     assert sorted(row["id"] for row in rows) == sorted([first, second])
     assert {"account", "id", "expiration", "total_payable__amount"} <= set(rows[0])
@@ -65,9 +65,9 @@ def test_a_hold_that_is_read_again_replaces_its_row(bookeo: SyncRig, tmp_path: P
 def test_ids_without_such_a_resource_and_the_reverse_are_refused(
     bookeo: SyncRig, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    done = command(bookeo, tmp_path).run("sync", "sales", *arguments)
-    assert done.returncode == 2
-    assert message in " ".join(done.stderr.split())
+    process = command(bookeo, tmp_path).run("sync", "sales", *arguments)
+    assert process.returncode == 2
+    assert message in " ".join(process.stderr.split())
     assert bookeo.requests() == 0
 
 

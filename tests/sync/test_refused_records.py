@@ -1,4 +1,4 @@
-"""A record that the destination refuses is left out and named; all others are loaded."""
+"""Tests that a record that the destination refuses is left out and named, and all others are loaded."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from tests.sync.test_sync_command import command
 
 
 def without_null(rig: SyncRig, table: str, column: str) -> None:
-    """Somebody's constraint: what has nothing in this column is refused."""
+    """Add a constraint by hand: the table refuses rows with nothing in this column."""
     folder = rig.settings.warehouse.work_dir
     pipeline = dlt.pipeline(
         "by_hand",
@@ -52,10 +52,10 @@ def test_the_records_to_blame_are_left_out_and_named_and_all_others_are_loaded(
         synced = rig.sync("contacts")["contacts"]
         assert (synced.problem, synced.rows) == (None, 9 - len(nameless))
         assert sorted(line.split(" ")[0] for line in synced.refused) == [
-            f"C{one}" for one in sorted(nameless)
+            f"C{number}" for number in sorted(nameless)
         ]
         loaded = {row["id"] for row in rig.rows("oncehub__contacts")}
-        assert loaded == {f"C{one}" for one in set(range(9)) - (nameless - {0, 1})}
+        assert loaded == {f"C{number}" for number in set(range(9)) - (nameless - {0, 1})}
         listing(rig, *contacts(set()))
         synced = rig.sync("contacts")["contacts"]
         assert (synced.problem, synced.rows, synced.refused) == (None, 9, ())
@@ -91,15 +91,15 @@ def test_what_was_refused_is_one_line_exit_code_1_and_in_the_json(tree: Tree, tm
         rig.sync("contacts")
         without_null(rig, "oncehub__contacts", "name")
         listing(rig, *contacts({1}, 2))
-        done = command(rig, tmp_path).run("sync", "sales", "contacts")
-        assert done.returncode == 1, done
-        assert "sales contacts: 1 left out, which the warehouse refuses: C1 (" in done.stdout
-        told = json.loads(command(rig, tmp_path).run("sync", "sales", "contacts", "--json").stdout)
-        assert [len(one["refused"]) for one in told] == [1]
+        process = command(rig, tmp_path).run("sync", "sales", "contacts")
+        assert process.returncode == 1, process
+        assert "sales contacts: 1 left out, which the warehouse refuses: C1 (" in process.stdout
+        results = json.loads(command(rig, tmp_path).run("sync", "sales", "contacts", "--json").stdout)
+        assert [len(result["refused"]) for result in results] == [1]
 
 
 def test_a_refused_record_is_read_again_by_the_next_sync(tree: Tree, tmp_path: Path) -> None:
-    """Bookings are read from the last change on: that mark stays where it was."""
+    """Bookings are read from the last change on, and that mark stays where it was."""
     with syncing("oncehub", tree, tmp_path) as rig:
         assert rig.sync("bookings")["bookings"].problem is None
         without_null(rig, "oncehub__bookings", "subject")
@@ -113,17 +113,17 @@ def test_a_refused_record_is_read_again_by_the_next_sync(tree: Tree, tmp_path: P
             }
             for number in range(2)
         ]
-        asked: list[str] = []
+        queries: list[str] = []
 
         def fault(_: str, request: Request) -> Response | None:
-            asked.append(request.url.query)
+            queries.append(request.url.query)
             return JSONResponse({"object": "list", "has_more": False, "data": new})
 
         rig.side.server.faults[:] = [fault]
         first = rig.sync("bookings")["bookings"]
         second = rig.sync("bookings")["bookings"]
-        assert [len(one.refused) for one in (first, second)] == [1, 1]
-        assert asked[0] == asked[1]
+        assert [len(result.refused) for result in (first, second)] == [1, 1]
+        assert queries[0] == queries[1]
         assert len(rig.rows("oncehub__bookings")) == before + 1
 
 

@@ -1,4 +1,7 @@
-"""The sources in pipelines of other people's own; what the documentation shows is run as it stands."""
+"""Tests of the sources in other people's pipelines.
+
+What the documentation shows is run as it stands.
+"""
 
 import os
 import re
@@ -18,15 +21,19 @@ from tests.rest.rig import Side, simulated
 EXAMPLE = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "sources.md").read_text(), re.DOTALL)
 
 
-def home(folder: Path, **more: str) -> dict[str, str]:
-    """Where dlt keeps its pipelines is this test's own."""
-    return {"HOME": str(folder), "DLT_DATA_DIR": str(folder), "RUNTIME__DLTHUB_TELEMETRY": "false"} | more
+def home(folder: Path, **variables: str) -> dict[str, str]:
+    """Return the environment in which dlt keeps its pipelines in this test's folder."""
+    return {
+        "HOME": str(folder),
+        "DLT_DATA_DIR": str(folder),
+        "RUNTIME__DLTHUB_TELEMETRY": "false",
+    } | variables
 
 
-def given(side: Side) -> dict[str, Any]:
-    """A source's arguments."""
-    told = side.dialect.settings()
-    return {name: told[name] for name in ("api_token", "api_key", "secret_key") if name in told} | {
+def source_arguments(side: Side) -> dict[str, Any]:
+    """Return the arguments of the account's source."""
+    settings = side.dialect.settings()
+    return {name: settings[name] for name in ("api_token", "api_key", "secret_key") if name in settings} | {
         "api_url": side.server.api_url("sales")
     }
 
@@ -34,15 +41,15 @@ def given(side: Side) -> dict[str, Any]:
 def test_the_documented_example_runs_as_it_stands(tmp_path: Path) -> None:
     assert EXAMPLE
     with simulated("calendly", tmp_path) as side:
-        told = given(side)
-        usual = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+        arguments = source_arguments(side)
+        variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
         environ = home(
             tmp_path,
-            **usual,
-            SOURCES__CALENDLY__API_TOKEN=told["api_token"],
-            SOURCES__CALENDLY__API_URL=told["api_url"],
+            **variables,
+            SOURCES__CALENDLY__API_TOKEN=arguments["api_token"],
+            SOURCES__CALENDLY__API_URL=arguments["api_url"],
         )
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", EXAMPLE[1]],
             cwd=tmp_path,
             env=environ,
@@ -50,8 +57,8 @@ def test_the_documented_example_runs_as_it_stands(tmp_path: Path) -> None:
             text=True,
             check=False,
         )
-    assert done.returncode == 0, done.stderr
-    assert "is LOADED and contains no failed jobs" in done.stdout
+    assert process.returncode == 0, process.stderr
+    assert "is LOADED and contains no failed jobs" in process.stdout
     with duckdb.connect(str(tmp_path / "team.duckdb")) as connection:
         assert connection.execute("select count(*) from calendly.event_types").fetchone() == (4,)
     with duckdb.connect(str(tmp_path / "team.duckdb")) as connection:
@@ -80,7 +87,9 @@ def test_a_source_run_twice_gives_each_row_once(
             dataset_name="own",
         )
         for _ in range(2):
-            pipeline.run(getattr(sources, f"{vendor}_source")(**given(side)).with_resources(*resources))
+            pipeline.run(
+                getattr(sources, f"{vendor}_source")(**source_arguments(side)).with_resources(*resources)
+            )
     with duckdb.connect(str(tmp_path / "file.duckdb")) as connection:
         counts = {
             name: connection.execute(f"select count(*) from own.{name}").fetchall()[0][0]

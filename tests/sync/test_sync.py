@@ -1,4 +1,7 @@
-"""What is in the warehouse after a sync: everything once, and after one that failed what was there before."""
+"""Tests of what is in the warehouse after a sync.
+
+Everything is there once, and after a sync that failed the warehouse has what was there before.
+"""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -32,7 +35,7 @@ from tests.simulator.accounts import SIMULATED
 from tests.sync.rig import SyncRig, syncing
 
 VENDORS = ["appointedd", "bookeo", "calendly", "oncehub"]
-# Of each vendor, the resource that has a row per booking, and the name of its key.
+# Each vendor's resource that has a row per booking, and the name of its key.
 BOOKINGS = {
     "appointedd": ("bookings", "id"),
     "bookeo": ("bookings", "booking_number"),
@@ -51,7 +54,7 @@ def oncehub(tree: Tree, tmp_path: Path) -> Iterator[SyncRig]:
 
 @pytest.fixture
 def either(either_tree: Tree, tmp_path: Path) -> Iterator[SyncRig]:
-    """OnceHub's."""
+    """Sync OnceHub's account into either warehouse."""
     with syncing("oncehub", either_tree, tmp_path) as rig:
         yield rig
 
@@ -62,16 +65,16 @@ def test_every_resource_is_a_table_and_a_second_sync_changes_nothing(
 ) -> None:
     with syncing(vendor, either_tree, tmp_path) as rig:
         first = rig.sync()
-        assert {name: one.problem for name, one in first.items() if one.problem} == {}
-        told = {one.table: one.rows for one in first.values() if one.rows}
+        assert {name: result.problem for name, result in first.items() if result.problem} == {}
+        row_counts = {result.table: result.rows for result in first.values() if result.rows}
         tables = rig.tables()
-        assert {name: tables[name] for name in told if name} == told
+        assert {name: tables[name] for name in row_counts if name} == row_counts
         resource, key = BOOKINGS[vendor]
         bookings = rig.rows(f"{vendor}__{resource}")
         assert len({booking[key] for booking in bookings}) == len(bookings) == len(rig.side.meetings)
         before = {name: rig.rows(name) for name in tables}
         second = rig.sync()
-        assert [one.problem for one in second.values() if one.problem] == []
+        assert [result.problem for result in second.values() if result.problem] == []
         assert {name: rig.rows(name) for name in rig.tables()} == before
 
 
@@ -102,10 +105,10 @@ def test_how_far_a_list_was_read_for_its_entries_parts_is_not_how_far_it_was_rea
 
 def test_a_refused_resource_is_told_and_the_others_are_loaded(either: SyncRig) -> None:
     either.answer("/contacts", FORBIDDEN)
-    found = either.sync("users", "contacts", "teams")
-    assert isinstance(found["contacts"].problem, VendorRefused)
-    assert "oncehub account sales" in str(found["contacts"].problem)
-    assert {name: one.rows > 0 for name, one in found.items()} == {
+    results = either.sync("users", "contacts", "teams")
+    assert isinstance(results["contacts"].problem, VendorRefused)
+    assert "oncehub account sales" in str(results["contacts"].problem)
+    assert {name: result.rows > 0 for name, result in results.items()} == {
         "users": True,
         "contacts": False,
         "teams": True,
@@ -163,11 +166,11 @@ def test_a_load_that_failed_is_read_again_from_where_the_last_one_ended(oncehub:
 
 
 def test_what_comes_without_a_key_replaces_what_its_account_had(either: SyncRig) -> None:
-    for sent in (["a", "b"], ["c"]):
+    for names in (["a", "b"], ["c"]):
         either.answer(
-            "/webhook-events", JSONResponse({"object": "list", "data": [{"name": name} for name in sent]})
+            "/webhook-events", JSONResponse({"object": "list", "data": [{"name": name} for name in names]})
         )
-        assert either.sync("webhook_events")["webhook_events"].rows == len(sent)
+        assert either.sync("webhook_events")["webhook_events"].rows == len(names)
     assert either.rows("oncehub__webhook_events") == [{"name": "c", "account": "sales"}]
 
 
@@ -188,8 +191,11 @@ def listing(*entries: object) -> Response:
 
 
 def test_half_a_character_in_one_record_is_replaced_and_keeps_nothing_back(oncehub: SyncRig) -> None:
-    broken = rb'{"data": [{"id": "U1", "name": "ok\ud83d"}, {"id": "U2", "name": "\ud83d\ude00"}], "has_more": false}'
-    oncehub.answer("/users", Response(broken, media_type="application/json"))
+    body = (
+        rb'{"data": [{"id": "U1", "name": "ok\ud83d"}, {"id": "U2", "name": "\ud83d\ude00"}],'
+        rb' "has_more": false}'
+    )
+    oncehub.answer("/users", Response(body, media_type="application/json"))
     assert oncehub.sync("users")["users"].problem is None
     assert [row["name"] for row in oncehub.rows("oncehub__users")] == [
         "ok\N{REPLACEMENT CHARACTER}",
@@ -200,10 +206,10 @@ def test_half_a_character_in_one_record_is_replaced_and_keeps_nothing_back(onceh
 def test_a_vendors_own_account_is_beside_ours(either: SyncRig) -> None:
     either.answer("/users", listing({"id": "U1", "account": "A"}, {"id": "U2", "Account": "B"}))
     assert either.sync("users")["users"].problem is None
-    found = {row["id"]: row for row in either.rows("oncehub__users")}
-    assert {row["account"] for row in found.values()} == {"sales"}
-    assert found["U1"]["vendor_account"] == "A"
-    assert "B" in found["U2"].values(), "a field of another spelling keeps its value in a column of its own"
+    rows = {row["id"]: row for row in either.rows("oncehub__users")}
+    assert {row["account"] for row in rows.values()} == {"sales"}
+    assert rows["U1"]["vendor_account"] == "A"
+    assert "B" in rows["U2"].values(), "a field of another spelling keeps its value in a column of its own"
 
 
 def test_a_booking_of_the_future_does_not_end_all_syncs(oncehub: SyncRig) -> None:
@@ -238,10 +244,10 @@ def test_after_a_clock_that_was_ahead_nothing_is_missed(
 
 
 def test_two_accounts_of_a_vendor_share_tables_and_not_rows(oncehub: SyncRig) -> None:
-    other = load_simulated_vendor("oncehub").api(
+    api = load_simulated_vendor("oncehub").api(
         SIMULATED["oncehub"], dict(list(oncehub.side.meetings.items())[:7])
     )
-    server = RestServer({"support": other})
+    server = RestServer({"support": api})
     with server.serving():
         accounts = oncehub.tree["accounts"]
         accounts["support"] = accounts["sales"] | {"api_url": server.api_url("support")}
@@ -257,15 +263,15 @@ def test_an_account_that_nothing_can_be_asked_of_is_told_and_the_others_are_load
     with syncing("calendly", tree, tmp_path) as rig, syncing("oncehub", tree, tmp_path) as other:
         rig.tree["accounts"]["support"] = other.tree["accounts"]["sales"]
         rig.answer("/users/me", FORBIDDEN)
-        found = rig.sync(account=None)
-        assert isinstance(found[None].problem, VendorRefused)
-        assert found["users"].account == "support"
+        results = rig.sync(account=None)
+        assert isinstance(results[None].problem, VendorRefused)
+        assert results["users"].account == "support"
         assert "calendly__users_me" not in rig.tables()
 
 
 def test_an_account_without_credentials_is_left_out_unless_it_is_named(oncehub: SyncRig) -> None:
     oncehub.tree["accounts"]["bare"] = {"vendor": "bookeo"}
-    assert {one.account for one in oncehub.sync("users", account=None).values()} == {"sales"}
+    assert {result.account for result in oncehub.sync("users", account=None).values()} == {"sales"}
     with pytest.raises(ConfigurationError, match=r"accounts\.bare\."):
         oncehub.sync(account="bare")
     del oncehub.tree["accounts"]["sales"]
@@ -275,8 +281,8 @@ def test_an_account_without_credentials_is_left_out_unless_it_is_named(oncehub: 
 
 def test_a_vendor_that_is_too_busy_is_asked_no_more(oncehub: SyncRig) -> None:
     oncehub.answer("/users", Response(status_code=429, headers={"Retry-After": "60"}))
-    found = oncehub.sync("users", "teams")
-    assert [type(found[name].problem) for name in ("users", "teams")] == [VendorBusy, VendorBusy]
+    results = oncehub.sync("users", "teams")
+    assert [type(results[name].problem) for name in ("users", "teams")] == [VendorBusy, VendorBusy]
     assert oncehub.side.server.requests["sales", 429] == 1
 
 
@@ -334,7 +340,7 @@ def test_nothing_is_left_in_the_working_folder(oncehub: SyncRig) -> None:
     oncehub.sync("users", "teams")
     oncehub.answer("/users", FORBIDDEN)
     oncehub.sync("users")
-    left: list[Any] = [
+    names: list[Any] = [
         path.name for path in Path(oncehub.settings.warehouse.work_dir).rglob("*") if path.suffix != ".lock"
     ]
-    assert left == []
+    assert names == []

@@ -1,4 +1,4 @@
-"""`ingest sync` as users and scripts see it."""
+"""Tests of `ingest sync` as users and scripts see it."""
 
 import json
 import re
@@ -22,7 +22,7 @@ def rig(tree: Tree, tmp_path: Path) -> Iterator[SyncRig]:
 
 
 def command(rig: SyncRig, folder: Path, **environ: str) -> Command:
-    """Secrets are in the environment, as the settings demand."""
+    """Return the command, with the secrets in the environment, as the settings demand."""
     account = dict(rig.tree["accounts"]["sales"])
     key = account.pop("api_key")
     return Command(
@@ -31,12 +31,12 @@ def command(rig: SyncRig, folder: Path, **environ: str) -> Command:
 
 
 def test_json_is_one_array_of_what_became_of_each_resource(rig: SyncRig, tmp_path: Path) -> None:
-    done = command(rig, tmp_path).run("sync", "sales", "users", "teams", "--json")
-    assert (done.returncode, done.stderr) == (0, "")
-    told = json.loads(done.stdout)
-    assert [one.pop("seconds") > 0 for one in told] == [True, True]
+    process = command(rig, tmp_path).run("sync", "sales", "users", "teams", "--json")
+    assert (process.returncode, process.stderr) == (0, "")
+    results = json.loads(process.stdout)
+    assert [result.pop("seconds") > 0 for result in results] == [True, True]
     users, teams = len(rig.rows("oncehub__users")), len(rig.rows("oncehub__teams"))
-    assert told == [
+    assert results == [
         {
             "account": "sales",
             "vendor": "oncehub",
@@ -53,33 +53,37 @@ def test_json_is_one_array_of_what_became_of_each_resource(rig: SyncRig, tmp_pat
 
 
 def test_a_warning_is_no_part_of_the_json(rig: SyncRig, tmp_path: Path) -> None:
-    done = command(rig, tmp_path).run("sync", "sales", "webhook_events", "--json")
-    assert [one["rows"] for one in json.loads(done.stdout)] == [0]
-    assert "sync.no_such_resource" in done.stderr
+    process = command(rig, tmp_path).run("sync", "sales", "webhook_events", "--json")
+    assert [result["rows"] for result in json.loads(process.stdout)] == [0]
+    assert "sync.no_such_resource" in process.stderr
 
 
 def test_a_refusal_is_a_line_a_row_and_exit_code_2(rig: SyncRig, tmp_path: Path) -> None:
     rig.answer("/users", FORBIDDEN)
-    done = command(rig, tmp_path).run("sync", "sales", "users", "teams")
-    assert done.returncode == 2
-    lines = done.stderr.splitlines()
+    process = command(rig, tmp_path).run("sync", "sales", "users", "teams")
+    assert process.returncode == 2
+    lines = process.stderr.splitlines()
     assert [lines[0], lines[2]] == ["sales users: reading", "sales teams: reading"]
     assert lines[1].startswith("sales users: failed: oncehub account sales: 403")
     assert lines[3].startswith("sales teams: 1 row in ")
-    assert {"oncehub__users", "oncehub__teams"} <= set(done.stdout.split())
+    assert {"oncehub__users", "oncehub__teams"} <= set(process.stdout.split())
 
 
 def test_nothing_is_cut_where_it_is_narrow(rig: SyncRig, tmp_path: Path) -> None:
     rig.answer("/users", FORBIDDEN)
-    done = command(rig, tmp_path, COLUMNS="40").run("sync", "sales", "users", "booking_calendar_time_slots")
+    process = command(rig, tmp_path, COLUMNS="40").run(
+        "sync", "sales", "users", "booking_calendar_time_slots"
+    )
     assert re.search(
         r"^sales users: oncehub account sales: 403 .*, or the key may not read this$",
-        done.stdout,
+        process.stdout,
         re.MULTILINE,
     )
-    columns = [line.replace(" ", "").split("│") for line in done.stdout.splitlines() if line.startswith("│")]
+    columns = [
+        line.replace(" ", "").split("│") for line in process.stdout.splitlines() if line.startswith("│")
+    ]
     assert "oncehub__booking_calendar_time_slots" in "".join(column[3] for column in columns)
-    assert "…" not in done.stdout
+    assert "…" not in process.stdout
 
 
 def test_the_one_resource_that_was_wanted_is_named_though_the_account_cannot_be_asked(
@@ -92,9 +96,9 @@ def test_the_one_resource_that_was_wanted_is_named_though_the_account_cannot_be_
 
 
 def test_an_unknown_account_is_exit_code_2_and_one_line(rig: SyncRig, tmp_path: Path) -> None:
-    done = command(rig, tmp_path).run("sync", "sails", "--json")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: no account is called sails; the settings have sales")
+    process = command(rig, tmp_path).run("sync", "sails", "--json")
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr.startswith("error: no account is called sails; the settings have sales")
 
 
 @pytest.mark.parametrize(

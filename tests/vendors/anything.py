@@ -1,4 +1,4 @@
-"""Hypothesis strategies: what may come in from outside, from noise to nearly right."""
+"""Hypothesis strategies for what may come in from outside, from noise to nearly right."""
 
 import json
 from copy import deepcopy
@@ -6,12 +6,13 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-# What has broken readers of JSON before: edges of time, of numbers, of text, and other types than expected.
+# Values that have broken readers of JSON before: edges of time, of numbers and of text, and unexpected types.
 AWKWARD: st.SearchStrategy[Any] = st.sampled_from(
     [
         "", " ", "\x00", "a\x00b", "\ud800", "null", "0", "-1", "1e999", "٣", "9" * 5000, "=,=", "Z",
-        "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59-23:59", "2026-06-09", "2026-06-09T21:37:17",
-        "2026-02-30T00:00:00Z", 0, -1, 1 << 63, 10**400, 1e308, float("inf"), float("nan"), True, False, None, [], {}, [None], [[]], {"": ""},
+        "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59-23:59", "2026-06-09",
+        "2026-06-09T21:37:17", "2026-02-30T00:00:00Z", 0, -1, 1 << 63, 10**400, 1e308, float("inf"),
+        float("nan"), True, False, None, [], {}, [None], [[]], {"": ""},
     ]
 )  # fmt: skip
 
@@ -26,7 +27,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     max_leaves=5,
 )
 
-# A header's value as a server hands it on: ISO 8859-1, nothing to strip.
+# A header's value as a server hands it on: ISO 8859-1 without blanks at its ends.
 HEADER_VALUES = st.one_of(
     st.text(st.characters(codec="latin-1"), max_size=60),
     st.integers(min_value=-(10**20), max_value=10**20).map(str),
@@ -50,50 +51,55 @@ HEADER_VALUES = st.one_of(
 
 
 def to_json(value: object) -> bytes:
-    """Also what is not quite JSON: NaN, half of a surrogate pair."""
+    """Return the value as JSON, also what is not quite JSON: NaN, half of a surrogate pair."""
     return json.dumps(value).encode()
 
 
 @st.composite
 def altered(draw: st.DrawFn, document: dict[str, Any]) -> dict[str, Any]:
-    """The document with up to three of its parts, at any depth, replaced by anything or left out."""
-    other = deepcopy(document)
+    """Draw the document with up to three of its parts replaced by anything or left out.
+
+    The parts are at any depth.
+    """
+    alteration = deepcopy(document)
     for _ in range(draw(st.integers(1, 3))):
-        if not other:
+        if not alteration:
             break
-        parent, key = draw(st.sampled_from(_parts(other)))
+        parent, key = draw(st.sampled_from(_parts(alteration)))
         if draw(st.booleans()):
-            parent[key] = deepcopy(
-                draw(JSON)
-            )  # a copy: the next round may reach into it, and what is drawn is drawn again
+            # The value is copied: the next round may reach into it, and it may be drawn again.
+            parent[key] = deepcopy(draw(JSON))
         else:
             del parent[key]
-    return other
+    return alteration
 
 
 def _parts(value: Any) -> list[tuple[Any, Any]]:
-    """Every place in a document, as its container and its key or index."""
+    """Return every part of a document, as its container and its key or index."""
     keys = (
         list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
     )
-    return [place for key in keys for place in [(value, key), *_parts(value[key])]]
+    return [part for key in keys for part in [(value, key), *_parts(value[key])]]
 
 
 @st.composite
 def changed(draw: st.DrawFn, original: bytes) -> bytes:
-    """The bytes with one changed, inserted or removed; never the original."""
-    place = draw(st.integers(0, len(original) - 1))
-    how = draw(st.sampled_from(["change", "insert", "remove"]))
-    if how == "remove":
-        return original[:place] + original[place + 1 :]
-    if how == "insert":
-        return original[:place] + draw(st.binary(min_size=1, max_size=1)) + original[place:]
-    other = draw(st.integers(1, 255)) ^ original[place]
-    return original[:place] + bytes([other]) + original[place + 1 :]
+    """Draw the bytes with one byte changed, inserted or removed; never the original."""
+    position = draw(st.integers(0, len(original) - 1))
+    operation = draw(st.sampled_from(["change", "insert", "remove"]))
+    if operation == "remove":
+        return original[:position] + original[position + 1 :]
+    if operation == "insert":
+        return original[:position] + draw(st.binary(min_size=1, max_size=1)) + original[position:]
+    byte = draw(st.integers(1, 255)) ^ original[position]
+    return original[:position] + bytes([byte]) + original[position + 1 :]
 
 
 def garbled(value: str) -> st.SearchStrategy[str]:
-    """A header's value with a byte changed, inserted or removed, cut short, or anything else; never the value itself."""
+    """Return a strategy for another value of a header; never the value itself.
+
+    The value has a byte changed, inserted or removed, is cut short, or is anything else.
+    """
     one_byte = changed(value.encode("latin-1")).map(lambda raw: raw.decode("latin-1").strip())
     cut = st.integers(0, len(value) - 1).map(lambda end: value[:end].strip())
     return (one_byte | cut | HEADER_VALUES).filter(
@@ -102,5 +108,5 @@ def garbled(value: str) -> st.SearchStrategy[str]:
 
 
 def _parts_of_list(value: str) -> list[str]:
-    """Blanks around the parts of a list change nothing."""
+    """Split a header's list; blanks around the parts of a list change nothing."""
     return [part.strip(" \t") for part in value.split(",")]

@@ -1,4 +1,4 @@
-"""Sample deliveries, read from `samples/<vendor>/<case>/`; the README there tells the format."""
+"""Sample deliveries, read from `samples/<vendor>/<case>/`; the README there describes the format."""
 
 import importlib
 import inspect
@@ -23,7 +23,10 @@ _INSTANTS = {"starts_at", "ends_at", "created_at", "updated_at", "cancelled_at"}
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A case folder, not read yet, so that one bad file fails its own tests and not the collection of all."""
+    """A case's folder, not read yet, so that one bad file fails its own tests only.
+
+    Reading it earlier would fail the collection of all tests.
+    """
 
     vendor: str
     name: str
@@ -33,11 +36,11 @@ class Case:
 
     @property
     def folder(self) -> Path:
-        """Where its files are."""
+        """Return the folder of the case's files."""
         return FOLDER / self.vendor / self.name
 
     def has_record(self) -> bool:
-        """Whether the case shows the REST shape too."""
+        """Return whether the case shows the REST shape too."""
         return (self.folder / "record.json").exists()
 
 
@@ -53,39 +56,39 @@ class Sample:
 
     @property
     def now(self) -> datetime:
-        """When the delivery was received."""
+        """Return when the delivery was received."""
         return parse_instant(self.given["now"])
 
     @property
     def headers(self) -> list[tuple[str, str]]:
-        """As they were sent."""
+        """Return the headers as they were sent."""
         return [(name, value) for name, value in self.given["headers"]]
 
     @property
     def delivery(self) -> Delivery:
-        """As the receiver got it."""
+        """Return the delivery as the receiver got it."""
         return Delivery(self.given["query"], Headers.of(self.headers), self.body, self.now)
 
     def vendor(self, **settings: object) -> AnyAccount:
-        """The vendor with the sample's account, changed by these settings."""
-        found = _vendor(self.case.vendor)
+        """Return the sample's account, changed by these settings."""
+        account_class = _account_class(self.case.vendor)
         table = {"name": "sales", "vendor": self.case.vendor, **self.given["account"], **settings}
-        return found(found.settings_model.model_validate(table), self.given["public_url"])
+        return account_class(account_class.settings_model.model_validate(table), self.given["public_url"])
 
     def verified(self) -> VerifiedDelivery:
-        """The delivery, found authentic."""
+        """Verify the delivery and return it."""
         return self.vendor().verify(self.delivery, self.now)
 
     def with_headers(self, headers: list[tuple[str, str]]) -> Delivery:
-        """The delivery with other headers."""
+        """Return the delivery with other headers."""
         return replace(self.delivery, headers=Headers.of(headers))
 
     def headers_but(self, name: str) -> list[tuple[str, str]]:
-        """Every header but that one."""
+        """Return every header except that one."""
         return [line for line in self.headers if line[0] != name]
 
     def is_believed(self, delivery: Delivery) -> bool:
-        """Whether the sample's account finds it authentic."""
+        """Return whether the sample's account finds the delivery authentic."""
         try:
             self.vendor().verify(delivery, self.now)
         except VerificationError:
@@ -93,10 +96,13 @@ class Sample:
         return True
 
     def signed(self, body: bytes) -> Delivery:
-        """Another body, as the vendor would sign it; the sample's other headers are left out."""
+        """Return a delivery with another body, as the vendor would sign it.
+
+        The sample's other headers are left out.
+        """
         account = self.vendor()
         query = self.given["query"]
-        known = {
+        parts = {
             "settings": account.settings,
             "secret": next(iter(account.settings.live_secrets()), ""),
             "url": f"{account.webhook_url}?{query}",
@@ -104,13 +110,18 @@ class Sample:
             "message_id": "message-1",
             "at": self.now,
         }
-        headers = _signer(self.case.vendor)(**{part: known[part] for part in signed_parts(self.case.vendor)})
+        headers = _signer(self.case.vendor)(**{part: parts[part] for part in signed_parts(self.case.vendor)})
         return Delivery(query, Headers.of(headers.items()), body, self.now)
 
 
 @cache
+def _account_class(vendor: str) -> type[AnyAccount]:
+    return load_account_class(vendor)
+
+
+@cache
 def load(case: Case) -> Sample:
-    """The whole case."""
+    """Read all files of the case."""
     record = (case.folder / "record.json").read_bytes() if case.has_record() else None
     return Sample(
         case=case,
@@ -123,7 +134,7 @@ def load(case: Case) -> Sample:
 
 @cache
 def credentials(case: Case) -> tuple[str, ...]:
-    """The headers without which the sample is not believed."""
+    """Return the names of the headers without which the sample is not believed."""
     sample = load(case)
     return tuple(
         name
@@ -133,7 +144,7 @@ def credentials(case: Case) -> tuple[str, ...]:
 
 
 def cases_of(vendor: str) -> list[Case]:
-    """Every case folder of a vendor; none where it has no samples."""
+    """Return every case of a vendor; none where it has no samples."""
     folder = FOLDER / vendor
     return (
         [Case(vendor, path.name) for path in sorted(folder.iterdir()) if path.is_dir()]
@@ -143,22 +154,20 @@ def cases_of(vendor: str) -> list[Case]:
 
 
 def vendors_with_samples() -> list[str]:
-    """The vendors that have a folder here."""
+    """Return the vendors that have a folder here."""
     return sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
 
 
 def signed_parts(vendor: str) -> set[str]:
-    """What the vendor's `sign` takes, by parameter name: one that takes no `body` does not sign it."""
+    """Return the names of the parameters of the vendor's `sign`.
+
+    A vendor whose `sign` takes no `body` does not sign it.
+    """
     return set(inspect.signature(_signer(vendor)).parameters)
 
 
 def _signer(vendor: str) -> Any:
     return importlib.import_module(f"ingest.vendors.{vendor}").sign
-
-
-@cache
-def _vendor(name: str) -> type[AnyAccount]:
-    return load_account_class(name)
 
 
 def _booking(expected: dict[str, Any] | None) -> Booking | None:

@@ -1,4 +1,7 @@
-"""A vendor's published specification as this project states it: `specifications/<vendor>.yaml`; the README there tells the form."""
+"""A vendor's published specification as this project states it.
+
+It is in `specifications/<vendor>.yaml`; the README there describes the form.
+"""
 
 import importlib
 import pkgutil
@@ -24,52 +27,58 @@ Schema = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Specification:
-    """`document` is the file as it was parsed."""
+    """A vendor's specification: `document` is the file as it was parsed."""
 
     vendor: str
     document: Mapping[str, Any]
 
     @property
     def names(self) -> set[str]:
-        """What there is a schema of: `webhook <type>`, `<METHOD> <path>`, `error`."""
+        """Return the names of all schemas: `webhook <type>`, `<METHOD> <path>`, `error`."""
         return set(self.document["schemas"])
 
     @property
     def left_out(self) -> Mapping[str, str]:
-        """Names of answers without a published form, and why there is none."""
+        """Return the names of answers without a published form, and why there is none."""
         return self.document.get("left_out") or {}
 
     @property
     def not_simulated(self) -> Mapping[str, str]:
-        """Names of schemas that the simulator never sends, and why the file has them all the same."""
+        """Return the names of schemas that the simulator never sends, and why the file has them."""
         return self.document.get("not_simulated") or {}
 
     @property
     def reads(self) -> Mapping[str, list[str]]:
-        """The outermost shapes of the mapping, by class name, and the schemas of what each of them reads."""
+        """Return the schemas that each outermost shape of the mapping reads, by the shape's class name."""
         reads: Mapping[str, list[str]] = self.document["reads"]
         return reads
 
     def schema(self, name: str) -> Schema:
-        """A whole schema, definitions included: one of `schemas` by its name, or a definition by `#/$defs/<name>`."""
+        """Return a complete schema, definitions included.
+
+        `name` is one of `schemas`, or a definition as `#/$defs/<name>`.
+        """
         schema = {"$ref": name} if name.startswith("#/") else self.document["schemas"][name]
         return {"$defs": self.document.get("definitions") or {}, **schema}
 
     def faults(self, name: str, body: object) -> list[str]:
-        """Where the body is not as specified: `data.status: 'over' is not one of […]`."""
+        """Return where the body is not as specified: `data.status: 'over' is not one of […]`."""
         errors = map(_closest, _validator(self.vendor, name).iter_errors(body))
         return [f"{name}: {error.json_path}: {error.message[:200]}" for error in errors]
 
     def properties(self, schema: Schema) -> dict[str, list[Schema]]:
-        """The fields an object of this schema may have, with the schemas of each, through references and alternatives."""
-        found: dict[str, list[Schema]] = {}
+        """Return the fields an object of this schema may have, with the schemas of each.
+
+        Fields are collected through references and alternatives.
+        """
+        properties: dict[str, list[Schema]] = {}
         for part in self._parts(schema):
             for name, inner in part.get("properties", {}).items():
-                found.setdefault(name, []).append(inner)
-        return found
+                properties.setdefault(name, []).append(inner)
+        return properties
 
     def items(self, schema: Schema) -> list[Schema]:
-        """The schemas of an array's entries."""
+        """Return the schemas of an array's entries."""
         return [part["items"] for part in self._parts(schema) if isinstance(part.get("items"), Mapping)]
 
     def _parts(self, schema: Schema) -> Iterator[Schema]:
@@ -83,7 +92,10 @@ class Specification:
 
 @cache
 def load_specification(vendor: str) -> Specification:
-    """The vendor's file; every schema in it is one. Raises jsonschema.SchemaError."""
+    """Load the vendor's file, and check that every schema in it is valid.
+
+    Raises jsonschema.SchemaError.
+    """
     specification = Specification(vendor, yaml.safe_load((FOLDER / f"{vendor}.yaml").read_text()))
     for name in specification.names:
         Draft202012Validator.check_schema(specification.schema(name))
@@ -96,17 +108,17 @@ def _validator(vendor: str, name: str) -> Draft202012Validator:
 
 
 def _closest(error: ValidationError) -> ValidationError:
-    """Of several alternatives that all fail, the failure of the one that fits best."""
+    """Return the failure of the alternative that fits best, where several alternatives all fail."""
     return best_match(error.context) if error.context else error
 
 
 def specified_vendors() -> list[str]:
-    """The vendors that have a file."""
+    """Return the vendors that have a file."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def shapes(vendor: str) -> dict[str, type[Payload]]:
-    """Every shape with fields that the vendor's modules declare, by class name."""
+    """Return every shape with fields that the vendor's modules declare, by class name."""
     package = importlib.import_module(f"ingest.vendors.{vendor}")
     modules = [
         package,
@@ -116,22 +128,23 @@ def shapes(vendor: str) -> dict[str, type[Payload]]:
         ),
     ]
     return {
-        name: found
+        name: value
         for module in modules
-        for name, found in vars(module).items()
-        if isinstance(found, type)
-        and issubclass(found, Payload)
-        and found.__module__ == module.__name__
-        and found.model_fields
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, Payload)
+        and value.__module__ == module.__name__
+        and value.model_fields
     }
 
 
 def unspecified(
     specification: Specification, shape: type[Payload], schemas: list[Schema]
 ) -> tuple[list[str], set[type[Payload]]]:
-    """Fields that the shape reads and no schema has (`_Form.guests`), and all the shapes that it led to.
+    """Return the fields that the shape reads and no schema has, and all the shapes it led to.
 
-    What `reads` names for an inner shape counts beside what leads to it there: a mapping may read two messages by one shape.
+    A field is named as `_Form.guests`. The schemas that `reads` names for an inner shape count beside those
+    that lead to it there: a mapping may read two messages by one shape.
     """
     schemas = [
         *schemas,
@@ -148,16 +161,24 @@ def unspecified(
         if not inner:
             missing.append(f"{shape.__name__}.{name}")
         for part in _payloads([field.annotation, *field.metadata]):
-            deeper, more = unspecified(
-                specification, part, [*inner, *(entry for one in inner for entry in specification.items(one))]
+            deeper_missing, deeper_shapes = unspecified(
+                specification,
+                part,
+                [
+                    *inner,
+                    *(entry for schema_of_list in inner for entry in specification.items(schema_of_list)),
+                ],
             )
-            missing += deeper if inner else []
-            reached |= more
+            missing += deeper_missing if inner else []
+            reached |= deeper_shapes
     return missing, reached
 
 
 def _paths(name: str, field: FieldInfo) -> list[list[str]]:
-    """Where the field may be: `["name"]`, or `["profile", "name"]` where it is read out of an object."""
+    """Return where the field may be.
+
+    A path is `["name"]`, or `["profile", "name"]` where the field is read out of an object.
+    """
     alias = field.validation_alias or field.alias or name
     choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
     return [
@@ -169,24 +190,24 @@ def _paths(name: str, field: FieldInfo) -> list[list[str]]:
 def _below(
     specification: Specification, properties: Mapping[str, list[Schema]], path: list[str]
 ) -> list[Schema]:
-    """The schemas at the end of the path."""
+    """Return the schemas at the end of the path."""
     first, *rest = path
-    found = list(properties.get(first, ()))
+    schemas = list(properties.get(first, ()))
     for step in rest:
-        found = [inner for schema in found for inner in specification.properties(schema).get(step, ())]
-    return found
+        schemas = [inner for schema in schemas for inner in specification.properties(schema).get(step, ())]
+    return schemas
 
 
 def _payloads(annotations: list[Any]) -> list[type[Payload]]:
-    """The shapes in an annotation, however deep in unions, tuples and `Annotated`."""
-    found: list[type[Payload]] = []
+    """Return the shapes in an annotation, however deep in unions, tuples and `Annotated`."""
+    payloads: list[type[Payload]] = []
     for annotation in annotations:
         if (
             isinstance(annotation, type)
             and get_origin(annotation) is None
             and issubclass(annotation, Payload)
         ):
-            found.append(annotation)
+            payloads.append(annotation)
         elif get_origin(annotation) in {Union, UnionType} or get_args(annotation):
-            found += _payloads(list(get_args(annotation)))
-    return found
+            payloads += _payloads(list(get_args(annotation)))
+    return payloads

@@ -1,4 +1,7 @@
-"""What is peculiar to Appointedd: nothing is signed, `updated` ties within a second, and webhooks and REST use two languages."""
+"""Tests of what is peculiar to Appointedd.
+
+Nothing is signed, `updated` ties within a second, and webhooks and REST use two languages.
+"""
 
 import json
 from base64 import b64encode
@@ -59,14 +62,14 @@ def record(case: str) -> Json:
 
 def event(body: object, seen: datetime = SEEN) -> Event:
     seller = vendor()
-    sent = delivery(sign(seller.settings, "new"), json.dumps(body).encode(), seen)
-    return seller.parse(seller.verify(sent, seen))
+    signed_delivery = delivery(sign(seller.settings, "new"), json.dumps(body).encode(), seen)
+    return seller.parse(seller.verify(signed_delivery, seen))
 
 
 def booking(body: object) -> Booking:
-    found = vendor().booking(event(body))
-    assert found is not None
-    return found
+    result = vendor().booking(event(body))
+    assert result is not None
+    return result
 
 
 def changed(
@@ -215,9 +218,9 @@ def test_any_difference_in_the_body_is_another_event() -> None:
     [None, [], "text", {}, {"booking": None, "customer": [], "organisation": 5}, {"booking": {"id": {}}}],
 )
 def test_an_unknown_type_that_names_nothing_is_kept_under_its_source(data: object) -> None:
-    found = event({"event_type": "something_new", "event_data": data})
-    assert (found.type, found.subject) == ("appointedd.something_new", "/appointedd/sales")
-    assert vendor().booking(found) is None
+    result = event({"event_type": "something_new", "event_data": data})
+    assert (result.type, result.subject) == ("appointedd.something_new", "/appointedd/sales")
+    assert vendor().booking(result) is None
 
 
 def test_an_unknown_type_named_like_a_booking_event_tells_of_its_booking_when_it_has_one() -> None:
@@ -291,8 +294,8 @@ def test_two_changes_in_one_second_tie_and_the_later_seen_has_the_later_time() -
 def test_restored_and_cancelled_again_is_newer_each_time() -> None:
     story = [(60, "Cancelled"), (61, "Confirmed"), (62, "Cancelled")]
     bookings = [changed(CREATED, SECOND + timedelta(seconds=second), status) for second, status in story]
-    assert [found.status for found in bookings] == ["cancelled", "confirmed", "cancelled"]
-    assert [found.version for found in bookings] == sorted({found.version for found in bookings})
+    assert [result.status for result in bookings] == ["cancelled", "confirmed", "cancelled"]
+    assert [result.version for result in bookings] == sorted({result.version for result in bookings})
 
 
 def test_one_instant_in_two_spellings_is_one_version() -> None:
@@ -350,9 +353,9 @@ def test_nobody_booked_is_not_nobody_came() -> None:
 def test_zero_participants_are_a_booking_without_a_customer(nobody: object) -> None:
     body = payload("zero-participants")
     body["event_data"]["participants"] = nobody
-    found = booking(body)
-    assert found.participants == 0
-    assert (found.customer_id, found.customer_name, found.customer_email, found.timezone) == (
+    result = booking(body)
+    assert result.participants == 0
+    assert (result.customer_id, result.customer_name, result.customer_email, result.timezone) == (
         None,
         None,
         None,
@@ -367,14 +370,14 @@ def test_participants_that_are_ids_are_known_by_them_and_leave_their_names_untol
         "bookables": ["R1", None, "R1", {"id": "R2"}],
         "service": "S1",
     }
-    found = booking(body)
-    assert (found.customer_id, found.participants, found.staff, found.service_id) == (
+    result = booking(body)
+    assert (result.customer_id, result.participants, result.staff, result.service_id) == (
         "C1",
         2,
         ("R1", "R2"),
         "S1",
     )
-    assert {"customer_name", "customer_email", "staff_name", "service_name"} <= found.untold
+    assert {"customer_name", "customer_email", "staff_name", "service_name"} <= result.untold
 
 
 def test_spaces_and_prices_that_are_empty_are_absent() -> None:
@@ -422,8 +425,8 @@ def test_a_record_with_nothing_looked_up_has_the_ids_and_no_names() -> None:
 def test_the_buffered_times_of_a_record_are_not_the_booking_times() -> None:
     rest = record("created")
     assert (rest["start"], rest["end"]) != (rest["start_buffer"], rest["end_buffer"])
-    found = vendor().booking_of_record(json.dumps(rest).encode())
-    assert (found.starts_at, found.ends_at) == (
+    result = vendor().booking_of_record(json.dumps(rest).encode())
+    assert (result.starts_at, result.ends_at) == (
         datetime.fromisoformat(rest["start"]),
         datetime.fromisoformat(rest["end"]),
     )
@@ -458,9 +461,8 @@ def test_an_absent_field_leaves_its_column_untold_and_a_null_one_clears_it(
     holder = body["event_data"][part]
     fields = holder[0] if isinstance(holder, list) else holder
     fields[name] = None
-    assert booking(body).untold == {"customer_phone"} | (
-        columns & {"status"}
-    )  # no booking is without a status
+    # No booking is without a status.
+    assert booking(body).untold == {"customer_phone"} | (columns & {"status"})
     del fields[name]
     assert booking(body).untold == columns | {"customer_phone"}
 
@@ -494,8 +496,8 @@ def test_a_record_without_a_part_leaves_it_untold(part: str) -> None:
     rest[part] = None
     assert vendor().booking_of_record(json.dumps(rest).encode()).untold == frozenset()
     del rest[part]
-    left = vendor().booking_of_record(json.dumps(rest).encode()).untold
-    assert {"customers": "customer_id", "resource": "staff", "service": "service_id"}[part] in left
+    untold = vendor().booking_of_record(json.dumps(rest).encode()).untold
+    assert {"customers": "customer_id", "resource": "staff", "service": "service_id"}[part] in untold
 
 
 # Answers

@@ -1,4 +1,4 @@
-"""What is Bookeo's alone: the published example, the registered URL, ties within a minute, and deletions."""
+"""Tests of what only Bookeo does: its example, registered URL, ties within a minute, and deletions."""
 
 import hmac
 import json
@@ -25,10 +25,11 @@ UPDATED = "domain=bookings&type=updated"
 DELETED = "domain=bookings&type=deleted"
 SENT = datetime(2026, 3, 5, 15, 12, 40, 321_000, UTC)
 
-# What a deletion without an item says nothing about.
+# The columns that a deletion without an item says nothing about.
 EVERYTHING_ELSE = {
-    "answers", "cancelled_by", "created_at", "currency", "customer_email", "customer_id", "customer_name", "customer_phone", "ends_at",
-    "group_id", "guests", "participants", "price", "service_id", "service_name", "staff", "staff_name", "starts_at",
+    "answers", "cancelled_by", "created_at", "currency", "customer_email", "customer_id", "customer_name",
+    "customer_phone", "ends_at", "group_id", "guests", "participants", "price", "service_id", "service_name",
+    "staff", "staff_name", "starts_at",
 }  # fmt: skip
 
 PUBLISHED_URL = "https://www.mywebsite.com/webhooktest?id=1234"
@@ -92,9 +93,9 @@ def event(raw: bytes, query: str = CREATED, message_id: str = message(SENT), sen
 
 
 def booking(raw: bytes, query: str = CREATED) -> Booking:
-    told = bookeo(timezone="America/New_York").booking(event(raw, query))
-    assert told is not None
-    return told
+    result = bookeo(timezone="America/New_York").booking(event(raw, query))
+    assert result is not None
+    return result
 
 
 def without(*names: str) -> dict[str, object]:
@@ -202,8 +203,12 @@ def test_the_account_refuses_what_is_no_iana_time_zone(zone: str) -> None:
 
 
 def test_the_event_is_named_by_the_message_and_typed_by_the_registered_query() -> None:
-    read = event(body(), "domain=waitlists&type=opened", "an-opaque-id")
-    assert (read.id, read.type, read.subject) == ("an-opaque-id", "bookeo.waitlists.opened", "25703155123456")
+    waitlist_event = event(body(), "domain=waitlists&type=opened", "an-opaque-id")
+    assert (waitlist_event.id, waitlist_event.type, waitlist_event.subject) == (
+        "an-opaque-id",
+        "bookeo.waitlists.opened",
+        "25703155123456",
+    )
 
 
 @pytest.mark.parametrize(
@@ -218,16 +223,16 @@ def test_a_query_that_does_not_tell_domain_and_type_once_is_a_payload_error(quer
 
 
 def test_events_of_one_minute_are_ordered_by_their_message_ids_though_the_older_was_retried_later() -> None:
-    made = datetime(2026, 3, 5, 15, 12, 4, 410_000, UTC)
-    changed = made + timedelta(seconds=47)
-    retried = event(body(), CREATED, message(made), sent=made + timedelta(minutes=5))
+    made_at = datetime(2026, 3, 5, 15, 12, 4, 410_000, UTC)
+    changed = made_at + timedelta(seconds=47)
+    retried = event(body(), CREATED, message(made_at), sent=made_at + timedelta(minutes=5))
     item = {**ITEM, "lastChangeTime": ITEM["creationTime"], "startTime": "2026-03-09T10:00:00-04:00"}
     moved = event(body(item), UPDATED, message(changed), sent=changed + timedelta(seconds=1))
     before, after = bookeo().booking(retried), bookeo().booking(moved)
     assert before is not None
     assert after is not None
     assert before.version == after.version
-    assert (retried.time, moved.time) == (made, changed)
+    assert (retried.time, moved.time) == (made_at, changed)
 
 
 def test_the_published_message_id_tells_a_time_within_the_minute_of_its_body() -> None:
@@ -237,9 +242,9 @@ def test_the_published_message_id_tells_a_time_within_the_minute_of_its_body() -
         PUBLISHED_SECRET, account.registered_url(query), PUBLISHED_BODY, PUBLISHED_ID, PUBLISHED_AT
     )
     signed = Delivery(query, Headers.of(headers.items()), PUBLISHED_BODY, PUBLISHED_AT)
-    read = account.parse(account.verify(signed, PUBLISHED_AT))
-    assert read.time == datetime(2023, 5, 2, 11, 1, 50, 36_000, UTC)
-    assert account.booking(read) is None
+    customer_event = account.parse(account.verify(signed, PUBLISHED_AT))
+    assert customer_event.time == datetime(2023, 5, 2, 11, 1, 50, 36_000, UTC)
+    assert account.booking(customer_event) is None
 
 
 @pytest.mark.parametrize("aside", [timedelta(milliseconds=1), timedelta(days=-7, milliseconds=-1)])
@@ -275,10 +280,10 @@ def test_a_message_id_without_a_clock_leaves_the_header_time(message_id: str) ->
 def test_a_delivery_says_whether_an_earlier_message_was_lost(
     headers: list[tuple[str, str]], lost: bool
 ) -> None:
-    sent = delivery(body())
-    given = replace(sent, headers=Headers.of([*sent.headers.lines, *headers]))
+    original = delivery(body())
+    with_headers = replace(original, headers=Headers.of([*original.headers.lines, *headers]))
     account = bookeo()
-    assert account.reports_loss(account.verify(given, SENT)) is lost
+    assert account.reports_loss(account.verify(with_headers, SENT)) is lost
 
 
 def test_a_deletion_without_an_item_cancels_the_booking_at_the_time_of_the_delivery() -> None:
@@ -299,16 +304,16 @@ def test_a_deletion_without_an_item_cancels_the_booking_at_the_time_of_the_deliv
     [None, {}, {"bookingNumber": "25703155123456"}, {"bookingNumber": "25703155123456", "canceled": True}],
 )
 def test_a_deletion_leaves_untold_what_its_item_lacks(item: object) -> None:
-    told = booking(body(item), DELETED)
-    assert (told.status, told.booking_id) == (BookingStatus.CANCELLED, "25703155123456")
-    assert told.untold >= EVERYTHING_ELSE
+    result = booking(body(item), DELETED)
+    assert (result.status, result.booking_id) == (BookingStatus.CANCELLED, "25703155123456")
+    assert result.untold >= EVERYTHING_ELSE
 
 
 def test_a_cancellation_has_the_version_that_rest_gives_it_whenever_it_was_sent() -> None:
     item = {**ITEM, "canceled": True, "cancelationTime": "2026-03-05T10:30:00-05:00"}
-    told = booking(body(item, timestamp="2026-03-05T10:31:00-05:00"), DELETED)
-    assert told.version == "2026-03-05T15:30:00.000000Z"
-    assert told.version == bookeo().booking_of_record(json.dumps(item).encode()).version
+    result = booking(body(item, timestamp="2026-03-05T10:31:00-05:00"), DELETED)
+    assert result.version == "2026-03-05T15:30:00.000000Z"
+    assert result.version == bookeo().booking_of_record(json.dumps(item).encode()).version
 
 
 @pytest.mark.parametrize(
@@ -358,13 +363,13 @@ def test_the_status_is_what_the_flags_say_in_this_order(
 
 @pytest.mark.parametrize("amount", ["170", "0.10", "-12.345", "99999999999.99"])
 def test_an_amount_is_the_exact_decimal_of_its_text(amount: str) -> None:
-    told = booking(body({**ITEM, "price": {"totalGross": {"amount": amount, "currency": "EUR"}}}))
-    assert (told.price, str(told.price), told.currency) == (Decimal(amount), amount, "EUR")
+    result = booking(body({**ITEM, "price": {"totalGross": {"amount": amount, "currency": "EUR"}}}))
+    assert (result.price, str(result.price), result.currency) == (Decimal(amount), amount, "EUR")
 
 
 def test_without_an_amount_there_is_no_currency() -> None:
-    told = booking(body({**ITEM, "price": {"totalGross": {"currency": "EUR"}}}))
-    assert (told.price, told.currency) == (None, None)
+    result = booking(body({**ITEM, "price": {"totalGross": {"currency": "EUR"}}}))
+    assert (result.price, result.currency) == (None, None)
 
 
 @pytest.mark.parametrize("number", ["00012", "1e5", "25703155123456"])
@@ -406,8 +411,8 @@ def test_lists_that_are_null_are_empty() -> None:
         "participants": {"numbers": None, "details": None},
         "customer": {"phoneNumbers": None},
     }
-    told = booking(body({**ITEM, **nothing}))
-    assert (told.staff, told.participants, told.customer_phone) == ((), None, None)
+    result = booking(body({**ITEM, **nothing}))
+    assert (result.staff, result.participants, result.customer_phone) == ((), None, None)
 
 
 def test_parts_of_another_shape_are_none_and_lists_keep_their_sound_entries() -> None:
@@ -419,28 +424,28 @@ def test_parts_of_another_shape_are_none_and_lists_keep_their_sound_entries() ->
         },
         "customer": {"firstName": "Zoë", "phoneNumbers": [None, "", "+1 212 555 0143"]},
     }
-    told = booking(body({**ITEM, **odd}))
-    assert (told.staff, told.participants, told.customer_phone) == (("R1", "R2"), 2, "+1 212 555 0143")
+    result = booking(body({**ITEM, **odd}))
+    assert (result.staff, result.participants, result.customer_phone) == (("R1", "R2"), 2, "+1 212 555 0143")
 
 
 @pytest.mark.parametrize("empty", ["", []])
 def test_an_object_or_a_flag_that_is_empty_in_another_way_is_absent(empty: object) -> None:
     names = ("customer", "participants", "price", "noShow", "canceled", "accepted")
-    told = booking(body({**ITEM, **dict.fromkeys(names, empty)}))
-    assert (told.customer_name, told.participants, told.price) == (None, None, None)
-    assert {"customer_name", "status"} <= told.untold
+    result = booking(body({**ITEM, **dict.fromkeys(names, empty)}))
+    assert (result.customer_name, result.participants, result.price) == (None, None, None)
+    assert {"customer_name", "status"} <= result.untold
 
 
 def test_a_customer_that_is_but_an_id_leaves_the_customer_untold() -> None:
-    told = booking(body({**ITEM, "customer": "2856MUMPA187DC203130"}))
-    assert {"customer_name", "customer_email", "customer_phone"} <= told.untold
+    result = booking(body({**ITEM, "customer": "2856MUMPA187DC203130"}))
+    assert {"customer_name", "customer_email", "customer_phone"} <= result.untold
 
 
 def test_a_phone_without_a_number_is_passed_over() -> None:
-    told = booking(
+    result = booking(
         body({**ITEM, "customer": {"phoneNumbers": [{"type": "home"}, {"number": "+1 212 555 0143"}]}})
     )
-    assert told.customer_phone == "+1 212 555 0143"
+    assert result.customer_phone == "+1 212 555 0143"
 
 
 @pytest.mark.parametrize("number", [-1, 1_000_001])
@@ -467,9 +472,9 @@ CANCELED = {"canceled": True, "cancelationTime": "2026-03-05T10:30:00-05:00"}
     ],
 )
 def test_who_cancelled_is_the_customer_or_a_name(agent: str | None, by: str | None) -> None:
-    told = booking(body({**ITEM, **CANCELED, "customer": CUSTOMER, "cancelationAgent": agent}), DELETED)
-    assert (told.cancelled_by, told.cancelled_at) == (by, datetime(2026, 3, 5, 15, 30, tzinfo=UTC))
-    assert "cancelled_by" not in told.untold
+    result = booking(body({**ITEM, **CANCELED, "customer": CUSTOMER, "cancelationAgent": agent}), DELETED)
+    assert (result.cancelled_by, result.cancelled_at) == (by, datetime(2026, 3, 5, 15, 30, tzinfo=UTC))
+    assert "cancelled_by" not in result.untold
 
 
 def test_who_cancelled_is_a_name_where_nobody_tells_who_the_customer_is() -> None:
@@ -481,16 +486,16 @@ def test_who_cancelled_is_a_name_where_nobody_tells_who_the_customer_is() -> Non
 
 def test_the_participant_who_booked_is_compared_too() -> None:
     participants = {"details": [{"personId": "PSELF", "personDetails": CUSTOMER}]}
-    told = booking(
+    result = booking(
         body({**ITEM, **CANCELED, "participants": participants, "cancelationAgent": "Zoë O'Brien"}), DELETED
     )
-    assert (told.cancelled_by, told.customer_email) == ("customer", "zoe@example.com")
+    assert (result.cancelled_by, result.customer_email) == ("customer", "zoe@example.com")
 
 
 def test_a_booking_that_stands_has_no_cancellation_whatever_is_left_of_one() -> None:
-    told = booking(body({**ITEM, **CANCELED, "canceled": False, "cancelationAgent": "Front desk"}), UPDATED)
-    assert (told.status, told.cancelled_at, told.cancelled_by) == (BookingStatus.CONFIRMED, None, None)
-    assert not {"cancelled_at", "cancelled_by"} & told.untold
+    result = booking(body({**ITEM, **CANCELED, "canceled": False, "cancelationAgent": "Front desk"}), UPDATED)
+    assert (result.status, result.cancelled_at, result.cancelled_by) == (BookingStatus.CONFIRMED, None, None)
+    assert not {"cancelled_at", "cancelled_by"} & result.untold
 
 
 def test_options_then_the_customers_custom_fields_are_answers_each_once() -> None:
@@ -503,9 +508,9 @@ def test_options_then_the_customers_custom_fields_are_answers_each_once() -> Non
         **CUSTOMER,
         "customFields": [{"id": "3", "name": "Swims", "value": True}, lunch, None, "text"],
     }
-    told = booking(body({**ITEM, "options": [lunch, note, bare], "customer": customer}))
-    assert told.answers == (Answer("Lunch", "fish"), Answer("Note", None), Answer("Swims", "true"))
-    assert "answers" not in told.untold
+    result = booking(body({**ITEM, "options": [lunch, note, bare], "customer": customer}))
+    assert result.answers == (Answer("Lunch", "fish"), Answer("Note", None), Answer("Swims", "true"))
+    assert "answers" not in result.untold
 
 
 @pytest.mark.parametrize("options", [None, "text", {}, [None, 7]])
@@ -522,7 +527,7 @@ def test_guests_are_the_participants_beside_the_customer_whose_address_is_known(
         ("P4", None),
     ]
     details = [{"personId": person, "personDetails": {"emailAddress": address}} for person, address in people]
-    told = booking(
+    result = booking(
         body(
             {
                 **ITEM,
@@ -531,8 +536,8 @@ def test_guests_are_the_participants_beside_the_customer_whose_address_is_known(
             }
         )
     )
-    assert told.guests == ("b@example.com",)
-    assert "guests" not in told.untold
+    assert result.guests == ("b@example.com",)
+    assert "guests" not in result.untold
 
 
 @pytest.mark.parametrize(
@@ -548,22 +553,22 @@ def test_guests_are_the_participants_beside_the_customer_whose_address_is_known(
 def test_participants_that_are_ids_alone_leave_the_guests_untold(
     details: list[object], *, is_told: bool
 ) -> None:
-    told = booking(body({**ITEM, "participants": {"numbers": [{"number": 2}], "details": details}}))
-    assert ("guests" not in told.untold) is is_told
+    result = booking(body({**ITEM, "participants": {"numbers": [{"number": 2}], "details": details}}))
+    assert ("guests" not in result.untold) is is_told
 
 
 def test_a_customer_that_is_there_tells_all_of_a_customer() -> None:
     """Bookeo leaves out what is empty."""
-    told = booking(body({**ITEM, "customer": {"firstName": "Zoë"}, "options": []}))
-    assert (told.customer_name, told.customer_email, told.customer_phone) == ("Zoë", None, None)
-    assert not {"customer_name", "customer_email", "customer_phone", "answers"} & told.untold
+    result = booking(body({**ITEM, "customer": {"firstName": "Zoë"}, "options": []}))
+    assert (result.customer_name, result.customer_email, result.customer_phone) == ("Zoë", None, None)
+    assert not {"customer_name", "customer_email", "customer_phone", "answers"} & result.untold
 
 
 @pytest.mark.parametrize("customer", [{}, {"customer": None}])
 def test_a_customer_that_is_not_expanded_is_untold(customer: dict[str, object]) -> None:
-    told = booking(body({**ITEM, "options": [{"name": "Lunch", "value": "fish"}], **customer}))
-    assert {"customer_name", "customer_email", "customer_phone", "answers", "guests"} <= told.untold
-    assert told.answers == (Answer("Lunch", "fish"),)  # until a message tells the customer's own fields too
+    result = booking(body({**ITEM, "options": [{"name": "Lunch", "value": "fish"}], **customer}))
+    assert {"customer_name", "customer_email", "customer_phone", "answers", "guests"} <= result.untold
+    assert result.answers == (Answer("Lunch", "fish"),)  # until a message tells the customer's own fields too
 
 
 def test_an_item_without_any_flag_leaves_the_status_a_guess() -> None:
@@ -598,11 +603,11 @@ def test_whatever_a_booking_holds_it_is_read_or_a_payload_error(
     account = bookeo()
     raw = body({**ITEM, **changes})
     try:
-        told = account.booking(event(raw, query))
+        result = account.booking(event(raw, query))
     except PayloadError:
         return
-    assert told is not None
-    assert told.booking_id == "25703155123456"
+    assert result is not None
+    assert result.booking_id == "25703155123456"
 
 
 @given(

@@ -1,4 +1,7 @@
-"""What is Calendly's own: its signature, its missing ids, and versions that `updated_at` alone would get wrong."""
+"""Tests of what only Calendly does.
+
+These are its signature, its missing ids, and versions that `updated_at` alone would get wrong.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +22,8 @@ from tests.vendors.samples_of import Case, load
 
 SECRET = "5mEzn9C-I28UtwOjZJtFoob0sAAFZ95GbZkqj4y3i0I"
 SENT = datetime.fromtimestamp(1_700_000_000, UTC)
-# Made by hand for these tests, with openssl: Calendly publishes no example that could be checked.
+# The signature was made by hand for these tests, with openssl.
+# Calendly publishes no example that could be checked.
 BODY = '{"event":"invitee.created","payload":{"name":"Zoë"}}'.encode()
 SIGNATURE = "38747c937eb1a19d4c5f4fe6b6d6c19be24c95979518195f9e9801a407131d68"
 
@@ -38,7 +42,7 @@ def delivered(signature: str) -> Delivery:
 
 
 def event_of(name: str, change: Change = lambda _: None) -> Event:
-    """The event of a sample, its envelope changed and signed anew."""
+    """Return the event of a sample, its envelope changed and signed anew."""
     envelope = orjson.loads(load(Case("calendly", name)).body)
     change(envelope)
     body = orjson.dumps(envelope)
@@ -62,7 +66,7 @@ def event_with(**parts: object) -> Change:
 
 
 def without(*paths: str) -> Change:
-    """Takes fields out of the payload, by their dotted paths."""
+    """Return a change that takes fields out of the payload, by their dotted paths."""
 
     def change(envelope: dict[str, Any]) -> None:
         for path in paths:
@@ -76,7 +80,7 @@ def without(*paths: str) -> Change:
 
 
 class TestSignature:
-    """`t=…,v1=…` over `t.body`."""
+    """Tests of the signature: `t=…,v1=…` over `t.body`."""
 
     def test_it_is_over_time_dot_body(self) -> None:
         proof = calendly(SECRET).verify(delivered(f"t=1700000000,v1={SIGNATURE}"), SENT).proof
@@ -125,7 +129,10 @@ class TestSignature:
 
 
 class TestIdentity:
-    """Calendly gives no delivery id: ours must be the same for the same change, and only for that."""
+    """Tests of the delivery id.
+
+    Calendly gives none: ours must be the same for the same change, and only for that.
+    """
 
     @pytest.mark.parametrize(
         "name",
@@ -139,12 +146,12 @@ class TestIdentity:
         ],
     )
     def test_two_overlapping_subscriptions_deliver_one_event(self, name: str) -> None:
-        other = event_of(
+        second_event = event_of(
             name,
             lambda envelope: envelope.update(created_by="https://api.calendly.com/users/EXAMPLEADMIN0002"),
         )
-        assert other.id == event_of(name).id
-        assert other.data != event_of(name).data
+        assert second_event.id == event_of(name).id
+        assert second_event.data != event_of(name).data
 
     def test_a_payload_without_a_time_is_known_by_its_bytes(self) -> None:
         def timeless(answer: str) -> Event:
@@ -181,7 +188,7 @@ class TestIdentity:
 
 
 class TestVersion:
-    """Which of two deliveries is the newer one."""
+    """Tests of which of two deliveries is the newer one."""
 
     def test_a_no_show_is_newer_than_the_booking_though_updated_at_has_not_moved(self) -> None:
         assert booking_of("no-show").updated_at == booking_of("created").updated_at
@@ -204,9 +211,11 @@ class TestVersion:
         confirmed = payload_with(
             reconfirmation={"created_at": "2026-06-20T08:00:00Z", "confirmed_at": "2026-06-20T09:00:00Z"}
         )
-        asked = payload_with(reconfirmation={"created_at": "2026-06-20T08:00:00Z", "confirmed_at": None})
+        unconfirmed = payload_with(
+            reconfirmation={"created_at": "2026-06-20T08:00:00Z", "confirmed_at": None}
+        )
         assert booking_of("created", confirmed).version == "2026-06-20T09:00:00.000000Z"
-        assert booking_of("created", asked).version == booking_of("created").version
+        assert booking_of("created", unconfirmed).version == booking_of("created").version
 
     def test_the_last_moment_of_the_calendar_is_no_error(self) -> None:
         at_the_end = event_of(
@@ -218,7 +227,7 @@ class TestVersion:
 
 
 class TestBooking:
-    """From an invitee to a booking."""
+    """Tests of the mapping from an invitee to a booking."""
 
     @pytest.mark.parametrize(
         "order", [("reschedule-old", "reschedule-new"), ("reschedule-new", "reschedule-old")]
@@ -237,9 +246,12 @@ class TestBooking:
         assert first.group_id == second.group_id
 
     def test_the_canceled_invitee_of_a_group_is_the_one_that_was_booked(self) -> None:
-        gone, booked = booking_of("canceled-group-event-still-active"), booking_of("group-first-invitee")
-        assert gone.booking_id == booked.booking_id
-        assert gone.version > booked.version
+        cancellation, booked = (
+            booking_of("canceled-group-event-still-active"),
+            booking_of("group-first-invitee"),
+        )
+        assert cancellation.booking_id == booked.booking_id
+        assert cancellation.version > booked.version
 
     def test_a_payment_that_failed_is_no_price(self) -> None:
         failed = payload_with(payment={"amount": 49.5, "currency": "EUR", "successful": False})
@@ -370,7 +382,7 @@ class TestBooking:
 
 
 class TestPhone:
-    """Answers do not tell that their question asks for a telephone number."""
+    """Tests of the telephone number among the answers, which do not tell that it was asked for."""
 
     @pytest.mark.parametrize(
         ("question", "answer"),
@@ -400,11 +412,11 @@ class TestPhone:
     def test_a_number_answered_to_a_question_for_one_is_the_customers(
         self, question: str | None, answer: str
     ) -> None:
-        asked = [
+        questions = [
             {"question": "Company", "answer": "Example 24", "position": 0},
             {"question": question, "answer": answer, "position": 1},
         ]
-        assert booking_of("created", payload_with(questions_and_answers=asked)).customer_phone == answer
+        assert booking_of("created", payload_with(questions_and_answers=questions)).customer_phone == answer
 
     @pytest.mark.parametrize(
         ("question", "answer"),
@@ -425,16 +437,17 @@ class TestPhone:
     def test_what_is_not_wholly_a_number_or_not_asked_as_one_is_not(
         self, question: str, answer: object
     ) -> None:
-        asked = [{"question": question, "answer": answer, "position": 0}]
-        assert booking_of("created", payload_with(questions_and_answers=asked)).customer_phone is None
+        questions = [{"question": question, "answer": answer, "position": 0}]
+        assert booking_of("created", payload_with(questions_and_answers=questions)).customer_phone is None
 
     def test_a_question_that_asks_for_a_telephone_comes_before_another_number(self) -> None:
-        asked = [
+        questions = [
             {"question": "Emergency contact", "answer": "+1 234 567 8910"},
             {"question": "Your phone", "answer": "020 7946 0000"},
         ]
         assert (
-            booking_of("created", payload_with(questions_and_answers=asked)).customer_phone == "020 7946 0000"
+            booking_of("created", payload_with(questions_and_answers=questions)).customer_phone
+            == "020 7946 0000"
         )
 
     def test_the_number_for_text_messages_comes_before_an_answer_and_that_before_the_number_to_call(
@@ -447,14 +460,17 @@ class TestPhone:
                 "created", lambda envelope: (to_call(envelope), payload_with(**parts)(envelope))[1]
             ).customer_phone
 
-        asked = [{"question": "Phone", "answer": "+1 333 333 3333"}]
+        questions = [{"question": "Phone", "answer": "+1 333 333 3333"}]
         assert phone(questions_and_answers=[]) == "+1 222 222 2222"
-        assert phone(questions_and_answers=asked) == "+1 333 333 3333"
-        assert phone(questions_and_answers=asked, text_reminder_number="+1 444 444 4444") == "+1 444 444 4444"
+        assert phone(questions_and_answers=questions) == "+1 333 333 3333"
+        assert (
+            phone(questions_and_answers=questions, text_reminder_number="+1 444 444 4444")
+            == "+1 444 444 4444"
+        )
 
 
 class TestUntold:
-    """What a message leaves out, and what it clears."""
+    """Tests of what a message leaves out, and of what it clears."""
 
     @pytest.mark.parametrize(
         "name", ["created", "canceled", "no-show", "reschedule-old", "paid", "location-null"]
@@ -533,12 +549,12 @@ class TestUntold:
         assert booking_of(name, without("rescheduled")).status == status
 
     def test_answers_are_the_forms_own_text(self) -> None:
-        asked = [
+        questions = [
             {"question": " Topic ", "answer": "a\nb"},
             {"question": "Newsletter?", "answer": True},
             {"question": None, "answer": None},
         ]
-        assert booking_of("created", payload_with(questions_and_answers=asked)).answers == (
+        assert booking_of("created", payload_with(questions_and_answers=questions)).answers == (
             Answer("Topic", "a\nb"),
             Answer("Newsletter?", "true"),
         )

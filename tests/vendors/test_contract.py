@@ -1,4 +1,4 @@
-"""The contract every vendor passes, on every sample it has."""
+"""Tests of the contract that every vendor passes, on every sample it has."""
 
 import json
 import re
@@ -40,7 +40,7 @@ every_plain_case = pytest.mark.parametrize(
     "case", [case for case in CASES if case.name in {"created", "scheduled"}], ids=str
 )
 
-# Each was refused by a parser of ours, or by one that a warehouse or a consumer of the log may have.
+# Values that were refused by a parser of ours, or by one that a warehouse or a consumer of the log may have.
 UNREAD = {
     "half a character": b'"a\\ud800"',
     "the other half of a character": b'"\\udc00b"',
@@ -67,7 +67,7 @@ UNREAD = {
     "one key twice": b'{"a":1,"a":2}',
 }
 
-# There are many cases and few vendors, hence few examples of the one and many of the other.
+# There are many cases and few vendors, hence few examples for each case and many for each vendor.
 per_case = settings(max_examples=15, deadline=None)
 per_vendor = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -77,7 +77,7 @@ def any_sample(vendor_name: str) -> st.SearchStrategy[Sample]:
 
 
 def refuses(account: AnyAccount, delivery: Delivery, now: datetime) -> bool:
-    """VerificationError and nothing else: another error fails the test."""
+    """Return whether the delivery is refused with VerificationError; another error fails the test."""
     try:
         account.verify(delivery, now)
     except VerificationError:
@@ -86,7 +86,7 @@ def refuses(account: AnyAccount, delivery: Delivery, now: datetime) -> bool:
 
 
 class TestSamples:
-    """There is something to test with."""
+    """Tests that there are samples to test with."""
 
     @every_vendor
     def test_every_vendor_has_samples_in_both_shapes(self, vendor_name: str) -> None:
@@ -101,7 +101,7 @@ class TestSamples:
 
 
 class TestAuthenticity:
-    """What is believed, and what is not."""
+    """Tests of which deliveries are believed."""
 
     @every_case
     def test_a_genuine_delivery_is_believed(self, case: Case) -> None:
@@ -170,12 +170,12 @@ class TestAuthenticity:
     @every_case
     def test_a_header_that_holds_the_secret_itself_is_known_not_to_be_kept(self, case: Case) -> None:
         sample = load(case)
-        own = sample.vendor().credential_header
-        assert own is None or own in [name.lower() for name in credentials(case)]
+        credential_header = sample.vendor().credential_header
+        assert credential_header is None or credential_header in [name.lower() for name in credentials(case)]
         secrets = sample.vendor().settings.live_secrets()
         assert {
             name.lower() for name, value in sample.headers if any(secret in value for secret in secrets)
-        } <= {own}
+        } <= {credential_header}
 
     @pytest.mark.parametrize("comma", [", ", " ,", ",\t", " , "])
     @every_case
@@ -222,56 +222,56 @@ class TestAuthenticity:
 
 
 class TestAge:
-    """When it is believed."""
+    """Tests of when a delivery is believed."""
 
     @every_case
     def test_an_old_delivery_is_refused_only_where_the_account_has_a_tolerance(self, case: Case) -> None:
         sample = load(case)
-        sent = sample.verified().proof.sent_at
+        sent_at = sample.verified().proof.sent_at
         minute = sample.vendor(tolerance="60s")
-        at = sent or sample.now
+        at = sent_at or sample.now
         assert not refuses(minute, sample.delivery, at + timedelta(seconds=60))
         assert refuses(minute, sample.delivery, at + timedelta(seconds=60, microseconds=1)) == (
-            sent is not None
+            sent_at is not None
         )
         assert not refuses(sample.vendor(tolerance=None), sample.delivery, at + timedelta(days=3650))
 
     @every_case
     def test_a_delivery_from_the_future_is_refused(self, case: Case) -> None:
         sample = load(case)
-        sent = sample.verified().proof.sent_at
-        at = sent or sample.now
+        sent_at = sample.verified().proof.sent_at
+        at = sent_at or sample.now
         assert not refuses(sample.vendor(), sample.delivery, at - CLOCK_SKEW)
         assert refuses(sample.vendor(), sample.delivery, at - CLOCK_SKEW - timedelta(microseconds=1)) == (
-            sent is not None
+            sent_at is not None
         )
 
     @every_case
     def test_a_refusal_says_by_how_much_the_clocks_differ(self, case: Case) -> None:
         sample = load(case)
-        sent = sample.verified().proof.sent_at
-        if sent is None:
+        sent_at = sample.verified().proof.sent_at
+        if sent_at is None:
             return
         with pytest.raises(VerificationError, match=r"^sent 2 h 5 min in the future .*clock"):
-            sample.vendor().verify(sample.delivery, sent - timedelta(minutes=125, seconds=1))
+            sample.vendor().verify(sample.delivery, sent_at - timedelta(minutes=125, seconds=1))
         with pytest.raises(VerificationError, match=r"^sent 3 d 4 h ago .* tolerance is 2 min: "):
             sample.vendor(tolerance="120s").verify(
-                sample.delivery, sent + timedelta(days=3, hours=4, minutes=1)
+                sample.delivery, sent_at + timedelta(days=3, hours=4, minutes=1)
             )
 
 
 class TestMeaning:
-    """What it says."""
+    """Tests of what a delivery says."""
 
     @every_case
     def test_the_event_is_what_the_sample_says(self, case: Case) -> None:
         sample = load(case)
         event = sample.vendor().parse(sample.verified())
-        told = sample.given["event"]
+        expected = sample.given["event"]
         assert (event.type, event.subject, event.time) == (
-            told["type"],
-            told["subject"],
-            parse_instant(told["time"]),
+            expected["type"],
+            expected["subject"],
+            parse_instant(expected["time"]),
         )
         assert (event.source, event.data, event.received_at) == (
             f"/{case.vendor}/sales",
@@ -312,9 +312,9 @@ class TestMeaning:
         event = sample.vendor().observe(sample.record, sample.now)
         booking = sample.vendor().booking(event)
         assert booking is not None
-        told = set(COLUMNS) - sample.booking.untold - booking.untold
-        assert {name: getattr(booking, name) for name in told} == {
-            name: getattr(sample.booking, name) for name in told
+        columns = set(COLUMNS) - sample.booking.untold - booking.untold
+        assert {name: getattr(booking, name) for name in columns} == {
+            name: getattr(sample.booking, name) for name in columns
         }
         assert (event.subject, event.via, event.time) == (
             sample.booking.booking_id,
@@ -334,7 +334,10 @@ class TestMeaning:
 
 
 class TestUnreadValues:
-    """What a strict reader of JSON refuses, where nobody reads it: the booking arrives, and the vendor's bytes are kept."""
+    """Tests of values that a strict reader of JSON refuses, in fields that nobody reads.
+
+    The booking arrives, and the vendor's bytes are kept.
+    """
 
     @pytest.mark.parametrize("what", UNREAD)
     @every_plain_case
@@ -396,7 +399,7 @@ def _event(sample: Sample, body: bytes) -> Event:
 
 
 def _with_unread(body: bytes, literal: bytes) -> bytes:
-    """The literal in the document, and in each object right in it, under a name that no vendor has."""
+    """Add the literal to the document and to each object right in it, under a name that no vendor has."""
     document = json.loads(body)
     for part in (document, *document.values()):
         if isinstance(part, dict):
@@ -405,14 +408,14 @@ def _with_unread(body: bytes, literal: bytes) -> bytes:
 
 
 def _key_of(body: bytes, value: bytes) -> bytes:
-    """The key before a value, with its colon."""
-    found = re.search(rb'"[A-Za-z_]+":\s*(?=' + re.escape(value) + b")", body)
-    assert found
-    return found[0]
+    """Return the key before a value, with its colon."""
+    match = re.search(rb'"[A-Za-z_]+":\s*(?=' + re.escape(value) + b")", body)
+    assert match
+    return match[0]
 
 
 class TestAnything:
-    """Whatever is signed is read, or refused in one way."""
+    """Tests that whatever is signed is read, or refused in one way."""
 
     @every_sampled_vendor
     @per_vendor
@@ -447,7 +450,7 @@ class TestAnything:
 
 
 def check_booking(account: AnyAccount, event: Event) -> None:
-    """No booking, one that a warehouse can hold, or a PayloadError."""
+    """Check that the event is no booking, a booking that a warehouse can hold, or a PayloadError."""
     try:
         booking = account.booking(event)
     except PayloadError:
@@ -462,7 +465,10 @@ def check_booking(account: AnyAccount, event: Event) -> None:
 
 
 def check_value(value: object) -> None:
-    """Absent is None, never "" or blank; no text holds NUL; instants are UTC."""
+    """Check the value of a column.
+
+    An absent value is None, never "" or blank; no text holds NUL; instants are UTC.
+    """
     for part in value if isinstance(value, tuple) else (value,):
         if isinstance(part, str):
             assert part.strip() == part != ""

@@ -1,4 +1,4 @@
-"""Another vendor is one folder and its samples: nothing that exists is edited.
+"""Tests that another vendor is one folder and its samples: nothing that exists is edited.
 
 The steps of CONTRIBUTING.md are taken in a copy of this project, for a vendor that only has webhooks.
 """
@@ -20,10 +20,10 @@ import pytest
 
 from ingest.signing import timestamped_hmac
 from tests.cli.command import COMMAND, PATIENCE, Result, environment, ingest, refused
+from tests.consumers.harness import ROOT
 from tests.e2e.processes import eventually
 from tests.kafka.broker import free_port
 
-ROOT = Path(__file__).parents[2]
 FIFTH = Path(__file__).with_name("fifth")
 SECRET = "a-secret-of-these-tests-only"
 
@@ -103,8 +103,8 @@ class Installation:
 
     def deliver(self, body: bytes, secret: str = SECRET) -> int | None:
         """Send a signed delivery as Acme would."""
-        sent = str(int(datetime.now(UTC).timestamp()))
-        headers = {"Acme-Signature": f"t={sent},v1={timestamped_hmac(secret, sent, body)}"}
+        timestamp = str(int(datetime.now(UTC).timestamp()))
+        headers = {"Acme-Signature": f"t={timestamp},v1={timestamped_hmac(secret, timestamp, body)}"}
         return self._status("POST", "/webhooks/acme/acme", content=body, headers=headers)
 
     def rows(self) -> Any:
@@ -187,12 +187,12 @@ def test_a_signed_delivery_is_accepted_and_becomes_a_row(installation: Installat
 
 def test_it_passes_the_contract_of_all_vendors_with_its_samples(project: Path) -> None:
     suites = ["tests/vendors/test_contract.py", "tests/receivers/test_samples.py"]
-    done = python(
+    process = python(
         project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "acme", "--color", "no", *suites
     )
-    assert done.returncode == 0, done.stdout
-    passed = re.search(r"^(\d+) passed", done.stdout.splitlines()[-1])
-    assert passed is not None, done.stdout
+    assert process.returncode == 0, process.stdout
+    passed = re.search(r"^(\d+) passed", process.stdout.splitlines()[-1])
+    assert passed is not None, process.stdout
     assert int(passed[1]) > 50
 
 

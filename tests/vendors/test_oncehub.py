@@ -1,4 +1,7 @@
-"""What only OnceHub does: its vector, its loose objects, its conversations, its meaning of rescheduled, its minor units."""
+"""Tests of what only OnceHub does.
+
+These are its vector, its loose objects, its conversations, its meaning of rescheduled, and its minor units.
+"""
 
 import json
 from dataclasses import replace
@@ -20,7 +23,8 @@ SAMPLES = Path(__file__).parent / "samples" / "oncehub"
 SECRET = "d7686b8c83f04913929079aeae40189e"
 NOW = datetime(2026, 9, 14, 8, 0, 5, tzinfo=UTC)
 
-# Computed apart from this project, with the sample secret and the time that OnceHub's own page shows.
+# The vector was computed apart from this project.
+# Its sample secret and its time are those that OnceHub's own page shows.
 VECTOR_BODY = (
     b'{"id":"EVNT-2AB8RJY3LF","object":"event","type":"booking.scheduled","api_version":"v2",'
     b'"data":{"object":"booking","id":"BKNG-YNMGHKQ24XV5"}}'
@@ -50,8 +54,8 @@ def _envelope(case: str = "scheduled", /, **changes: object) -> dict[str, Any]:
     return envelope | changes
 
 
-def _told(case: str = "scheduled", /, **changes: object) -> Booking:
-    """The booking of a sample's webhook whose data was changed."""
+def _sample_booking(case: str = "scheduled", /, **changes: object) -> Booking:
+    """Return the booking of a sample's webhook whose data was changed."""
     data = _envelope(case)["data"] | changes
     booking = _oncehub().booking(_received(_envelope(case, data=data)))
     assert booking is not None
@@ -90,11 +94,11 @@ def test_the_event_id_is_oncehubs_own() -> None:
 
 @pytest.mark.parametrize("absent", [None, ""])
 def test_without_an_envelope_id_the_body_is_the_identity(absent: str | None) -> None:
-    one, same, other = (
+    event, same_event, other_event = (
         _received(_envelope(id=absent, creation_time=f"2026-09-14T08:00:0{second}Z")) for second in (3, 3, 4)
     )
-    assert len(one.id) == 64
-    assert one.id == same.id != other.id
+    assert len(event.id) == 64
+    assert event.id == same_event.id != other_event.id
 
 
 def test_an_envelope_without_a_type_is_refused() -> None:
@@ -113,14 +117,14 @@ def test_a_booking_event_without_its_booking_is_refused_when_it_is_read() -> Non
 
 
 def test_an_owner_is_the_same_person_as_id_and_as_object() -> None:
-    expanded, plain = _told(), _told(owner="USR-HARPER0001")
+    expanded, plain = _sample_booking(), _sample_booking(owner="USR-HARPER0001")
     assert expanded.staff == plain.staff == ("USR-HARPER0001",)
     assert (expanded.staff_name, plain.staff_name) == ("Harper Host", None)
 
 
 @pytest.mark.parametrize("absent", [None, "", {}, []])
 def test_an_absent_owner_is_nobody(absent: object) -> None:
-    booking = _told(owner=absent)
+    booking = _sample_booking(owner=absent)
     assert (booking.staff, booking.staff_name) == ((), None)
 
 
@@ -128,14 +132,14 @@ def test_an_absent_owner_is_nobody(absent: object) -> None:
 @pytest.mark.parametrize("given", ["ID-1", {"id": "ID-1", "name": "Anything"}], ids=["id", "object"])
 def test_whatever_is_there_is_the_service(name: str, given: object) -> None:
     nothing = {"booking_calendar": None, "event_type": "", "booking_page": None, "master_page": ""}
-    assert _told(**nothing | {name: given}).service_id == "ID-1"
+    assert _sample_booking(**nothing | {name: given}).service_id == "ID-1"
 
 
 def test_a_booking_calendar_or_an_event_type_is_the_service_before_any_page() -> None:
     pages = {"booking_page": "BP-1", "master_page": "MP-1"}
-    assert _told(**pages, event_type="ET-1", booking_calendar=None).service_id == "ET-1"
-    assert _told(**pages, event_type=None, booking_calendar="BKC-1").service_id == "BKC-1"
-    assert _told(**pages, event_type=None, booking_calendar=None).service_id == "BP-1"
+    assert _sample_booking(**pages, event_type="ET-1", booking_calendar=None).service_id == "ET-1"
+    assert _sample_booking(**pages, event_type=None, booking_calendar="BKC-1").service_id == "BKC-1"
+    assert _sample_booking(**pages, event_type=None, booking_calendar=None).service_id == "BP-1"
 
 
 DESCRIPTIVE = (
@@ -154,12 +158,12 @@ DESCRIPTIVE = (
 
 def test_null_and_empty_text_are_the_same_absence() -> None:
     for name in DESCRIPTIVE:
-        assert _told(**{name: None}) == _told(**{name: ""}), name
+        assert _sample_booking(**{name: None}) == _sample_booking(**{name: ""}), name
 
 
 def test_a_missing_field_gives_the_same_columns_as_null_and_leaves_them_untold() -> None:
     for name in DESCRIPTIVE:
-        empty, missing = _told(**{name: None}), _without(name)
+        empty, missing = _sample_booking(**{name: None}), _without(name)
         assert replace(missing, untold=frozenset()) == replace(empty, untold=frozenset()), name
         assert name == "form_submission" or missing.untold > empty.untold - {"tracking"}, name
 
@@ -168,21 +172,21 @@ def test_a_missing_field_gives_the_same_columns_as_null_and_leaves_them_untold()
     "block", ["virtual_conferencing", "cancel_reschedule_information", "payment_information"]
 )
 def test_a_block_of_another_shape_is_as_good_as_absent(block: str) -> None:
-    assert _told("canceled", **{block: ["?"]}) == _told("canceled", **{block: None})
+    assert _sample_booking("canceled", **{block: ["?"]}) == _sample_booking("canceled", **{block: None})
 
 
 def test_a_joining_link_is_the_location_before_its_description() -> None:
     link = {"join_url": "https://meet.example.com/1"}
     assert (
-        _told(virtual_conferencing=link, location_description="Room 2").location
+        _sample_booking(virtual_conferencing=link, location_description="Room 2").location
         == "https://meet.example.com/1"
     )
-    assert _told(virtual_conferencing=None, location_description="Room 2").location == "Room 2"
+    assert _sample_booking(virtual_conferencing=None, location_description="Room 2").location == "Room 2"
 
 
 def test_a_mobile_phone_serves_where_there_is_no_phone() -> None:
-    assert _told(form_submission={"phone": "1", "mobile_phone": "2"}).customer_phone == "1"
-    assert _told(form_submission={"phone": "", "mobile_phone": "2"}).customer_phone == "2"
+    assert _sample_booking(form_submission={"phone": "1", "mobile_phone": "2"}).customer_phone == "1"
+    assert _sample_booking(form_submission={"phone": "", "mobile_phone": "2"}).customer_phone == "2"
 
 
 @pytest.mark.parametrize(
@@ -196,7 +200,10 @@ def test_a_mobile_phone_serves_where_there_is_no_phone() -> None:
     ],
 )
 def test_guests_come_on_top_of_the_customer(guests: object, participants: int) -> None:
-    assert _told(form_submission={"name": "Casey Sample", "guests": guests}).participants == participants
+    assert (
+        _sample_booking(form_submission={"name": "Casey Sample", "guests": guests}).participants
+        == participants
+    )
 
 
 @pytest.mark.parametrize(
@@ -217,11 +224,11 @@ def test_guests_come_on_top_of_the_customer(guests: object, participants: int) -
     ],
 )
 def test_their_status_becomes_ours(word: str | None, status: BookingStatus) -> None:
-    assert _told(status=word).status is status
+    assert _sample_booking(status=word).status is status
 
 
 def test_a_booking_moved_in_place_keeps_its_id_and_stands_at_its_new_time() -> None:
-    moved = _told("rescheduled-same-id")
+    moved = _sample_booking("rescheduled-same-id")
     assert (moved.booking_id, moved.status, moved.rescheduled_from) == (
         "BKNG-MOVED00001",
         BookingStatus.CONFIRMED,
@@ -231,7 +238,7 @@ def test_a_booking_moved_in_place_keeps_its_id_and_stands_at_its_new_time() -> N
 
 
 def test_a_booking_moved_to_another_page_is_two_of_which_the_new_one_names_the_old() -> None:
-    old, new = _told("rescheduled-new-id-old"), _told("rescheduled-new-id-new")
+    old, new = _sample_booking("rescheduled-new-id-old"), _sample_booking("rescheduled-new-id-new")
     assert (old.status, new.status) == (BookingStatus.CANCELLED, BookingStatus.CONFIRMED)
     assert new.rescheduled_from == old.booking_id != new.booking_id
 
@@ -242,14 +249,17 @@ def test_a_booking_moved_to_another_page_is_two_of_which_the_new_one_names_the_o
 def test_only_a_cancelled_booking_has_a_canceller(actor: str, by: str | None) -> None:
     change = {"reason": "Why not", "actioned_by": actor}
     cancelled, moved = (
-        _told(status=status, cancel_reschedule_information=change) for status in ("canceled", "rescheduled")
+        _sample_booking(status=status, cancel_reschedule_information=change)
+        for status in ("canceled", "rescheduled")
     )
     assert (cancelled.cancelled_by, cancelled.cancel_reason) == (by, "Why not")
     assert (moved.cancelled_by, moved.cancel_reason) == (None, None)
 
 
 def test_times_keep_their_milliseconds() -> None:
-    booking = _told(creation_time="2026-09-14T08:00:02.001Z", last_updated_time="2026-09-14T08:00:02.999Z")
+    booking = _sample_booking(
+        creation_time="2026-09-14T08:00:02.001Z", last_updated_time="2026-09-14T08:00:02.999Z"
+    )
     assert booking.version == "2026-09-14T08:00:02.999000Z"
     assert booking.created_at == datetime(2026, 9, 14, 8, 0, 2, 1000, tzinfo=UTC)
 
@@ -276,20 +286,20 @@ def test_an_event_keeps_its_milliseconds_to_settle_ties_of_versions() -> None:
 
 def test_a_later_update_is_a_greater_version() -> None:
     assert (
-        _told(last_updated_time="2026-09-14T08:00:03.000Z").version
-        > _told(last_updated_time="2026-09-14T08:00:02.999Z").version
+        _sample_booking(last_updated_time="2026-09-14T08:00:03.000Z").version
+        > _sample_booking(last_updated_time="2026-09-14T08:00:02.999Z").version
     )
 
 
 @pytest.mark.parametrize("absent", [None, ""])
 def test_a_booking_never_updated_has_its_creation_as_version(absent: str | None) -> None:
-    booking = _told(last_updated_time=absent)
+    booking = _sample_booking(last_updated_time=absent)
     assert booking.version == "2026-09-14T08:00:02.487000Z"
     assert booking.updated_at == booking.created_at
 
 
 def test_the_end_is_the_start_and_the_duration() -> None:
-    assert _told(duration_minutes=90).ends_at == datetime(2026, 9, 21, 15, tzinfo=UTC)
+    assert _sample_booking(duration_minutes=90).ends_at == datetime(2026, 9, 21, 15, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +313,7 @@ def test_the_end_is_the_start_and_the_duration() -> None:
     ],
 )
 def test_an_amount_is_in_the_currencys_minor_units(amount: int, currency: str, price: str) -> None:
-    booking = _told(payment_information={"amount_charged": amount, "currency": currency})
+    booking = _sample_booking(payment_information={"amount_charged": amount, "currency": currency})
     assert (booking.price, booking.currency) == (Decimal(price), currency.upper())
 
 
@@ -311,7 +321,7 @@ def test_an_amount_is_in_the_currencys_minor_units(amount: int, currency: str, p
     "payment", [{"amount_charged": 4550, "currency": ""}, {"amount_charged": None, "currency": "USD"}, "paid"]
 )
 def test_an_amount_or_a_currency_alone_is_no_price(payment: object) -> None:
-    booking = _told(payment_information=payment)
+    booking = _sample_booking(payment_information=payment)
     assert (booking.price, booking.currency) == (None, None)
 
 
@@ -332,7 +342,7 @@ def test_an_amount_or_a_currency_alone_is_no_price(payment: object) -> None:
 )
 def test_a_booking_without_sound_id_and_times_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(PayloadError):
-        _told(**changes)
+        _sample_booking(**changes)
 
 
 def test_a_deleted_booking_as_rest_tells_of_it_is_refused() -> None:
@@ -378,14 +388,14 @@ def _customer(booking: Booking) -> tuple[str | None, ...]:
     ],
 )
 def test_without_a_form_the_contact_is_the_customer(where: dict[str, Any]) -> None:
-    booking = _told(**NOBODY | where)
+    booking = _sample_booking(**NOBODY | where)
     assert _customer(booking) == PERSON
     assert booking.participants == 1
     assert _customer(_record(**NOBODY | where)) == PERSON
 
 
 def test_what_a_form_says_goes_before_the_contact_whose_id_is_kept() -> None:
-    booking = _told(
+    booking = _sample_booking(
         contact=RILEY,
         form_submission={"name": "Casey", "email": "casey@example.com", "phone": None, "mobile_phone": None},
     )
@@ -393,12 +403,15 @@ def test_what_a_form_says_goes_before_the_contact_whose_id_is_kept() -> None:
 
 
 def test_a_contacts_mobile_phone_serves_where_there_is_no_phone() -> None:
-    assert _told(**NOBODY, contact=RILEY | {"phone": None, "mobile_phone": "+2"}).customer_phone == "+2"
+    assert (
+        _sample_booking(**NOBODY, contact=RILEY | {"phone": None, "mobile_phone": "+2"}).customer_phone
+        == "+2"
+    )
 
 
 def test_a_contact_that_is_an_id_is_the_customers_id() -> None:
-    assert _told(contact="CTC-1").customer_id == "CTC-1"
-    assert _told(**NOBODY | {"conversation": {"contact": "CTC-2"}}).customer_id == "CTC-2"
+    assert _sample_booking(contact="CTC-1").customer_id == "CTC-1"
+    assert _sample_booking(**NOBODY | {"conversation": {"contact": "CTC-2"}}).customer_id == "CTC-2"
 
 
 @pytest.mark.parametrize(
@@ -443,7 +456,7 @@ def test_a_contact_that_is_an_id_is_the_customers_id() -> None:
 def test_who_attends_beside_the_host_is_the_customer_where_nobody_else_is_named(
     attendees: object, host: dict[str, Any], address: str | None
 ) -> None:
-    booking = _told(
+    booking = _sample_booking(
         **NOBODY | {"owner": "USR-1", "external_calendar": None} | host | {"attendees": attendees}
     )
     assert booking.customer_email == address
@@ -451,7 +464,7 @@ def test_who_attends_beside_the_host_is_the_customer_where_nobody_else_is_named(
 
 
 def test_a_null_form_leaves_untold_what_a_form_would_tell() -> None:
-    booking = _told(**NOBODY)
+    booking = _sample_booking(**NOBODY)
     assert {
         "customer_name",
         "customer_email",
@@ -472,13 +485,13 @@ def test_a_form_that_is_there_clears_what_it_has_empty() -> None:
         "guests": [],
         "custom_fields": [],
     }
-    booking = _told(form_submission=form)
+    booking = _sample_booking(form_submission=form)
     assert (booking.customer_phone, booking.guests, booking.answers) == (None, (), ())
     assert booking.untold == {"customer_id", "tracking"}
 
 
 def test_a_contact_clears_what_it_has_empty() -> None:
-    cleared = _told(
+    cleared = _sample_booking(
         **NOBODY
         | {
             "conversation": {
@@ -503,7 +516,7 @@ def test_an_empty_form_beside_a_contact_of_which_only_the_id_is_told_clears_nobo
 
 
 def test_without_a_form_people_and_answers_are_guesses_that_any_form_corrects() -> None:
-    booking = _told(
+    booking = _sample_booking(
         **NOBODY
         | {"conversation": "CVR-1", "contact": RILEY, "custom_fields": [{"name": "Seats", "value": 3}]}
     )
@@ -513,10 +526,14 @@ def test_without_a_form_people_and_answers_are_guesses_that_any_form_corrects() 
 
 def test_an_owner_that_is_an_id_leaves_the_name_untold_unless_the_booking_was_reassigned() -> None:
     envelope = _envelope(data=_envelope()["data"] | {"owner": "USR-NEW"})
-    told, reassigned = (
+    completed, reassigned = (
         _booking(_received(envelope | {"type": kind})) for kind in ("booking.completed", "booking.reassigned")
     )
-    assert (told.staff, told.staff_name, "staff_name" in told.untold) == (("USR-NEW",), None, True)
+    assert (completed.staff, completed.staff_name, "staff_name" in completed.untold) == (
+        ("USR-NEW",),
+        None,
+        True,
+    )
     assert (reassigned.staff, reassigned.staff_name, "staff_name" in reassigned.untold) == (
         ("USR-NEW",),
         None,
@@ -525,7 +542,7 @@ def test_an_owner_that_is_an_id_leaves_the_name_untold_unless_the_booking_was_re
 
 
 def test_answers_are_of_the_conversation_then_of_the_form_then_of_the_booking_each_once() -> None:
-    booking = _told(
+    booking = _sample_booking(
         conversation={
             "answers": [{"question": "Team size?", "value": "9"}, {"question": "", "value": None}, None]
         },
@@ -553,12 +570,15 @@ def test_answers_are_of_the_conversation_then_of_the_form_then_of_the_booking_ea
     "fields", [None, "", {}, "text", [None, "text", 7], [{}], [{"name": "", "value": None}]]
 )
 def test_custom_fields_of_another_shape_are_none(fields: object) -> None:
-    assert _told(custom_fields=fields, form_submission={"name": "C", "custom_fields": fields}).answers == ()
+    assert (
+        _sample_booking(custom_fields=fields, form_submission={"name": "C", "custom_fields": fields}).answers
+        == ()
+    )
 
 
 def test_guests_are_their_addresses_each_once() -> None:
     guests = ["a@example.com", {"email": "b@example.com"}, {"name": "no address"}, "a@example.com", None, ""]
-    booking = _told(form_submission={"name": "C", "guests": guests})
+    booking = _sample_booking(form_submission={"name": "C", "guests": guests})
     assert (booking.guests, booking.participants) == (("a@example.com", "b@example.com"), 5)
 
 
@@ -593,7 +613,7 @@ def test_campaign_parameters_have_their_usual_names(
 def test_null_campaign_parameters_are_told_by_rest_and_not_by_webhooks() -> None:
     assert "tracking" not in _record(utm_params=None).untold
     assert "tracking" in _without("utm_params").untold
-    assert "tracking" in _told(utm_params=None).untold
+    assert "tracking" in _sample_booking(utm_params=None).untold
 
 
 @pytest.mark.parametrize(
@@ -609,7 +629,7 @@ def test_null_campaign_parameters_are_told_by_rest_and_not_by_webhooks() -> None
     ],
 )
 def test_only_a_link_is_the_link_of_a_call(join_url: str | None, link: str | None) -> None:
-    booking = _told(virtual_conferencing={"join_url": join_url}, location_description="Room 2")
+    booking = _sample_booking(virtual_conferencing={"join_url": join_url}, location_description="Room 2")
     assert booking.conference_url == link
     assert booking.location == (join_url or "Room 2")
 
@@ -619,9 +639,11 @@ def test_only_a_link_is_the_link_of_a_call(join_url: str | None, link: str | Non
     [({"join_url": "+1 202 555 0123"}, "https://call.example.com/1"), (None, "https://call.example.com/1")],
 )
 def test_a_place_that_is_but_a_link_is_the_link_of_the_call(conferencing: object, link: str) -> None:
-    assert _told(virtual_conferencing=conferencing, location_description=link).conference_url == link
+    assert (
+        _sample_booking(virtual_conferencing=conferencing, location_description=link).conference_url == link
+    )
 
 
 def _record(**changes: object) -> Booking:
-    """The booking of a REST record, changed."""
+    """Return the booking of a REST record with these changes."""
     return _oncehub().booking_of_record(orjson.dumps(_envelope()["data"] | changes))

@@ -1,4 +1,8 @@
-"""Reading vendors' JSON: what a message leaves out is told from what it clears, and what only describes is never an error."""
+"""Tests of reading vendors' JSON.
+
+A field that a message leaves out is told apart from one that it clears, and what only describes is never an
+error.
+"""
 
 from typing import Annotated, Any
 
@@ -86,7 +90,7 @@ def test_ids_are_kept_once_and_in_order() -> None:
 
 
 class Form(Payload):
-    """What only describes."""
+    """A message whose fields only describe."""
 
     answer: AnyText = None
     tracking: Parameters = None
@@ -158,7 +162,7 @@ def test_both_spellings_of_a_cancellation_are_one(text: object, word: str | None
 
 
 class Loose(Payload):
-    """Parts in each way of reading them."""
+    """A message with parts in each way of reading them."""
 
     described: Annotated[Host | None, OBJECT] = None
     needed: Annotated[Host | None, ABSENT] = None
@@ -170,10 +174,17 @@ class Loose(Payload):
 
 @pytest.mark.parametrize("value", [None, "", []])
 def test_what_is_empty_is_absent_whatever_was_expected(value: object) -> None:
-    told = read_value(
+    message = read_value(
         Loose, dict.fromkeys(["described", "needed", "named", "all_named", "amount", "flag"], value)
     )
-    assert (told.described, told.needed, told.named, told.all_named, told.amount, told.flag) == (
+    assert (
+        message.described,
+        message.needed,
+        message.named,
+        message.all_named,
+        message.amount,
+        message.flag,
+    ) == (
         None,
         None,
         None,
@@ -193,9 +204,9 @@ def test_another_kind_of_value_is_none_where_it_only_describes_and_an_error_wher
 
 
 def test_a_text_stands_for_the_object_that_it_names() -> None:
-    told = read_value(Loose, {"named": " B1 ", "all_named": ["B1", {"name": "B2"}, None, "", 3, [], True]})
-    assert told.named == Host(name="B1")
-    assert [host.name for host in told.all_named] == ["B1", "B2", "3"]
+    message = read_value(Loose, {"named": " B1 ", "all_named": ["B1", {"name": "B2"}, None, "", 3, [], True]})
+    assert message.named == Host(name="B1")
+    assert [host.name for host in message.all_named] == ["B1", "B2", "3"]
 
 
 @pytest.mark.parametrize(

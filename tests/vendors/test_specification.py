@@ -1,4 +1,4 @@
-"""Somebody else's word on the simulated vendors and on our mappings: the vendors' published specifications."""
+"""Tests of the simulated vendors and of our mappings against the vendors' published specifications."""
 
 import copy
 import json
@@ -33,10 +33,10 @@ from tests.vendors.specification import (
 )
 
 STEPS = 800
-# Objects of each kind that are asked for one by one.
+# How many objects of each kind are asked for one by one.
 FEW = 12
 ALIKE = 3
-# Where objects have their ids, by vendor's habit.
+# The fields in which vendors' objects have their ids.
 IDS = ("id", "bookingNumber", "uri")
 
 every_specified_vendor = pytest.mark.parametrize("vendor", specified_vendors())
@@ -44,7 +44,7 @@ every_specified_vendor = pytest.mark.parametrize("vendor", specified_vendors())
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was answered to a request of this name (`GET /bookings/{id}`)."""
+    """The answer to a request of this name (`GET /bookings/{id}`)."""
 
     name: str
     status: int
@@ -53,7 +53,7 @@ class Answer:
 
 @dataclass
 class Recorder:
-    """An ASGI application that keeps what another one answers."""
+    """An ASGI application that keeps what another application answers."""
 
     app: ASGIApp
     dialect: SimulatedApi
@@ -76,37 +76,40 @@ class Recorder:
 
 @pytest.fixture(scope="module")
 def changes() -> list[Change]:
-    """Some days of all vendors, in which everything happens that they tell of."""
+    """Return the changes of some days of all vendors, in which everything happens that they tell of."""
     return advance(new_world(11), [timedelta(minutes=5, microseconds=317_011)] * STEPS)
 
 
 @pytest.fixture(scope="module")
 def webhooks(changes: list[Change]) -> Mapping[str, list[tuple[str, Any]]]:
-    """By vendor, what is sent: its type, in the vendor's word, and its body."""
-    sent: dict[str, list[tuple[str, Any]]] = {}
+    """Return what is sent, by vendor: its type, in the vendor's word, and its body."""
+    webhooks_by_vendor: dict[str, list[tuple[str, Any]]] = {}
     for change in changes:
         account = ACCOUNTS[change.account]
         delivery = delivery_of(change, change.meeting.changed_at)
         kind = account.parse(account.verify(delivery, delivery.received_at)).type.removeprefix(
             f"{account.vendor}."
         )
-        sent.setdefault(account.vendor, []).append((kind, json.loads(delivery.body)))
-    return sent
+        webhooks_by_vendor.setdefault(account.vendor, []).append((kind, json.loads(delivery.body)))
+    return webhooks_by_vendor
 
 
 @pytest.fixture(scope="module")
 def answers(changes: list[Change], tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, list[Answer]]:
-    """By vendor, what is answered to all that this project asks, to requests for single objects, and to wrong ones."""
+    """Return the answers of each vendor.
+
+    The requests are all that this project makes, requests for single objects, and wrong ones.
+    """
     meetings: dict[str, dict[int, Any]] = {}
     for change in changes:
         meetings.setdefault(change.account, {})[change.meeting.number] = change.meeting
     return {
-        vendor: asked(vendor, meetings[vendor], tmp_path_factory.mktemp(vendor))
+        vendor: record_answers(vendor, meetings[vendor], tmp_path_factory.mktemp(vendor))
         for vendor in specified_vendors()
     }
 
 
-def asked(vendor: str, meetings: dict[int, Any], tokens: Path) -> list[Answer]:
+def record_answers(vendor: str, meetings: dict[int, Any], tokens: Path) -> list[Answer]:
     dialect = load_simulated_vendor(vendor).api(SIMULATED[vendor], meetings)
     server = RestServer({"sales": dialect})
     recorder = Recorder(server.app, dialect)
@@ -120,7 +123,10 @@ def asked(vendor: str, meetings: dict[int, Any], tokens: Path) -> list[Answer]:
 
 
 def use_all(rest: AnyRest, unlisted: list[str]) -> None:
-    """Everything that `reconcile`, `sync` and `webhooks` ask for; `unlisted` are ids of what has no list."""
+    """Ask for everything that `reconcile`, `sync` and `webhooks` ask for.
+
+    `unlisted` are the ids of objects that have no list.
+    """
     rest.requested_ids = unlisted
     rest.ping()
     for entry in listed(rest)[:FEW]:
@@ -138,7 +144,7 @@ def use_all(rest: AnyRest, unlisted: list[str]) -> None:
 
 
 def ask_for_singles(side: Side, recorder: Recorder) -> None:
-    """Of each list that was answered, some of its objects, wherever the vendor has a path for them."""
+    """Ask for some objects of each list that was answered, wherever the vendor has a path for them."""
     for path in paths(side.dialect):
         parent, _, last = path.rpartition("/")
         if last.startswith("{") and "{" not in parent:
@@ -149,7 +155,7 @@ def ask_for_singles(side: Side, recorder: Recorder) -> None:
 
 
 def ask_wrongly(side: Side) -> None:
-    """Without a key, and for what is not there."""
+    """Ask without a key, and for objects that are not there."""
     for path in paths(side.dialect):
         missing = path.replace("{", "no-such-").replace("}", "")
         ask(side, missing)
@@ -166,7 +172,7 @@ def address(side: Side, path: str) -> str:
 
 
 def paths(dialect: SimulatedApi) -> list[str]:
-    """What can be read."""
+    """Return the paths that can be read."""
     return [route.path for route in dialect.routes() if "GET" in (route.methods or ())]
 
 
@@ -182,7 +188,10 @@ def ids(bodies: Iterable[Any]) -> Iterator[str]:
 
 
 def typed(body: Any) -> Iterator[tuple[tuple[str, ...], str]]:
-    """The path of each field with the type of its value; entries of a list are not told apart."""
+    """Return the path of each field with the type of its value.
+
+    Entries of a list are not told apart.
+    """
     for path in fields(body):
         value = body
         for step in path:
@@ -191,7 +200,7 @@ def typed(body: Any) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def renamed(body: Any, path: tuple[str | int, ...]) -> Any:
-    """A copy in which the field at this path has another name."""
+    """Return a copy in which the field at this path has another name."""
     changed = copy.deepcopy(body)
     holder = changed
     for step in path[:-1]:
@@ -201,26 +210,29 @@ def renamed(body: Any, path: tuple[str | int, ...]) -> Any:
 
 
 def fields(body: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """The paths of all fields, nested ones too."""
+    """Return the paths of all fields, nested ones too."""
     if isinstance(body, dict):
         for name, value in body.items():
             yield (*path, name)
             yield from fields(value, (*path, name))
     elif isinstance(body, list):
-        for place, value in enumerate(body):
-            yield from fields(value, (*path, place))
+        for index, value in enumerate(body):
+            yield from fields(value, (*path, index))
 
 
 @every_specified_vendor
 def test_every_webhook_is_as_specified(vendor: str, webhooks: Mapping[str, list[tuple[str, Any]]]) -> None:
-    """Of those that have the same fields with values of the same types, the first few: validation is slow."""
+    """Only the first few webhooks of each form are validated, since validation is slow.
+
+    Webhooks have one form when they have the same fields with values of the same types.
+    """
     specification = load_specification(vendor)
-    alike = Counter[Any]()
+    counts = Counter[Any]()
     faults: set[str] = set()
     for kind, body in webhooks[vendor]:
         form = kind, frozenset(typed(body))
-        alike[form] += 1
-        if alike[form] <= ALIKE:
+        counts[form] += 1
+        if counts[form] <= ALIKE:
             faults.update(specification.faults(f"webhook {kind}", body))
     assert not faults, "\n".join(sorted(faults)[:20])
 
@@ -233,11 +245,17 @@ def test_every_answer_is_as_specified(vendor: str, answers: Mapping[str, list[An
 
 
 def faults_of(specification: Specification, answer: Answer) -> list[str]:
-    """An error is `error`, unless the file has one of that request alone (`error POST /oauth/token`)."""
+    """Return where the answer is not as specified.
+
+    An error has the schema `error`, unless the file has one for that request alone (`error POST
+    /oauth/token`).
+    """
     if answer.body is None or answer.name in specification.left_out:
         return []
-    own = f"error {answer.name}"
-    name = answer.name if answer.status < 400 else own if own in specification.names else "error"
+    error_name = f"error {answer.name}"
+    name = (
+        answer.name if answer.status < 400 else error_name if error_name in specification.names else "error"
+    )
     if name not in specification.names:
         return [f"{name}: neither a schema nor left out"]
     return specification.faults(name, answer.body)
@@ -247,11 +265,11 @@ def faults_of(specification: Specification, answer: Answer) -> list[str]:
 def test_every_schema_has_something_to_say(
     vendor: str, webhooks: Mapping[str, list[tuple[str, Any]]], answers: Mapping[str, list[Answer]]
 ) -> None:
-    seen = {f"webhook {kind}" for kind, _ in webhooks[vendor]} | {
+    names = {f"webhook {kind}" for kind, _ in webhooks[vendor]} | {
         answer.name for answer in answers[vendor] if answer.body is not None
     }
     specification = load_specification(vendor)
-    assert {name for name in specification.names if not name.startswith("error")} <= seen | set(
+    assert {name for name in specification.names if not name.startswith("error")} <= names | set(
         specification.not_simulated
     )
 
@@ -260,27 +278,27 @@ def test_every_schema_has_something_to_say(
 def test_a_field_of_another_name_is_noticed(
     vendor: str, webhooks: Mapping[str, list[tuple[str, Any]]]
 ) -> None:
-    specification, tried = load_specification(vendor), set()
+    specification, locations = load_specification(vendor), set()
     for kind, body in webhooks[vendor]:
         for path in fields(body):
-            where = (kind, *(step for step in path if isinstance(step, str)))
-            if where not in tried:
-                tried.add(where)
+            location = (kind, *(step for step in path if isinstance(step, str)))
+            if location not in locations:
+                locations.add(location)
                 assert specification.faults(f"webhook {kind}", renamed(body, path)), (
                     f"{kind}: {path} may have any name"
                 )
-    assert len(tried) > len(specification.names)
+    assert len(locations) > len(specification.names)
 
 
 @every_specified_vendor
 def test_every_field_that_a_mapping_reads_is_in_the_specification(vendor: str) -> None:
     specification, reached, missing = load_specification(vendor), set(), set()
     for name, schemas in specification.reads.items():
-        found, more = unspecified(
+        shape_missing, shape_reached = unspecified(
             specification, shapes(vendor)[name], [specification.schema(schema) for schema in schemas]
         )
-        missing |= set(found)
-        reached |= more
+        missing |= set(shape_missing)
+        reached |= shape_reached
     assert missing == set()
     assert {shape.__name__ for shape in reached} == set(shapes(vendor)), (
         "shapes that `reads` does not lead to"

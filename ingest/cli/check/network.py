@@ -101,7 +101,7 @@ def judge_answer(settings: Settings, answer: httpx.Response) -> Finding:
     return warning(
         name,
         f"{url} answers {answer.status_code} for /healthz, not as a receiver does",
-        "let the proxy hand on /healthz too, or see that the name leads to it",
+        "let the proxy pass on /healthz too, or see that the name leads to it",
     )
 
 
@@ -160,7 +160,7 @@ def check_clock(settings: Settings) -> list[Finding]:
 
 
 def _api_address(account: AnyAccount) -> str:
-    """Without opening its REST side, which a wrong credential would prevent."""
+    """Return the address of an account's REST side, also where its credential is wrong."""
     rest_class = account.rest_class
     return account.settings.api_url or (rest_class.url if rest_class else "")
 

@@ -55,12 +55,13 @@ def check_webhooks(settings: Settings, account: AnyAccount) -> list[Finding]:
     """Find what `webhooks plan` would change, or what has arrived where the vendor cannot be asked."""
     name = f"webhooks {account.name}"
     if not has_api(account) or not account.settings.can_read():
-        return [_by_hand(name, settings, account)]
+        arrival = describe_arrivals(settings, account)
+        return [ok(name, arrival) if arrival.startswith("arrived") else warning(name, arrival)]
     from receivers.subscriptions.check import check_url, open_manager
 
     check_url(account)
-    hasty = settings.reconcile.model_copy(update={"patience": timedelta(seconds=_SECONDS)})
-    manager = open_manager(settings.model_copy(update={"reconcile": hasty}), account)
+    impatient = settings.reconcile.model_copy(update={"patience": timedelta(seconds=_SECONDS)})
+    manager = open_manager(settings.model_copy(update={"reconcile": impatient}), account)
     try:
         steps = manager.plan()
     finally:
@@ -76,8 +77,3 @@ def check_webhooks(settings: Settings, account: AnyAccount) -> list[Finding]:
             f"ingest webhooks plan {account.name}, then ingest webhooks apply {account.name}",
         )
     ]
-
-
-def _by_hand(name: str, settings: Settings, account: AnyAccount) -> Finding:
-    said = describe_arrivals(settings, account)
-    return ok(name, said) if said.startswith("arrived") else warning(name, said)

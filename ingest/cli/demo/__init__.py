@@ -1,4 +1,4 @@
-"""The command `demo`: runs the product against simulated vendors and checks the warehouse against the truth."""
+"""The command `demo`, which runs the product against simulated vendors and checks the warehouse."""
 
 from pathlib import Path
 from typing import Annotated
@@ -32,10 +32,12 @@ def demo(
 ) -> None:
     """Watch simulated vendors' signed webhooks become rows, then check every row against the truth.
 
-    Makes, moves, cancels, completes and misses bookings; sends some webhooks twice and some late. With --outage, the receiver
-    also stops for a while, `ingest reconcile` finds and repairs what the vendors gave up, and its count of missed bookings is checked.
+    Makes, moves, cancels, completes and misses bookings; sends some webhooks twice and some late. With
+    --outage, the receiver also stops for a while, `ingest reconcile` finds and repairs what the vendors gave
+    up, and its count of missed bookings is checked.
 
-    Exit code 0: every row is right; 1: the warehouse differs from what really happened; 130: stopped with Ctrl-C, nothing was checked.
+    Exit code 0: every row is right; 1: the warehouse differs from what really happened; 130: stopped with
+    Ctrl-C, nothing was checked.
 
     Examples:
         ingest demo

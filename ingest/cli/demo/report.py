@@ -14,12 +14,13 @@ from ingest.simulator.sender import DeliveryStats
 from ingest.simulator.simulation import Pace
 from ingest.simulator.truth import Difference
 from ingest.warehouse.query import query, query_all
-from ingest.warehouse.values import QueryResult
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _STATUS_COUNTS = "select account, status, count(*) from bookings group by all"
-_NEWEST_ROWS = """\
-select vendor, status, starts_at, customer_name, service_name, price from bookings order by loaded_at desc limit 8"""
+_NEWEST_ROWS = (
+    "select vendor, status, starts_at, customer_name, service_name, price"
+    " from bookings order by loaded_at desc limit 8"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class DemoOptions:
 class WarehouseMonitor:
     """Polls the warehouse as any reader would.
 
-    `freshness` has the seconds from an event's receipt to the first poll that returned its row, so it never flatters.
+    `freshness` has the seconds from an event's receipt to the first poll that returned its row, so it never
+    flatters.
     """
 
     settings: Settings
@@ -58,7 +60,8 @@ class WarehouseMonitor:
             return
 
     def _poll(self, details: bool) -> None:
-        new_events = f"select received_at, loaded_at from booking_events where loaded_at > timestamptz '{self._loaded_until.isoformat()}'"  # noqa: S608 - a time of ours
+        since = f"timestamptz '{self._loaded_until.isoformat()}'"
+        new_events = f"select received_at, loaded_at from booking_events where loaded_at > {since}"  # noqa: S608
         events, *answers = query_all(
             self.settings, [new_events, *((_STATUS_COUNTS, _NEWEST_ROWS) if details else ())]
         )
@@ -68,15 +71,13 @@ class WarehouseMonitor:
             self._loaded_until = max(loaded for _, loaded in events.rows)
             self.freshness += [(now - received).total_seconds() for received, _ in events.rows]
             self.events += len(events.rows)
-        if answers:
-            self._update_details(*answers)
-
-    def _update_details(self, counts: QueryResult, newest: QueryResult) -> None:
-        self.statuses = {}
-        for account, status, count in counts.rows:
-            self.statuses.setdefault(account, {})[status] = count
-        self.bookings = sum(count for _, _, count in counts.rows)
-        self.newest = list(newest.rows)
+        if details:
+            counts, newest = answers
+            self.statuses = {}
+            for account, status, count in counts.rows:
+                self.statuses.setdefault(account, {})[status] = count
+            self.bookings = sum(count for _, _, count in counts.rows)
+            self.newest = list(newest.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class Reconciliation:
 
     @property
     def right(self) -> bool:
-        """Whether exactly the lost bookings were found missing, and all of them were repaired."""
+        """Say whether exactly the lost bookings were found missing, and all of them were repaired."""
         complete = all(report["outcome"] == "complete" for report in self.reports)
         return complete and self.total("missed") == self.total("repaired") == self.lost
 
@@ -104,8 +105,8 @@ class Reconciliation:
 class DemoReport:
     """The result of a demo.
 
-    `webhook_events` are the events in the warehouse that came by webhook, `expected_bookings` is how many bookings the
-    warehouse should have.
+    `webhook_events` are the events in the warehouse that came by webhook, `expected_bookings` is how many
+    bookings the warehouse should have.
     """
 
     options: DemoOptions
@@ -121,7 +122,7 @@ class DemoReport:
 
     @property
     def right(self) -> bool:
-        """Whether the warehouse equals the truth and every webhook is one event, or was repaired."""
+        """Say whether the warehouse equals the truth and every webhook is one event, or was repaired."""
         return not self.faults()
 
     def faults(self) -> list[str]:
@@ -175,5 +176,4 @@ def percentiles(values: list[float]) -> dict[str, float]:
 
 def rows_as_dicts(settings: Settings, sql: str) -> list[dict[str, Any]]:
     """Return the rows of a query by column name."""
-    answer = query(settings, sql)
-    return answer.dicts()
+    return query(settings, sql).dicts()

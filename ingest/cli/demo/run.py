@@ -80,7 +80,8 @@ async def _interrupt_receiver(options: DemoOptions, processes: Processes, view: 
         return
     await asyncio.sleep((options.pace.seconds - options.outage) / 2)
     view.note(
-        f"the receiver is down for {options.outage:g} s; bookings go on, and the vendors give up after a few tries …"
+        f"the receiver is down for {options.outage:g} s;"
+        " bookings go on, and the vendors give up after a few tries …"
     )
     await asyncio.to_thread(processes.stop, "receive")
     await asyncio.sleep(options.outage)
@@ -102,9 +103,9 @@ def _reconcile(processes: Processes) -> list[dict[str, Any]]:
 
 
 def _until_sigterm() -> Callable[[], bool]:
-    """Return a function that says whether SIGTERM came: then no more bookings are made, and the check follows.
+    """Return a function that says whether SIGTERM came.
 
-    Ctrl-C, in contrast, ends the demo without a check.
+    SIGTERM ends the making of bookings, and the check follows; Ctrl-C ends the demo without a check.
     """
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -119,7 +120,7 @@ async def _keep_polling(monitor: WarehouseMonitor, view: DemoView) -> None:
 
 
 async def _wait_until_visible(monitor: WarehouseMonitor, stats: DeliveryStats) -> None:
-    """Wait until every accepted webhook is in the warehouse; after the time limit, a loss shows as a difference."""
+    """Wait until every accepted webhook is in the warehouse; after a time limit, a loss is a difference."""
     deadline = time.monotonic() + _SETTLE_SECONDS
-    while monitor.events < stats.webhooks and time.monotonic() < deadline:  # noqa: ASYNC110 - another process makes it true
+    while monitor.events < stats.webhooks and time.monotonic() < deadline:  # noqa: ASYNC110 - by a process
         await asyncio.sleep(_POLL_SECONDS)

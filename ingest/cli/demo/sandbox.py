@@ -1,4 +1,4 @@
-"""Prepares a folder with settings for simulated accounts and the world behind them, and runs `ingest` in it."""
+"""Prepares a folder with settings for simulated accounts, and runs `ingest` in it."""
 
 import os
 import secrets
@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import httpx
 import tomlkit
@@ -34,7 +33,7 @@ _PRIVATE = 0o600
 
 
 class Sandbox:
-    """One account per vendor, named after it, with ports and secrets of its own, so that demos do not conflict."""
+    """The settings of a demo: one account per vendor, named after it, on free ports."""
 
     def __init__(
         self, folder: Path, log: str = "", *, workers: int = 1, seed: int = 1, vendors: Sequence[str] = ()
@@ -57,33 +56,32 @@ class Sandbox:
         self.server = RestServer(apis, port=vendors_port)
         self.config = self.folder / "ingest.toml"
         run = secrets.token_hex(4)
-        self.config.write_text(
-            tomlkit.dumps(
-                {
-                    "public_url": url,
-                    "log": log or f"sqlite:///{self.folder}/log.db",
-                    "topic_prefix": f"demo-{run}",
-                    "receiver": {
-                        "port": port,
-                        "admin_port": admin_port,
-                        "workers": workers,
-                        "spool_dir": f"{self.folder}/spool",
-                    },
-                    "consumer": {"admin_port": consumer_port, "group": f"demo-{run}"},
-                    "warehouse": {
-                        "credentials": f"{self.folder}/warehouse.duckdb",
-                        "work_dir": f"{self.folder}/dlt",
-                    },
-                    "reconcile": {
-                        "lag": "0s",
-                        "admin_port": reconcile_port,
-                        "state_dir": f"{self.folder}/reconcile",
-                    },
-                    "accounts": self._account_tables(),
-                }
-            ),
-            encoding="utf-8",
-        )
+        tree: Mapping[str, object] = {
+            "public_url": url,
+            "log": log or f"sqlite:///{self.folder}/log.db",
+            "topic_prefix": f"demo-{run}",
+            "receiver": {
+                "port": port,
+                "admin_port": admin_port,
+                "workers": workers,
+                "spool_dir": f"{self.folder}/spool",
+            },
+            "consumer": {"admin_port": consumer_port, "group": f"demo-{run}"},
+            "warehouse": {
+                "credentials": f"{self.folder}/warehouse.duckdb",
+                "work_dir": f"{self.folder}/dlt",
+            },
+            "reconcile": {
+                "lag": "0s",
+                "admin_port": reconcile_port,
+                "state_dir": f"{self.folder}/reconcile",
+            },
+            "accounts": {
+                name: {**account.settings(), "api_url": self.server.api_url(name)}
+                for name, account in self.accounts.items()
+            },
+        }
+        self.config.write_text(tomlkit.dumps(tree), encoding="utf-8")
         self._write_secrets()
         self.settings: Settings = load_settings(str(self.config), environ={})
         if outside := [
@@ -93,7 +91,7 @@ class Sandbox:
 
     @contextmanager
     def running(self) -> Iterator["Processes"]:
-        """Run the REST APIs, a consumer and a receiver, which accepts webhooks on entry and is stopped on exit."""
+        """Run the REST APIs, a consumer and a receiver; on entry webhooks are accepted."""
         processes = Processes(self.config, self.settings.public_url)
         with self.server.serving():
             try:
@@ -106,12 +104,6 @@ class Sandbox:
                 raise
             processes.stop("receive")
             processes.stop("consume")
-
-    def _account_tables(self) -> dict[str, Mapping[str, Any]]:
-        return {
-            name: {**account.settings(), "api_url": self.server.api_url(name)}
-            for name, account in self.accounts.items()
-        }
 
     def _write_secrets(self) -> None:
         tables = {
@@ -169,7 +161,7 @@ class Processes:
         )
 
     def wait_until_accepting(self) -> None:
-        """Wait until the receiver accepts webhooks. Raises WarehouseUnavailable when a command did not start."""
+        """Wait until webhooks are accepted. Raises WarehouseUnavailable when a command did not start."""
         deadline = time.monotonic() + _START_SECONDS
         while (
             all(process.poll() is None for process in self._running.values()) and time.monotonic() < deadline

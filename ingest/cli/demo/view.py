@@ -1,11 +1,11 @@
-"""The output of a demo for people: live on a terminal, a line now and then elsewhere, and a summary at the end."""
+"""The output of a demo for people: live on a terminal, lines elsewhere, and a summary at the end."""
 
 import shutil
 import sys
 import time
 from datetime import UTC
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -58,7 +58,7 @@ class DemoView:
 
     @property
     def visible(self) -> bool:
-        """Whether there is output, for which the details have to be queried."""
+        """Say whether there is output, for which the details have to be queried."""
         return not self._console.quiet
 
     def note(self, line: str) -> None:
@@ -89,7 +89,7 @@ class DemoView:
 
     def _live_view(self) -> Table:
         answers = self._stats.answers
-        figures = f"accepted {answers[202]}  rejected {answers[401]}  events {self._monitor.events}  {self._freshness()}"
+        counts = f"accepted {answers[202]}  rejected {answers[401]}  events {self._monitor.events}"
         grid = Table.grid()
         grid.add_row(
             ProgressBar(
@@ -97,7 +97,7 @@ class DemoView:
             )
         )
         for part in (
-            message(("bookings, live  ", "bold"), figures),
+            message(("bookings, live  ", "bold"), f"{counts}  {self._freshness()}"),
             self._status_table(),
             self._newest_rows(),
         ):
@@ -138,7 +138,7 @@ def show_summary(report: DemoReport) -> None:
     console = Console()
     table = Table(show_header=False, box=None)
     for name, value in _figures(report):
-        table.add_row(name, str(value))
+        table.add_row(name, value)
     console.print(table)
     if report.reconciliation:
         console.print(_reconciliation_table(report.reconciliation))
@@ -153,7 +153,8 @@ def show_summary(report: DemoReport) -> None:
     print_line(verdict, f": {reason} ({counts})")
     program = "ingest" if shutil.which("ingest") else sys.argv[0]
     command = f"{program} query --config {report.sandbox.config}"
-    print_line(f'look around: {command} "select vendor, status, starts_at, customer_name from bookings"')  # noqa: S608 - to be typed
+    sql = "select vendor, status, starts_at, customer_name from bookings"
+    print_line(f'look around: {command} "{sql}"')
 
 
 def _reconciliation_table(reconciliation: Reconciliation) -> Table:
@@ -166,29 +167,24 @@ def _reconciliation_table(reconciliation: Reconciliation) -> Table:
     return table
 
 
-def _figures(report: DemoReport) -> list[tuple[str, Any]]:
-    summary = report.summary()
-    first = report.monitor.first_row_at
+def _figures(report: DemoReport) -> list[tuple[str, str]]:
+    summary, first, settings = report.summary(), report.monitor.first_row_at, report.sandbox.settings
     answers = ", ".join(f"{answer}: {count}" for answer, count in summary["answers"].items())
-    return [
-        (
-            "webhooks",
-            f"{summary['webhooks']} distinct in {summary['seconds']:g} s; answers {answers}; given up {summary['given_up']}",
-        ),
-        (
-            "first row",
+    webhooks = f"{summary['webhooks']} distinct in {summary['seconds']:g} s"
+    rows = f"{summary['bookings']} bookings, {summary['events']} events by webhook"
+    first_row = "never"
+    if first:
+        first_row = (
             f"{summary['first_row_seconds']:.1f} s after start, at {first.astimezone(UTC):%H:%M:%S} UTC"
-            if first
-            else "never",
-        ),
+        )
+    return [
+        ("webhooks", f"{webhooks}; answers {answers}; given up {summary['given_up']}"),
+        ("first row", first_row),
         ("webhook to answer", _spread(summary["answer_seconds"])),
         ("webhook to row", _spread(summary["row_visible_seconds"])),
-        (
-            "warehouse",
-            f"{summary['bookings']} bookings, {summary['events']} events by webhook, {summary['dead_letters']} dead letters",
-        ),
-        ("log", report.sandbox.settings.log),
-        ("topics", ", ".join(report.sandbox.settings.topics())),
+        ("warehouse", f"{rows}, {summary['dead_letters']} dead letters"),
+        ("log", settings.log),
+        ("topics", ", ".join(settings.topics())),
     ]
 
 

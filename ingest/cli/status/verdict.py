@@ -99,8 +99,8 @@ def _judge_log(facts: Facts, now: datetime) -> Iterator[Finding]:
         if "next" in topic and topic["committed"] > topic["next"]
     ]:
         detail = (
-            f"{', '.join(truncated)} ends before what was loaded of it: the log was cut, restored or "
-            "made anew"
+            f"{', '.join(truncated)} ends before what was loaded "
+            "of it: the log was cut, restored or made anew"
         )
         yield failed(
             "log",
@@ -189,7 +189,7 @@ def _judge_warehouse(facts: Facts) -> Iterator[Finding]:
             yield failed(
                 "dead letters",
                 f"{total} open ({where})",
-                "`ingest dead-letters list --open` says why; mend it, then redrive",
+                "`ingest dead-letters list --open` says why; fix the cause, then redrive",
             )
 
 
@@ -226,8 +226,8 @@ def _judge_deliveries(
     elif rejected:
         yield warning(
             name,
-            f"{counted(rejected, 'delivery', 'deliveries')} refused since the receiver started, "
-            f"{accepted:.0f} accepted",
+            f"{counted(rejected, 'delivery', 'deliveries')} refused "
+            f"since the receiver started, {accepted:.0f} accepted",
         )
     if not (stored and stored["last_delivery"]) and not accepted:
         yield warning(

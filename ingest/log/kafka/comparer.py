@@ -30,7 +30,7 @@ _OPTIONS = {
 
 
 class Match(Enum):
-    """What the log has at a bookmark's offset."""
+    """The result of comparing the log with a bookmark."""
 
     SAME = auto()
     OTHER = auto()  # another record, or none, as the log ends before

@@ -1,17 +1,15 @@
 """The SQLite file of the log: its tables, durable commits, and detection of another file in its place."""
 
-import json
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import WeakSet
 
 from ingest.errors import LogUnavailable
 from ingest.locks import exclusive
-from ingest.log import Partition, Record, StoredRecord
 from ingest.log.sqlite.overwritten import RawFiles, beside, raise_version
 
 _SCHEMA = """
@@ -26,11 +24,6 @@ CREATE TABLE IF NOT EXISTS commits (
 CREATE TABLE IF NOT EXISTS bookmarks (
   consumer_group TEXT, topic TEXT, marks TEXT NOT NULL, PRIMARY KEY (consumer_group, topic)
 );
-"""
-
-_RECORDS = """
-SELECT offset, key, value, headers, appended_at FROM records
-WHERE topic = ? AND offset >= ? AND offset < ? ORDER BY offset LIMIT ?
 """
 
 _BUSY_SECONDS = 10.0
@@ -306,31 +299,6 @@ def read_only(path: Path) -> ReadConnection:
         connection.close()
         raise
     return connection
-
-
-def next_offsets(connection: sqlite3.Connection) -> dict[str, int]:
-    """Return the next offset to be written in each topic. Raises sqlite3.Error."""
-    return dict(connection.execute("SELECT topic, next_offset FROM topics").fetchall())
-
-
-def read_records(
-    connection: sqlite3.Connection, topic: str, offsets: range, limit: int, max_bytes: int
-) -> list[StoredRecord]:
-    """Return up to `limit` records, which have `max_bytes` together and one record more.
-
-    Raises sqlite3.Error.
-    """
-    records: list[StoredRecord] = []
-    size = 0
-    with closing(connection.execute(_RECORDS, (topic, offsets.start, offsets.stop, limit))) as rows:
-        for offset, key, value, headers, appended_at in rows:
-            records.append(
-                StoredRecord(Record(key, value, json.loads(headers)), Partition(topic), offset, appended_at)
-            )
-            size += records[-1].record.size
-            if size >= max_bytes:
-                break
-    return records
 
 
 def _connect(path: Path, wait: float) -> sqlite3.Connection:

@@ -14,7 +14,8 @@ import structlog
 
 from ingest.errors import LogUnavailable
 from ingest.log import Record
-from ingest.log.sqlite.file import LogFile, next_offsets, unavailable
+from ingest.log.sqlite.file import LogFile, unavailable
+from ingest.log.sqlite.queries import next_offsets
 
 log = structlog.get_logger()
 
@@ -28,7 +29,7 @@ class SqliteProducer:
     """A producer whose thread commits all waiting appends in one transaction, for speed."""
 
     def __init__(self, path: Path, limit: int | None = None) -> None:
-        """`limit` is the maximum size of the file in bytes, beyond which appends fail."""
+        """Open the file; appends fail beyond `limit` bytes."""
         self._path = path
         self._waiting: queue.SimpleQueue[Append | None] = queue.SimpleQueue()
         self._closed, self._closing = False, threading.Lock()

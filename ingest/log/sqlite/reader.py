@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ingest.errors import LogUnavailable
 from ingest.log import Partition, StoredRecord
-from ingest.log.sqlite.file import read_only, read_records, unavailable
+from ingest.log.sqlite.file import read_only, unavailable
+from ingest.log.sqlite.queries import read_records
 
 _FETCH_RECORDS = 100  # of each topic
 _FETCH_BYTES = 1024 * 1024

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ingest.log import Backlog, Partition
-from ingest.log.sqlite.file import next_offsets, read_only, unavailable
+from ingest.log.sqlite.file import read_only, unavailable
+from ingest.log.sqlite.queries import next_offsets
 
 _APPENDED_AT = """
 SELECT MIN(appended_at) FROM (

@@ -1,4 +1,4 @@
-"""The simulated Appointedd. Its documentation.
+"""The simulated Appointedd.
 
 https://developers.appointedd.com/
 """

@@ -1,4 +1,4 @@
-"""The simulated Bookeo. Its documentation.
+"""The simulated Bookeo.
 
 https://www.bookeo.com/api/
 """

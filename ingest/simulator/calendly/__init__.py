@@ -1,4 +1,4 @@
-"""The simulated Calendly. Its documentation.
+"""The simulated Calendly.
 
 https://developer.calendly.com/api-docs/
 """

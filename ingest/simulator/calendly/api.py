@@ -10,7 +10,6 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -152,9 +151,12 @@ class CalendlyApi(SimulatedApi):
     async def _scheduled_events(self, request: Request) -> Response:
         """List events by start, which excludes the bounds; there is no filter by time of change."""
         check_owner(request.query_params, "organization", "user", "group")
-        descending = choice(request, "sort", {None: False, "start_time:asc": False, "start_time:desc": True})
-        meetings = sorted(self._filtered(request), key=attrgetter("starts_at"), reverse=descending)
-        return list_response(request, meetings, _by_start_descending if descending else _by_start, event)
+        sign = choice(request, "sort", {None: 1, "start_time:asc": 1, "start_time:desc": -1})
+
+        def sort_key(meeting: Meeting) -> SortKey:
+            return sign * meeting.starts_at.timestamp(), meeting.number
+
+        return list_response(request, sorted(self._filtered(request), key=sort_key), sort_key, event)
 
     async def _scheduled_event(self, request: Request) -> Response:
         return json_response({"resource": event(self._meeting(request))})
@@ -256,14 +258,6 @@ def _instant(request: Request, parameter: str) -> datetime | None:
 
 def _in_order(entries: Mapping[int, T]) -> list[T]:
     return [entry for _, entry in sorted(entries.items())]
-
-
-def _by_start(meeting: Meeting) -> SortKey:
-    return meeting.starts_at.timestamp(), meeting.number
-
-
-def _by_start_descending(meeting: Meeting) -> SortKey:
-    return -meeting.starts_at.timestamp(), meeting.number
 
 
 def _by_number(entry: Meeting | Person | Service) -> SortKey:

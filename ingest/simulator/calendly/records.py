@@ -77,7 +77,7 @@ def event_type(service: Service) -> dict[str, Any]:
         "description_html": None,
         "profile": {"type": "User", "name": OWNER.name, "owner": user_uri(OWNER)},
         "secret": False,
-        "booking_method": "format_instant",
+        "booking_method": "instant",
         "custom_questions": [],
         "deleted_at": None,
         "admin_managed": False,

@@ -16,7 +16,6 @@ from ingest.simulator.account import SimulatedAccount
 from ingest.simulator.api import ApiError, json_response, read_json_object
 from ingest.simulator.calendly.records import ORGANIZATION
 from ingest.simulator.calendly.responses import (
-    SortKey,
     check_owner,
     choice,
     error,
@@ -83,16 +82,16 @@ class CalendlySubscriptions(Subscriptions):
         scope = choice(request, "scope", _SCOPES)
         owner = required(request, scope)
         self._check_owner(request.query_params)
-        descending = choice(request, "sort", {None: False, "created_at:asc": False, "created_at:desc": True})
+        sign = choice(request, "sort", {None: 1, "created_at:asc": 1, "created_at:desc": -1})
         subscriptions = [
             subscription
             for subscription in self.all()
             if _scope(subscription) == scope
             and (scope == "organization" or subscription.about[scope] == owner)
         ]
-        if descending:
-            return list_response(request, subscriptions[::-1], _newest_first, _record)
-        return list_response(request, subscriptions, _oldest_first, _record)
+        return list_response(
+            request, subscriptions[::sign], lambda subscription: (0.0, sign * subscription.number), _record
+        )
 
     async def _create(self, request: Request) -> Response:
         """Create a subscription; no response contains its key, not even this one."""
@@ -201,11 +200,3 @@ def _scope(subscription: Subscription) -> str:
 def _user(subscription: Subscription) -> Any:
     """Return the user whose meetings it gets; None for everybody's, as the only group has everybody."""
     return subscription.about["user"] if _scope(subscription) == "user" else None
-
-
-def _oldest_first(subscription: Subscription) -> SortKey:
-    return 0.0, subscription.number
-
-
-def _newest_first(subscription: Subscription) -> SortKey:
-    return 0.0, -subscription.number

@@ -1,4 +1,4 @@
-"""The simulated OnceHub. Its documentation.
+"""The simulated OnceHub.
 
 https://help.oncehub.com/developers/api/
 """

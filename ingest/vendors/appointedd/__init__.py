@@ -1,11 +1,11 @@
-"""Appointedd (webhooks and API v1).
+"""Webhooks and bookings of Appointedd (webhooks and API v1).
 
-A booking has any number of participants, or none; nothing that Appointedd sends is signed.
+A booking has any number of participants, or none. Nothing that Appointedd sends is signed.
 
-Webhooks: https://developers.appointedd.com/docs/webhooks Payloads:
-https://developers.appointedd.com/docs/what-data-is-sent-with-a-webhook Set-up:
-https://support.appointedd.com/en/articles/1361736-how-to-set-up-webhooks REST:
-https://developers.appointedd.com/reference/booking-entity
+Webhooks: https://developers.appointedd.com/docs/webhooks
+Payloads: https://developers.appointedd.com/docs/what-data-is-sent-with-a-webhook
+Set-up:   https://support.appointedd.com/en/articles/1361736-how-to-set-up-webhooks
+REST:     https://developers.appointedd.com/reference/booking-entity
 """
 
 import re
@@ -34,11 +34,11 @@ from ingest.vendors.appointedd.booking import BookingData, Record, booking_of_da
 from ingest.vendors.delivery import Headers
 from ingest.vendors.fields import Id, Payload, Text, read_json
 
-# What a header can carry unchanged. How Appointedd would encode anything else is not documented.
+# A header can contain such text unchanged. How Appointedd would encode anything else is not documented.
 _HEADER_SAFE = re.compile(r"[!-~]([ -~]*[!-~])?")
 
-# Only `booking_created` is documented exactly; the others follow its pattern and the prose, in both
-# spellings.
+# Only `booking_created` is documented exactly. The other names follow its pattern and the documentation's
+# prose, in both spellings.
 _CANCELLATIONS = {"booking_cancelled", "booking_canceled", "booking_deleted"}
 _BOOKING_EVENTS = _CANCELLATIONS | {"booking_created", "booking_updated"}
 
@@ -46,7 +46,7 @@ _BOOKING_EVENTS = _CANCELLATIONS | {"booking_created", "booking_updated"}
 class AppointeddSettings(AccountSettings):
     """The settings of an Appointedd account.
 
-    Appointedd's webhook form offers a custom header or basic authentication; the settings say which of them
+    Appointedd's webhook form offers a custom header or basic authentication. The settings say which of them
     was filled in. The REST side needs `api_key` with `api = "v1"`, and `client_id` and `client_secret` with
     `"v2"`.
     """
@@ -56,14 +56,17 @@ class AppointeddSettings(AccountSettings):
     webhook_header: str | None = Field(
         None,
         pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$",
-        description="Name of the custom header in Appointedd's webhook form. Its value is one of "
-        "`webhook_secrets`.",
+        description=(
+            "Name of the custom header in Appointedd's webhook form. Its value is one of `webhook_secrets`."
+        ),
     )
     webhook_user: str | None = Field(
         None,
         pattern=r"^[ -9;-~]+$",
-        description="User of basic authentication, instead of `webhook_header`. The password is one of "
-        "`webhook_secrets`.",
+        description=(
+            "User of basic authentication, instead of `webhook_header`. "
+            "The password is one of `webhook_secrets`."
+        ),
     )
     api: Literal["v1", "v2"] = Field(
         "v1", description="Version of the REST API: `v1`, or `v2`, which only `ingest sync` can use."
@@ -76,13 +79,13 @@ class AppointeddSettings(AccountSettings):
     def _check_webhook_credential(self) -> Self:
         if self.webhook_header and self.webhook_user:
             raise ValueError(
-                "webhook_header and webhook_user are both set; keep the one that Appointedd's webhook form "
-                "has"
+                "webhook_header and webhook_user are both set; "
+                "keep the one that Appointedd's webhook form has"
             )
         if self.webhook_secrets and not self.credential_header:
             raise ValueError(
-                "webhook_secrets is set, but not how Appointedd sends them: set webhook_header to the "
-                "custom header's name, "
+                "webhook_secrets is set, but not how Appointedd sends them: "
+                "set webhook_header to the custom header's name, "
                 "or webhook_user to the user of basic authentication"
             )
         if not all(map(_HEADER_SAFE.fullmatch, self.live_secrets())):
@@ -95,28 +98,31 @@ class AppointeddSettings(AccountSettings):
     def credential_header(self) -> str | None:
         """Return the lower-case name of the header that contains the secret.
 
-        It is None when neither kind is configured.
+        Return None when neither kind of header is configured.
         """
         if self.webhook_user:
             return "authorization"
         return self.webhook_header.lower() if self.webhook_header else None
 
     def can_reconcile(self) -> bool:
-        """Return whether API v1 can be used: the form of v2's bookings is not published."""
+        """Return whether API v1 can be used.
+
+        The form of v2's bookings is not published.
+        """
         return self.api == "v1" and self.api_key is not None
 
     def reconcile_needs(self) -> str:
-        """Return the settings that API v1 needs, in words."""
+        """Return the names of the settings that API v1 needs, in words."""
         return "api_key, and api to v1" if self.api != "v1" else "api_key"
 
     def credential(self, secret: str) -> str:
-        """Return the whole value of that header."""
+        """Return the value of `credential_header` that contains this secret."""
         if not self.webhook_user:
             return secret
         return "Basic " + b64encode(f"{self.webhook_user}:{secret}".encode()).decode()
 
 
-def _object(value: object) -> object:
+def _to_object(value: object) -> object:
     return value if isinstance(value, dict) else {}
 
 
@@ -124,7 +130,7 @@ class _Entity(Payload):
     id: Text = None
 
 
-_AnyEntity = Annotated[_Entity, BeforeValidator(_object)]
+_AnyEntity = Annotated[_Entity, BeforeValidator(_to_object)]
 
 
 class _Data(Payload):
@@ -134,18 +140,22 @@ class _Data(Payload):
 
 
 class _Envelope(Payload):
-    """Any delivery, including events that Appointedd adds later. Only the type must be there."""
+    """The envelope of any delivery, including events that Appointedd adds later.
+
+    Only the type is required.
+    """
 
     event_type: Id
-    event_data: Annotated[_Data, BeforeValidator(_object)] = _Data()
+    event_data: Annotated[_Data, BeforeValidator(_to_object)] = _Data()
 
     def has_booking(self) -> bool:
-        """Return whether this is about a booking.
+        """Return whether the delivery is about a booking.
 
-        Always for the known types, and for others that are named like them where it has one.
+        The known types always are. Other types are if they have a similar name and the delivery contains a
+        booking.
         """
-        named_alike = self.event_type.startswith("booking_") and self.event_data.booking.id is not None
-        return named_alike or self.event_type in _BOOKING_EVENTS
+        is_similar = self.event_type.startswith("booking_") and self.event_data.booking.id is not None
+        return is_similar or self.event_type in _BOOKING_EVENTS
 
 
 class _BookingEnvelope(Payload):
@@ -195,10 +205,10 @@ class Appointedd(Account[AppointeddSettings]):
         return Proof(which_matches([credential], expected))
 
     def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
-        """Identify a delivery by its raw body, which has organisation, type, booking and `updated`.
+        """Identify a delivery by its raw body.
 
-        No payload says when its event happened, so the time is that of receipt: of two versions that tie, the
-        later received wins.
+        Organisation, type, booking and `updated` in the body distinguish two deliveries. No payload says when
+        its event happened, so the time is that of receipt. If two versions tie, the one received later wins.
         """
         envelope = read_json(_Envelope, delivery.body)
         return EventIdentity(
@@ -215,13 +225,14 @@ class Appointedd(Account[AppointeddSettings]):
         return booking_of_data(envelope.event_data, cancelled=envelope.event_type in _CANCELLATIONS)
 
     def booking_of_record(self, data: bytes) -> Booking:
-        """Map a booking of GET /bookings, which has ids where webhooks have names.
+        """Map a booking of GET /bookings.
 
-        Objects may have been put in the place of ids.
+        Such a booking has ids where webhooks have names. Objects may have replaced the ids:
 
-        `service` is its id, or the object of GET /services; `resource` is its id, or the object of GET
-        /resources (`profile.name`); `customers[]` are as they are, or each with the `profile` of GET
-        /customers/{id} (firstname, lastname, email, phone, mobile).
+        - `service` is an id, or the object of GET /services.
+        - `resource` is an id, or the object of GET /resources (`profile.name`).
+        - `customers[]` are unchanged, or each has the `profile` of GET /customers/{id}
+          (firstname, lastname, email, phone, mobile).
         """
         return booking_of_data(read_json(Record, data).as_data(), cancelled=False)
 
@@ -230,9 +241,9 @@ class Appointedd(Account[AppointeddSettings]):
         return Delivery("", Headers.of(sign(self.settings, secret).items()), body, at)
 
     def _subject(self, envelope: _Envelope, body: bytes) -> str:
-        """Return the id of a booking, or of whatever else it is about.
+        """Return the id of the booking, or of another entity that the delivery is about.
 
-        A booking that cannot be read is refused here already, while its sender's delivery is at hand.
+        A booking that cannot be read is already refused here, when the delivery is received.
         """
         if envelope.has_booking():
             return read_json(_BookingEnvelope, body).event_data.booking.id
@@ -241,9 +252,9 @@ class Appointedd(Account[AppointeddSettings]):
 
 
 def sign(settings: AppointeddSettings, secret: str) -> dict[str, str]:
-    """Return the headers that Appointedd would send, for the simulator and tests.
+    """Return the headers that Appointedd would send; none where none is configured.
 
-    None where none is configured.
+    The simulator and tests use them.
     """
     return {settings.credential_header: settings.credential(secret)} if settings.credential_header else {}
 

@@ -1,5 +1,6 @@
-"""Maps Appointedd's booking, for which webhooks and API v1 have different field names.
+"""The mapping of Appointedd's booking to the canonical one.
 
+Webhooks and API v1 have different names for its fields.
 https://developers.appointedd.com/reference/booking-entity
 """
 
@@ -28,7 +29,7 @@ from ingest.vendors.fields import (
     untold,
 )
 
-# Webhooks say `Confirmed` where REST says `confirmed`. The first two are documented.
+# Webhooks say `Confirmed` where REST says `confirmed`. Only the first two statuses are documented.
 _STATUSES = {
     "confirmed": BookingStatus.CONFIRMED,
     "canceled": BookingStatus.CANCELLED,
@@ -56,7 +57,7 @@ class _Question(Payload):
 class _Participant(Payload):
     """A customer's part in a booking.
 
-    `participants[]` of a webhook, `customers[]` of REST with the `profile` put in.
+    It is `participants[]` of a webhook, or `customers[]` of REST with the `profile` added.
     """
 
     customer_id: Annotated[Text, _either("customer_id", "id")] = None
@@ -75,7 +76,10 @@ class _Participant(Payload):
         return " ".join(filter(None, (self.firstname, self.lastname))) or None
 
     def places(self) -> int:
-        """Return the places taken. Webhooks in the form of 2017 have `spaces` or nothing."""
+        """Return the number of places that the customer takes.
+
+        Webhooks in the form of 2017 have `spaces` or nothing.
+        """
         return next((count for count in (self.total_spaces, self.spaces) if count is not None), 1)
 
     def answers(self) -> tuple[Answer, ...]:
@@ -87,16 +91,16 @@ class _Participant(Payload):
         )
 
 
-class _Named(Payload):
+class _NamedObject(Payload):
     """A service, or a person or thing that is booked: `bookables` in webhooks, `resource` in REST."""
 
     id: Text = None
     name: Annotated[Text, _either("name", "profile.name")] = None
 
 
-_MaybeNamed = Annotated[_Named | None, REFERENCE]
+_MaybeNamedObject = Annotated[_NamedObject | None, REFERENCE]
 _Participants = Annotated[tuple[_Participant, ...], objects_or("id")]
-_Bookables = Annotated[tuple[_Named, ...], objects_or("id")]
+_Bookables = Annotated[tuple[_NamedObject, ...], objects_or("id")]
 
 
 class _Booking(Payload):
@@ -115,18 +119,18 @@ class BookingData(Payload):
     booking: _Booking
     participants: _Participants = ()
     bookables: _Bookables = ()
-    service: _MaybeNamed = None
+    service: _MaybeNamedObject = None
 
 
 class Record(_Booking):
     """A booking of GET /bookings, as `Appointedd.booking_of_record` describes it."""
 
     customers: _Participants = ()
-    resource: _MaybeNamed = None
-    service: _MaybeNamed = None
+    resource: _MaybeNamedObject = None
+    service: _MaybeNamedObject = None
 
     def as_data(self) -> BookingData:
-        """Return the booking in the form of a webhook; what is absent here stays absent."""
+        """Return the booking in the form of a webhook. Fields that are absent here stay absent."""
         bookables = (self.resource,) if self.resource else ()
         parts = {
             "customers": ("participants", self.customers),
@@ -138,8 +142,8 @@ class Record(_Booking):
         )
 
 
-# The form of 2017 lacks some fields, webhooks have no telephone numbers, and records only have names where
-# they were looked up.
+# The form of 2017 lacks some fields, webhooks have no telephone numbers, and records only have names if these
+# were looked up.
 _SOURCES: Sources = {
     "status": ("booking.status",),
     "starts_at": ("booking.starts_at",),
@@ -161,9 +165,12 @@ _SOURCES: Sources = {
 
 
 def booking_of_data(data: BookingData, *, cancelled: bool) -> Booking:
-    """Map to a booking. The customer's columns, answers included, are those of the first participant."""
-    booking, first = data.booking, next(iter(data.participants), _Participant())
-    service = data.service or _Named()
+    """Map a booking to the canonical one.
+
+    The customer's columns, answers included, are those of the first participant.
+    """
+    booking, customer = data.booking, next(iter(data.participants), _Participant())
+    service = data.service or _NamedObject()
     status = BookingStatus.CANCELLED if cancelled else _status(data)
     canonical = Booking(
         booking_id=booking.id,
@@ -171,28 +178,28 @@ def booking_of_data(data: BookingData, *, cancelled: bool) -> Booking:
         status=status,
         starts_at=booking.starts_at,
         ends_at=booking.ends_at,
-        timezone=first.timezone,  # the booking's own zone is in webhooks only
+        timezone=customer.timezone,  # the booking's own zone is in webhooks only
         created_at=booking.created,
         updated_at=booking.updated,
         service_id=service.id,
         service_name=service.name,
         staff=unique(bookable.id for bookable in data.bookables),
         staff_name=next((bookable.name for bookable in data.bookables), None),
-        customer_id=first.customer_id,
-        customer_name=first.name(),
-        customer_email=first.email,
-        customer_phone=first.mobile or first.phone,
+        customer_id=customer.customer_id,
+        customer_name=customer.name(),
+        customer_email=customer.email,
+        customer_phone=customer.mobile or customer.phone,
         participants=_places(data),
         price=booking.price,  # no payload and no record tells the currency
-        answers=first.answers(),
+        answers=customer.answers(),
     )
     return replace(canonical, untold=untold(data, canonical, _SOURCES))
 
 
 def _places(data: BookingData) -> int | None:
-    """Return the places taken, none where nobody takes part.
+    """Return the number of places taken, which is 0 where nobody takes part.
 
-    It is None where the message does not tell who does.
+    Return None where the message does not say who takes part.
     """
     return (
         sum(participant.places() for participant in data.participants)
@@ -202,13 +209,13 @@ def _places(data: BookingData) -> int | None:
 
 
 def _version(booking: _Booking, status: BookingStatus) -> str:
-    """Return the second of `updated`, and the rank of what happened in it: 0 created, 1 changed, 2 cancelled.
+    """Return the second of `updated` with the rank of what happened in it: 0 created, 1 changed, 2 cancelled.
 
     `updated` equals `created`, to the millisecond, until the first change. A change sets it to a whole
-    second, and it is not documented whether that is cut or rounded. So a change at 10:00:00.9 of what was
-    created at 10:00:00.742 may look *older* than the creation. Cut to the second, a change never sorts before
-    what came earlier. The rank, which webhooks and REST both allow to compute, orders creation, change and
-    cancellation within a second; two changes within a second tie.
+    second, and it is not documented whether that is cut or rounded. So a change at 10:00:00.9 of a booking
+    created at 10:00:00.742 may look *older* than the creation. If both are cut to the second, a change never
+    sorts before what happened earlier. The rank, which can be computed from webhooks and REST alike, orders
+    creation, change and cancellation within a second. Two changes within a second tie.
     """
     changed = 0 if booking.updated == booking.created else 1
     rank = 2 if status is BookingStatus.CANCELLED else changed
@@ -216,9 +223,10 @@ def _version(booking: _Booking, status: BookingStatus) -> str:
 
 
 def _status(data: BookingData) -> BookingStatus:
-    """Return the status.
+    """Return the status of a booking.
 
-    `no_show` where it is not cancelled and every participant is marked so (that word is not documented).
+    It is `NO_SHOW` where the booking is not cancelled and every participant is marked as `noshow`, a word
+    that is not documented.
     """
     status = _STATUSES.get(data.booking.status or "", BookingStatus.UNKNOWN)
     marks = [participant.status for participant in data.participants]

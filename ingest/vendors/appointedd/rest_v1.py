@@ -1,4 +1,4 @@
-"""Appointedd's API v1, which is complete.
+"""The REST side of Appointedd with API v1, which is complete.
 
 https://api.appointedd.com/docs/reference/
 """
@@ -23,7 +23,7 @@ from ingest.vendors.paginators import VendorPaginator
 from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window
 
 _PAGE = 100
-_CACHED_PROFILES = 10_000  # whoever booked once is likely to have booked again
+_CACHED_PROFILES = 10_000  # a customer is likely to have several bookings
 _SECOND = timedelta(seconds=1)
 _CANCELLED = "cancelled"
 _HISTORY = timedelta(days=3650)
@@ -31,10 +31,9 @@ _OVERLAP = timedelta(minutes=5)
 
 
 class _Paginator(VendorPaginator):
-    """Pages begin at the booking that the page before names as `next`.
+    """The paginator of pages that begin at the booking that the page before names as `next`.
 
     `total` may change while pages are read.
-
     https://developers.appointedd.com/docs/pagination
     """
 
@@ -44,10 +43,10 @@ class _Paginator(VendorPaginator):
 
 
 class AppointeddV1(Rest[AppointeddSettings]):
-    """The REST side with API v1.
+    """The REST side of an account with API v1.
 
-    Appointedd publishes no limits; these are ours. It has no longest window either, and one long window costs
-    least if Appointedd should ignore a filter.
+    Appointedd publishes no limits. The limits here are ours. It does not limit windows either. One long
+    window costs least if Appointedd ignores a filter.
     """
 
     url = "https://api.appointedd.com/v1"
@@ -76,33 +75,35 @@ class AppointeddV1(Rest[AppointeddSettings]):
         self.get("resources/groups", limit=1)
 
     def bookings(self, window: Window) -> Iterator[list[Record]]:
-        """Yield bookings in natural order, in which one that changes while pages are read keeps its place.
+        """Yield pages of bookings in their natural order.
 
-        Whether the list has cancelled bookings by default is not documented. They are asked for apart, with
-        one more request, until one of them was in the list.
+        A booking that changes while pages are read keeps its place in this order.
+
+        Whether the list includes cancelled bookings by default is not documented. So another request reads
+        them separately, until the list has included one.
         https://developers.appointedd.com/reference/get-bookings
         """
-        listed: set[str] = set()
+        listed_ids: set[str] = set()
         for page in self._updated_in(window):
             self._lists_cancelled |= any(entry.get("status") == _CANCELLED for entry in page)
-            listed.update(str(entry.get("id")) for entry in page)
+            listed_ids.update(str(entry.get("id")) for entry in page)
             yield page
         if not self._lists_cancelled:
             for page in self._updated_in(window, statuses=_CANCELLED):
-                yield [entry for entry in page if str(entry.get("id")) not in listed]
+                yield [entry for entry in page if str(entry.get("id")) not in listed_ids]
 
     def _updated_in(self, window: Window, **filters: str) -> Iterator[list[Record]]:
-        """Yield bookings that were updated in the window.
+        """Yield pages of bookings that were updated in the window.
 
         The name of `updated_before` is not documented. If Appointedd ignores it, that costs pages but no
         booking, because the times are checked here.
         """
-        wide = Window(window.since - _SECOND, window.until and window.until + _SECOND)
-        bounds = {"updated_after": format_instant(wide.since)} | (
-            {"updated_before": format_instant(wide.until)} if wide.until else {}
+        wider_window = Window(window.since - _SECOND, window.until and window.until + _SECOND)
+        bounds = {"updated_after": format_instant(wider_window.since)} | (
+            {"updated_before": format_instant(wider_window.until)} if wider_window.until else {}
         )
         for page in self.pages("bookings", "data", limit=_PAGE, **bounds, **filters):
-            yield [entry for entry in page if _within(entry, wide)]
+            yield [entry for entry in page if _is_within(entry, wider_window)]
 
     def key(self, entry: Record) -> str:
         if not entry.get("id"):
@@ -114,10 +115,7 @@ class AppointeddV1(Rest[AppointeddSettings]):
         return set(filter(None, map(_customer_id, customers))) if isinstance(customers, list) else set()
 
     def complete(self, entry: Record) -> list[Record]:
-        """Return a booking with the objects that webhooks have by name.
-
-        See `Appointedd.booking_of_record`.
-        """
+        """Return a booking with objects in place of ids, as `Appointedd.booking_of_record` describes them."""
         record = dict(entry)
         for name, cache in (("service", self._services), ("resource", self._resources)):
             if isinstance(entry.get(name), str):
@@ -127,17 +125,16 @@ class AppointeddV1(Rest[AppointeddSettings]):
         return [record]
 
     def fetch(self, booking_id: str) -> Record | None:
-        """Return one booking.
-
-        Raises VendorRefused when no single booking can be read: else every booking would seem gone.
+        """Return a booking by its id; None when Appointedd does not have it.
 
         The path of single bookings is not documented and follows the pattern of other objects. So at the
-        first 404 a booking is read that is in the list.
+        first 404, a booking from the list is read too. Raises VendorRefused when that is not found either,
+        because otherwise every booking would seem gone.
         """
         record = self.find(f"bookings/{quote(booking_id, safe='')}", "data")
         if record is None and not self._single_reads_work:
-            listed = next(self.pages("bookings", "data", limit=1), [])
-            if listed and self.get_optional(f"bookings/{quote(self.key(listed[0]), safe='')}") is None:
+            page = next(self.pages("bookings", "data", limit=1), [])
+            if page and self.get_optional(f"bookings/{quote(self.key(page[0]), safe='')}") is None:
                 raise VendorRefused(
                     f"{self.label}: single bookings cannot be read, not even one that is listed", NOT_FOUND
                 )
@@ -145,7 +142,7 @@ class AppointeddV1(Rest[AppointeddSettings]):
         return None if record is None else self.complete(record)[0]
 
     def error_message(self, body: Record) -> str:
-        """Return the words of an error, whose form is not documented."""
+        """Return the message of an error response, whose form is not documented."""
         return super().error_message(body) or str(body.get("error") or "")
 
     def remedy(self, status: int) -> str:
@@ -154,9 +151,10 @@ class AppointeddV1(Rest[AppointeddSettings]):
         return super().remedy(status)
 
     def resources(self) -> Sequence[Resource]:
-        """Return all lists; v2 alone has accounts, locations, availability and webhooks.
+        """Return all lists.
 
-        What the pages call staff are v1's resources.
+        Only v2 has accounts, locations, availability and webhooks. The staff in the documentation are v1's
+        resources.
         """
         span = Span(_HISTORY, _OVERLAP, self.longest_window)
         return [
@@ -170,7 +168,10 @@ class AppointeddV1(Rest[AppointeddSettings]):
         return ListCache(lambda: chain.from_iterable(self.pages(path, "data", limit=_PAGE)))
 
     def _with_profile(self, customer: Any) -> Any:
-        """Return a customer with its profile, or unchanged where it was deleted or has another form."""
+        """Return a booking's customer with its profile.
+
+        A customer that was deleted or has another form is returned unchanged.
+        """
         name = _customer_id(customer)
         profile = self._profiles.find(name) if name else None
         fields = {"id": customer} if isinstance(customer, str) else customer
@@ -200,10 +201,10 @@ def _customer_id(customer: Any) -> str:
     return str(name) if name else ""
 
 
-def _within(entry: Record, window: Window) -> bool:
-    """Return whether a booking was updated in the window.
+def _is_within(entry: Record, window: Window) -> bool:
+    """Return whether a booking was updated in the window, or has no readable time.
 
-    One without a readable time counts too; that is reported when it is mapped.
+    The mapping reports an unreadable time.
     """
     try:
         updated = parse_instant(str(entry.get("updated")))

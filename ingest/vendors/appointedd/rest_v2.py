@@ -1,7 +1,7 @@
-"""Appointedd's API v2, a beta: JSON:API with OAuth.
+"""The REST side of Appointedd with API v2, a beta that uses JSON:API and OAuth.
 
+The form of its bookings is not public, so bookings are synced unchanged and are not compared.
 https://developers.appointedd.com/v2.0/reference/introduction-1
-The form of its bookings is not public, so they are synced as they are and not compared.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ _LISTS = ("accounts", "bookings", "customers", "services", "staff", "locations",
 
 
 class _Paginator(VendorPaginator):
-    """The next page is a URL with all the parameters it needs.
+    """The paginator of pages that link to the next one by a URL with all of its parameters.
 
     https://jsonapi.org/format/#fetching-pagination
     """
@@ -35,7 +35,7 @@ class _Paginator(VendorPaginator):
             return None
         url = urljoin(response.url, str(link))
         if urlsplit(url)[:2] != urlsplit(self._rest.base_url)[:2]:
-            # The token would go there too.
+            # The request would send the token to that host too.
             raise self.error("links.next leads to another host")
         return {"url": url}
 
@@ -45,7 +45,10 @@ class _Paginator(VendorPaginator):
 
 
 class AppointeddV2(Rest[AppointeddSettings]):
-    """The REST side with API v2. Appointedd publishes no limits; these are ours."""
+    """The REST side of an account with API v2.
+
+    Appointedd publishes no limits. The limits here are ours.
+    """
 
     url = "https://json-api.appointedd.com/v2"
     limits: ClassVar[Limits] = Limits(account=(Rate(10, 1),))
@@ -79,19 +82,20 @@ class AppointeddV2(Rest[AppointeddSettings]):
         raise self._only_v1()
 
     def error_message(self, body: Record) -> str:
-        """Return title and detail of the first error; errors of token requests have OAuth's own form.
+        """Return title and detail of the first error in a response.
 
+        Errors of token requests have OAuth's form.
         https://jsonapi.org/format/#errors
         """
         errors = body.get("errors")
-        first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
-        words = (first.get("title"), first.get("detail"), body.get("error"), body.get("error_description"))
+        error = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
+        words = (error.get("title"), error.get("detail"), body.get("error"), body.get("error_description"))
         return ": ".join(str(word) for word in words if word) or super().error_message(body)
 
     def resources(self) -> Sequence[Resource]:
-        """Return all lists, in pages of the vendor's size.
+        """Return all lists, whose pages have the vendor's default size.
 
-        The parameter that would change it is not public.
+        The parameter that would change the size is not public.
         """
         return [
             {"name": name, "primary_key": "id", "endpoint": {"path": name, "data_selector": "data"}}
@@ -101,8 +105,8 @@ class AppointeddV2(Rest[AppointeddSettings]):
     def _only_v1(self) -> ConfigurationError:
         name = self.settings.name
         return ConfigurationError(
-            f"{self.label}: bookings can be compared by API v1 only;"
-            f' set accounts.{name}.api = "v1" and accounts.{name}.api_key'
+            f"{self.label}: bookings can be compared by API v1 only; "
+            f'set accounts.{name}.api = "v1" and accounts.{name}.api_key'
         )
 
 

@@ -1,4 +1,4 @@
-"""Appointedd's REST resources as a dlt source."""
+"""The REST resources of Appointedd as a dlt source."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ def source(
 ) -> Iterator[DltResource]:
     """Yield the resources of API v1 with an `api_key`, else those of v2 with `client_id` and `client_secret`.
 
-    Raises ConfigurationError without either.
+    Raises ConfigurationError when neither is given.
     """
     settings = (
         {"api": "v1", "api_key": api_key}

@@ -1,7 +1,7 @@
-"""The steps to make Appointedd's webhooks by hand, because Appointedd has no API for them.
+"""The steps to create Appointedd's webhooks by hand, because Appointedd has no API for them.
 
-API v1: https://developers.appointedd.com/docs/webhooks. For API v2, the Enterprise Management Console has
-them.
+With API v1: https://developers.appointedd.com/docs/webhooks.
+With API v2, webhooks are created in the Enterprise Management Console.
 """
 
 from ingest.vendors import Account
@@ -12,7 +12,7 @@ _TRIGGERS = ("Booking created", "Booking updated", "Booking cancelled")
 
 def manual_steps(account: Account[AppointeddSettings], *, show_secret: bool) -> list[str]:
     """Return the steps for a person to follow. Each webhook has one trigger."""
-    where = (
+    site = (
         "the Enterprise Management Console, Webhooks V2"
         if account.settings.api == "v2"
         else "app.appointedd.com, Connect, Create webhooks"
@@ -21,10 +21,11 @@ def manual_steps(account: Account[AppointeddSettings], *, show_secret: bool) -> 
         f"{number}. make one with trigger “{trigger}”, URL {account.webhook_url}"
         for number, trigger in enumerate(_TRIGGERS, 1)
     ]
-    return [f"in {where}:", *steps, f"in each: {_authentication(account.settings, show_secret=show_secret)}"]
+    return [f"in {site}:", *steps, f"in each: {_authentication(account.settings, show_secret=show_secret)}"]
 
 
 def _authentication(settings: AppointeddSettings, *, show_secret: bool) -> str:
+    """Return the header to enter in the webhook form, or the settings to set first."""
     newest = next(iter(settings.live_secrets()), "")
     missing = [
         name

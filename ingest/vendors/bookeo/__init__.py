@@ -1,4 +1,6 @@
-"""Bookeo (API v2). One booking is one booking number; the query of the webhook's URL says what happened.
+"""Webhooks and bookings of Bookeo (API v2).
+
+A booking number identifies one booking. The query of the webhook's URL says what happened.
 
 Signature and delivery: https://www.bookeo.com/api/webhooks/
 Payloads: https://www.bookeo.com/apiref/ (a webhook's `item` is the object that REST gives)
@@ -38,9 +40,9 @@ MESSAGE_ID = "x-bookeo-messageid"
 SIGNATURE = "x-bookeo-signature"
 PREVIOUS_LOST = "x-bookeo-previousmessagelost"
 
-# The signed parts are joined without separators. A fixed number of digits (right until 2286) makes sure that
-# a delivery is refused in which a byte was moved from the timestamp into the message id, under the same
-# signature.
+# The signed parts are joined without separators, so a byte could be moved from the timestamp into the message
+# id under the same signature. A fixed number of digits (right until 2286) makes sure that such a delivery is
+# refused.
 _MILLISECONDS = re.compile(r"[0-9]{13}")
 _MESSAGE_ID = re.compile(r"[!-~]{1,200}")
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -49,8 +51,8 @@ _ID_CLOCK = re.compile(r"[0-9A-Fa-f]{11}")
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
-# Longer than a message is likely to be retried; Bookeo does not publish for how long it retries.
-_RETRIED_FOR = timedelta(days=7)
+# This is longer than a message is likely to be retried. Bookeo does not publish for how long it retries.
+_RETRY_SPAN = timedelta(days=7)
 
 _CHANGES = ("created", "updated", "deleted")
 _EVENTS = {
@@ -60,13 +62,13 @@ _EVENTS = {
 }
 
 
-def _known_events(events: tuple[str, ...]) -> tuple[str, ...]:
+def _check_events(events: tuple[str, ...]) -> tuple[str, ...]:
     if unknown := [event for event in events if event not in _EVENTS]:
         raise ValueError(f"Bookeo has no event {unknown[0]!r}; write for example bookings/created")
     return events
 
 
-def _zone(value: str) -> str:
+def _check_zone(value: str) -> str:
     try:
         ZoneInfo(value)
     except (KeyError, ValueError, OSError):
@@ -78,7 +80,7 @@ class BookeoSettings(AccountSettings):
     """The settings of a Bookeo account.
 
     The application's secret key signs webhooks. The REST side needs it together with the account's API key.
-    Bookeo recommends to refuse deliveries older than two minutes, which is `tolerance = "120s"`.
+    Bookeo recommends refusing deliveries older than two minutes, which is `tolerance = "120s"`.
     """
 
     rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (("secret_key", "api_key"),)
@@ -88,33 +90,34 @@ class BookeoSettings(AccountSettings):
         description="The application's secret key. It also signs webhooks unless `webhook_secrets` is set.",
     )
     api_key: SecretStr | None = Field(None, description="API key.")
-    timezone: Annotated[str, AfterValidator(_zone)] | None = Field(
+    timezone: Annotated[str, AfterValidator(_check_zone)] | None = Field(
         None, description="The account's IANA time zone, such as `Europe/Berlin`; Bookeo sends offsets only."
     )
-    events: Annotated[Words, AfterValidator(_known_events)] = Field(
+    events: Annotated[Words, AfterValidator(_check_events)] = Field(
         tuple(f"bookings/{change}" for change in _CHANGES),
         description=EVENTS_DESCRIPTION,
     )
 
     def live_secrets(self) -> tuple[str, ...]:
-        """Return `webhook_secrets` where they are set, as for a rotation; else the secret key."""
+        """Return `webhook_secrets` where they are set, as during a rotation; else the secret key."""
         secret_key = (self.secret_key.get_secret_value(),) if self.secret_key else ()
         return super().live_secrets() or secret_key
 
 
-class _Identified(Part):
+class _ItemId(Part):
     booking_number: MaybeNumber = None
     id: MaybeNumber = None
 
 
 class _Envelope(Part):
-    """Any delivery, including those of domains that Bookeo adds later."""
+    """The envelope of any delivery, including those of domains that Bookeo adds later."""
 
     item_id: MaybeNumber = None
-    item: Annotated[_Identified | None, ABSENT] = None
+    item: Annotated[_ItemId | None, ABSENT] = None
 
     def subject(self) -> str:
-        item = self.item or _Identified()
+        """Return the id of what the delivery is about. Raises PayloadError when there is none."""
+        item = self.item or _ItemId()
         subject = self.item_id or item.booking_number or item.id
         if subject is None:
             raise PayloadError("not the documented shape: neither itemId nor an id in item")
@@ -158,7 +161,7 @@ class Bookeo(Account[BookeoSettings]):
     def registered_url(self, query: str) -> str:
         """Return the URL that Bookeo signs.
 
-        The configured one, never the one that a proxy shows, and the query as it came.
+        It consists of the configured URL, never that which a proxy shows, and the query as it was received.
         """
         return f"{self.webhook_url}?{query}" if query else self.webhook_url
 
@@ -182,13 +185,13 @@ class Bookeo(Account[BookeoSettings]):
             id=message_id,
             type=_type(delivery.delivery.query),
             subject=read_json(_Envelope, delivery.body).subject(),
-            time=_happened_at(message_id, _from_milliseconds(headers.get_single(TIMESTAMP))),
+            time=_creation_time(message_id, _from_milliseconds(headers.get_single(TIMESTAMP))),
         )
 
     def reports_loss(self, delivery: VerifiedDelivery) -> bool:
         """Return whether Bookeo dropped an earlier message of this webhook.
 
-        The header is not signed, so it may only cause a reconciliation.
+        The header is not signed, so it must have no other effect than a reconciliation.
         https://www.bookeo.com/api/webhooks/
         """
         return any(
@@ -221,7 +224,10 @@ class Bookeo(Account[BookeoSettings]):
 
 
 def sign(secret: str, url: str, body: bytes, message_id: str, at: datetime) -> dict[str, str]:
-    """Return the headers that Bookeo would send to `url`, its query included, for the simulator and tests."""
+    """Return the headers that Bookeo would send to `url`, which includes the query.
+
+    The simulator and tests use them.
+    """
     sent = str((at - _EPOCH) // _MILLISECOND)
     return {
         TIMESTAMP: sent,
@@ -239,7 +245,10 @@ def _from_milliseconds(milliseconds: str, base: int = 10) -> datetime:
 
 
 def _type(query: str) -> str:
-    """Return `bookings.created` for `domain=bookings&type=created`, which the signature covers."""
+    """Return an event's type, such as `bookings.created` for `domain=bookings&type=created`.
+
+    The signature covers the query. Raises PayloadError when a field is missing, repeated or not a word.
+    """
     fields = parse_qs(query, keep_blank_values=True)
     return f"{_single_word(fields, 'domain')}.{_single_word(fields, 'type')}"
 
@@ -253,19 +262,22 @@ def _single_word(fields: dict[str, list[str]], name: str) -> str:
     return values[0]
 
 
-def _happened_at(message_id: str, sent_at: datetime) -> datetime:
-    """Return when the message was made, which orders two events of a booking in the same minute.
+def _creation_time(message_id: str, sent_at: datetime) -> datetime:
+    """Return when the message was created.
+
+    This time orders two events of one booking whose versions are the same minute.
 
     The header has the time of the attempt, so a retried older message would look newer. The message id stays
-    the same, and Bookeo's ids end with the time they were made, as eleven hexadecimal digits of milliseconds.
-    That is observed and not documented (in the published example the body's minute, the ids' times and the
-    header's time follow each other), so it must be plausible beside the header.
+    the same, and Bookeo's ids end with the time of their creation, as eleven hexadecimal digits of
+    milliseconds. That was observed and is not documented (in the published example the body's minute, the
+    ids' times and the header's time follow each other). So the id's time is only used where it is plausible
+    beside the header's.
     """
     clock = message_id[-11:]
     if not _ID_CLOCK.fullmatch(clock):
         return sent_at
-    made_at = _from_milliseconds(clock, 16)
-    return made_at if timedelta(0) <= sent_at - made_at <= _RETRIED_FOR else sent_at
+    created_at = _from_milliseconds(clock, 16)
+    return created_at if timedelta(0) <= sent_at - created_at <= _RETRY_SPAN else sent_at
 
 
 ACCOUNT = Bookeo

@@ -1,8 +1,8 @@
-"""Maps Bookeo's booking.
+"""The mapping of Bookeo's booking to the canonical one.
 
-A webhook's `item` is the object that REST returns. Bookeo leaves out what is empty: a customer without an
+A webhook's `item` is the object that REST returns. Bookeo leaves out empty fields: a customer without an
 e-mail address has no `emailAddress`, and a booking that was never changed has no `lastChangeTime`. So an
-object that is there has all of its fields that are not empty.
+object that is present has all of its fields that are not empty.
 https://www.bookeo.com/apiref/
 """
 
@@ -49,15 +49,15 @@ _SOURCES: Sources = {
     "price": ("price",),
     "currency": ("price",),
 }
-_OF_CANCELED: Sources = {"cancelled_at": ("cancelation_time",), "cancelled_by": ("cancelation_agent",)}
-# Ids of the participant who booked, and of one who is not known.
+_CANCELED_SOURCES: Sources = {"cancelled_at": ("cancelation_time",), "cancelled_by": ("cancelation_agent",)}
+# The ids of the participant who booked, and of a participant who is not known.
 _SELF, _UNKNOWN = "PSELF", "PUNKNOWN"
 
 
 def _number(value: object) -> object:
-    """Return a booking number as text, even if it is a number in JSON.
+    """Return a booking number as text, even if it is a number in JSON; None for an empty text.
 
-    Bookeo asks to treat it always as text.
+    Bookeo asks clients to treat it always as text.
     """
     if value == "":
         return None
@@ -66,7 +66,7 @@ def _number(value: object) -> object:
 
 Number = Annotated[Id, BeforeValidator(_number)]
 MaybeNumber = Annotated[Id | None, BeforeValidator(_number)]
-# Limited, so that no sum of them is beyond the warehouse's integer.
+# The number of people is limited, so that no sum of such numbers exceeds the warehouse's integer.
 _People = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
@@ -112,14 +112,14 @@ class _Person(Part):
         return next((phone.number for phone in self.phone_numbers if phone.number), None)
 
     def is_called(self, name: str) -> bool:
-        """Return whether this is the person's name, with or without the middle name, or e-mail address."""
+        """Return whether `name` is the person's name, with or without the middle name, or e-mail address."""
         full_name = " ".join(filter(None, (self.first_name, self.middle_name, self.last_name)))
-        return _plain(name) in {
-            _plain(known) for known in (self.name, full_name, self.email_address) if known
-        }
+        aliases = (self.name, full_name, self.email_address)
+        return _normalize(name) in {_normalize(alias) for alias in aliases if alias}
 
 
-def _plain(name: str) -> str:
+def _normalize(name: str) -> str:
+    """Return a name without superfluous blanks and differences of case."""
     return " ".join(name.split()).casefold()
 
 
@@ -150,14 +150,15 @@ class _Participants(Part):
 
         A key without the right to read customers only gets ids.
         """
-        named = [
+        guests = [
             participant for participant in self.details if participant.person_id not in {_SELF, _UNKNOWN}
         ]
         return "details" in self.model_fields_set and (
-            not named or any(participant.person_details for participant in named)
+            not guests or any(participant.person_details for participant in guests)
         )
 
-    def others(self) -> Iterator[_Person]:
+    def guests(self) -> Iterator[_Person]:
+        """Yield the participants other than the customer."""
         return (
             participant.person_details
             for participant in self.details
@@ -197,15 +198,15 @@ class Item(Part):
     price: Annotated[_Price | None, ABSENT] = None
 
     def changed_at(self) -> datetime | None:
-        """Return the time of the last change.
+        """Return the time of the last change; None where the message has no time.
 
-        `lastChangeTime` is absent until the first one; these times look cut to the minute.
+        `lastChangeTime` is absent until the first change. These times look cut to the minute.
         """
         moments = (self.last_change_time or self.creation_time, self.cancelation_time)
         return max((moment for moment in moments if moment), default=None)
 
     def status(self) -> BookingStatus:
-        """Return the status that the flags mean; Bookeo has no word for it."""
+        """Return the status that the flags mean, because Bookeo has no field for it."""
         if self.no_show:
             return BookingStatus.NO_SHOW
         if self.canceled:
@@ -213,19 +214,19 @@ class Item(Part):
         return BookingStatus.PENDING if self.accepted is False else BookingStatus.CONFIRMED
 
     def gross(self) -> tuple[Decimal | None, str | None]:
-        """Return amount and currency, both or neither."""
+        """Return the gross price as amount and currency; two None without an amount."""
         money = (self.price and self.price.total_gross) or _Money()
         return (None, None) if money.amount is None else (money.amount, money.currency)
 
     def person(self) -> _Person | None:
-        """Return who booked.
+        """Return the person who booked.
 
-        It is None where the message does not say, because of missing rights or a missing parameter.
+        Return None where the message does not say, because a right or a parameter was missing.
         """
         return self.customer or (self.participants.customer() if self.participants else None)
 
     def answers(self) -> tuple[Answer, ...]:
-        """Return the options chosen, then the customer's custom fields."""
+        """Return the chosen options, then the customer's custom fields."""
         person = self.person()
         fields = (*self.options, *(person.custom_fields if person else ()))
         pairs = dict.fromkeys((field.name, field.value) for field in fields if field.name or field.value)
@@ -235,30 +236,30 @@ class Item(Part):
         """Return the e-mail addresses of the participants without the customer."""
         customer = self.person()
         addresses = (
-            unique(other.email_address for other in self.participants.others()) if self.participants else ()
+            unique(guest.email_address for guest in self.participants.guests()) if self.participants else ()
         )
         return tuple(address for address in addresses if not customer or address != customer.email_address)
 
     def canceler(self) -> str | None:
-        """Return `customer`, or the name of whoever cancelled.
+        """Return `customer` if the customer cancelled, else the name of the person who did.
 
-        Bookeo names a person, and not on which side.
+        Bookeo names a person and does not say on which side.
         """
         agent, customer = self.cancelation_agent, self.person()
         return "customer" if agent and customer and customer.is_called(agent) else agent
 
 
 class Record(Item):
-    """A booking of GET /bookings."""
+    """A booking as `GET /bookings` returns it."""
 
     booking_number: Number
 
 
 def mark_deleted(item: Item | None, at: datetime | None) -> Item:
-    """Return the item of a deletion at this time as cancelled.
+    """Return the item of a deletion as cancelled, at this time unless the item already says that it is.
 
-    A deletion is either a cancellation, and the item says so, or a hard deletion, which only the envelope
-    shows, perhaps without an item.
+    A deletion is either a cancellation, and the item says so, or a hard deletion. Only the envelope shows a
+    hard deletion, perhaps without an item.
     """
     item = item or Item()
     if item.canceled:
@@ -267,9 +268,9 @@ def mark_deleted(item: Item | None, at: datetime | None) -> Item:
 
 
 def booking_of(booking_id: str, item: Item, changed_at: datetime | None, timezone: str | None) -> Booking:
-    """Map a booking; `timezone` is the account's.
+    """Map a booking to the canonical one. `timezone` is the account's.
 
-    Raises PayloadError when nothing says when it was changed.
+    Raises PayloadError when nothing says when the booking was changed.
     """
     if changed_at is None:
         raise PayloadError("not the documented shape: no time of change")
@@ -304,7 +305,7 @@ def booking_of(booking_id: str, item: Item, changed_at: datetime | None, timezon
 
 
 def _untold(item: Item, booking: Booking) -> frozenset[str]:
-    """Return the columns that this message says nothing about, or only allows a guess at.
+    """Return the columns that this message says nothing about, and those that are only a guess.
 
     Any other message corrects a guess.
     """
@@ -317,4 +318,4 @@ def _untold(item: Item, booking: Booking) -> frozenset[str]:
         guesses.add("guests")
     if not item.canceled and item.accepted is None and item.no_show is None and item.canceled is None:
         guesses.add("status")
-    return untold(item, booking, {**_SOURCES, **(_OF_CANCELED if item.canceled else {})}) | guesses
+    return untold(item, booking, {**_SOURCES, **(_CANCELED_SOURCES if item.canceled else {})}) | guesses

@@ -1,4 +1,4 @@
-"""Bookeo's REST side. Bookings are only read, never written.
+"""The REST side of Bookeo, which reads bookings and never writes them.
 
 https://www.bookeo.com/apiref/
 """
@@ -26,7 +26,7 @@ from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window
 
 _PAGE = 100
 _MINUTE = timedelta(minutes=1)
-_LONGEST = timedelta(days=31)
+_LONGEST_WINDOW = timedelta(days=31)
 # A window grows by the overlap that reconciliation adds, and to whole minutes.
 _WINDOW_MARGIN = timedelta(minutes=15)
 _EXPAND_ALL = {"expandCustomer": "true", "expandParticipants": "true"}
@@ -35,8 +35,9 @@ _OVERLAP = timedelta(minutes=5)
 
 
 class _Paginator(VendorPaginator):
-    """Pages have a number, and a token that is the same on all pages and absent on a single page.
+    """The paginator of numbered pages.
 
+    A token is the same on every page, and absent where there is only one page.
     https://www.bookeo.com/api/protocol/
     """
 
@@ -57,10 +58,10 @@ class _Paginator(VendorPaginator):
 
 
 class BookeoRest(Rest[BookeoSettings]):
-    """The REST side. Bookeo publishes no limits, and asks not to be polled; these are ours.
+    """The REST side of an account.
 
-    Windows have 31 days at most, both ends included. Without `lang`, names are in the account's own language,
-    as in webhooks.
+    Bookeo publishes no limits, and asks clients not to poll it. The limits here are ours. A window has at
+    most 31 days, both ends included. Without `lang`, names are in the account's own language, as in webhooks.
     """
 
     url = "https://api.bookeo.com/v2"
@@ -72,7 +73,7 @@ class BookeoRest(Rest[BookeoSettings]):
         "service_id",
         "customer_id",
     )
-    longest_window: ClassVar[timedelta] = _LONGEST - _WINDOW_MARGIN
+    longest_window: ClassVar[timedelta] = _LONGEST_WINDOW - _WINDOW_MARGIN
     resources_by_id: ClassVar[tuple[str, ...]] = ("holds",)
 
     def credential(self) -> Credential:
@@ -98,9 +99,9 @@ class BookeoRest(Rest[BookeoSettings]):
         return self.extract(self.client.get("settings/apikeyinfo"), str, "accountId")
 
     def bookings(self, window: Window) -> Iterator[list[Record]]:
-        """Yield bookings, with cancelled ones and names, which both must be asked for.
+        """Yield pages of bookings, which include cancelled bookings and names.
 
-        The bounds are whole minutes, as bookings' times are.
+        Parameters request both. The bounds are whole minutes, as bookings' times are.
         """
         until = window.until or self.now()
         bounds = {
@@ -128,9 +129,9 @@ class BookeoRest(Rest[BookeoSettings]):
         return str(error_id) if error_id else None
 
     def retry_after(self, response: Response) -> float | None:
-        """Return the seconds of `Retry-After`, else those of `retryAfter` in the body of an error.
+        """Return the seconds in `Retry-After`, else those in an error's `retryAfter`; None without either.
 
-        Clients of the live API have seen the latter.
+        Clients of the live API have seen `retryAfter`.
         """
         seconds = super().retry_after(response)
         if seconds is None and not response.ok:
@@ -140,15 +141,15 @@ class BookeoRest(Rest[BookeoSettings]):
     def remedy(self, status: int) -> str:
         if status == 403:  # noqa: PLR2004 - forbidden, which Bookeo answers to wrong keys too
             return (
-                "a key is wrong or revoked (api_key is the account's, secret_key the application's),"
-                " or it may not read this"
+                "a key is wrong or revoked (api_key is the account's, secret_key the application's), "
+                "or it may not read this"
             )
         return super().remedy(status)
 
     def resources(self) -> Sequence[Resource]:
         """Return all resources.
 
-        Only bookings can be filtered by time of change; `customers_people` takes a request for each customer.
+        Only bookings can be filtered by time of change. `customers_people` takes a request for each customer.
         """
         span = Span(_HISTORY, _OVERLAP, self.longest_window)
         return [
@@ -166,14 +167,13 @@ class BookeoRest(Rest[BookeoSettings]):
     def _holds(self) -> Iterator[Record]:
         """Yield the holds in `requested_ids` that still exist.
 
-        Bookeo lists none, and deletes each after a while.
-
-        Raises ConfigurationError when there are no such ids.
+        Bookeo does not list holds, and deletes each after a while. Raises ConfigurationError when
+        `requested_ids` is empty.
         """
         if not self.requested_ids:
             raise ConfigurationError(
-                f"{self.label}: Bookeo has no list of holds; name the ids of those you want, for instance "
-                "with --id"
+                f"{self.label}: Bookeo has no list of holds; "
+                "name the ids of those you want, for instance with --id"
             )
         for hold_id in self.requested_ids:
             path = f"holds/{quote(hold_id, safe='')}"
@@ -200,7 +200,7 @@ def _list_resource(name: str, path: str, key: str) -> EndpointResource:
 
 
 def _resource_by_id(name: str, key: str, read: Callable[[], Iterator[Record]]) -> DltResource:
-    """Return a resource without a list, which is only read when it is named."""
+    """Return a resource that has no list, and that is only read when it is named."""
 
     def records() -> Iterator[Record]:
         yield from read()
@@ -209,7 +209,7 @@ def _resource_by_id(name: str, key: str, read: Callable[[], Iterator[Record]]) -
 
 
 def _to_seconds(value: object) -> float | None:
-    """Return a number of seconds, which may be a number or text; None for anything else."""
+    """Return seconds, given as a number or as text, as a float; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -220,7 +220,10 @@ def _to_seconds(value: object) -> float | None:
 
 
 def _minute(moment: datetime) -> str:
-    """Return `2026-06-10T06:30:00Z`; Bookeo did not accept milliseconds."""
+    """Return a moment cut to the minute, such as `2026-06-10T06:30:00Z`.
+
+    Bookeo did not accept milliseconds.
+    """
     return f"{format_instant(moment)[:16]}:00Z"
 
 

@@ -1,4 +1,4 @@
-"""Bookeo's REST resources as a dlt source."""
+"""The REST resources of Bookeo as a dlt source."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,7 +19,7 @@ def source(
 ) -> Iterator[DltResource]:
     """Yield all resources of an account.
 
-    `hold_ids` are the holds to read, because Bookeo does not list them. With any, `holds` is read like the
-    other resources.
+    `hold_ids` are the ids of the holds to read, because Bookeo does not list them. If there are any, `holds`
+    is read like the other resources.
     """
     yield from rest_resources(Bookeo, api_url, hold_ids, secret_key=secret_key, api_key=api_key)

@@ -1,7 +1,7 @@
-"""Bookeo's webhooks: one for each domain and type, of each API key.
+"""The webhooks of Bookeo.
 
-Creating a webhook silently replaces the one in its place, even if somebody else created that. All are signed
-with the application's secret key.
+Each API key has one webhook for each domain and type. Creating another silently replaces it, even if somebody
+else created it. All webhooks are signed with the application's secret key.
 https://www.bookeo.com/apiref/
 """
 
@@ -18,7 +18,7 @@ _PAGE = 100
 class BookeoSubscriptions(Subscriptions[BookeoSettings]):
     """The webhooks of one account, whose slots are `domain/type`, as events are.
 
-    A blocked one stays blocked until it is created again.
+    A blocked webhook stays blocked until it is created again.
     """
 
     replaces: ClassVar[bool] = True
@@ -38,7 +38,7 @@ class BookeoSubscriptions(Subscriptions[BookeoSettings]):
         ]
 
     def create(self, spec: SubscriptionSpec, secret: str) -> NewSubscription:  # noqa: ARG002 - it is the application's
-        """Create a webhook, whose id is in the response's Location, if at all."""
+        """Create a webhook and return its id, "" where the response's Location does not contain it."""
         domain, _, change = spec.slot.partition("/")
         response = self._post("webhooks", {"domain": domain, "type": change, "url": spec.url})
         return NewSubscription(response.headers.get("Location", "").rstrip("/").rpartition("/")[2])

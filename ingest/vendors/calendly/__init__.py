@@ -1,4 +1,6 @@
-"""Calendly (API v2). One booking is one invitee; its scheduled event is what invitees share.
+"""The vendor Calendly (API v2).
+
+A booking is one invitee. Several invitees may share one scheduled event.
 
 Signature: https://developer.calendly.com/api-docs/overview/webhooks/webhook-signatures
 Payloads:  https://developer.calendly.com/api-docs/calendly-api/webhooks
@@ -40,10 +42,7 @@ _BOOKING_EVENTS = (
 
 
 class CalendlySettings(AccountSettings):
-    """The settings of a Calendly account.
-
-    The REST side needs a personal access token, or the credentials of an OAuth app.
-    """
+    """Settings of a Calendly account. REST needs a personal access token or an OAuth app's credentials."""
 
     rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = (
         ("api_token",),
@@ -58,19 +57,22 @@ class CalendlySettings(AccountSettings):
     )
     scope: Literal["organization", "user"] = Field(
         "organization",
-        description="Whose bookings REST reads: `organization` (the token's user must be owner or admin) or "
-        "`user`.",
+        description=(
+            "Whose bookings REST reads: `organization` (the token's user must be owner or admin) or `user`."
+        ),
     )
     check_no_shows: bool = Field(
         True,
-        description="Whether reconciliation looks at every held meeting, one request each, because no list "
-        "has its no-show.",
+        description=(
+            "Whether reconciliation looks at every held meeting, one request each,"
+            " because no list has its no-show."
+        ),
     )
     events: Words = Field(_BOOKING_EVENTS, description=EVENTS_DESCRIPTION)
 
 
 class _Subject(Payload):
-    """Any payload, including those of events that Calendly adds later."""
+    """The fields that identify the subject of any event, including events that Calendly adds later."""
 
     uri: Text = None
     updated_at: MaybeInstant = None
@@ -89,7 +91,10 @@ class _BookingEnvelope(Payload):
     payload: Invitee
 
     def invitee(self) -> Invitee:
-        """Return the invitee. In old forms it has no status; then the event's name determines it."""
+        """Return the invitee.
+
+        Old payloads have no status; the event's name then determines it.
+        """
         if self.payload.status:
             return self.payload
         return self.payload.model_copy(
@@ -98,8 +103,8 @@ class _BookingEnvelope(Payload):
 
     def changed_at(self) -> datetime:
         """Return the time of the last change."""
-        # Taking back a no-show changes only the envelope's time, which is cut to the second: the end of that
-        # second counts.
+        # Removing a no-show changes only the envelope's time, which is truncated to the second,
+        # so the end of that second is used.
         if self.event == "invitee_no_show.deleted":
             return latest(self.payload.changed_at(), self.created_at.replace(microsecond=999_999))
         return self.payload.changed_at()
@@ -108,8 +113,8 @@ class _BookingEnvelope(Payload):
 class Calendly(Account[CalendlySettings]):
     """An account of Calendly.
 
-    Deliveries are signed with HMAC-SHA256 over `t.body`. They have no id, so an event is identified by what
-    happened to whom at which version.
+    Deliveries are signed with HMAC-SHA256 over `t.body`. They have no id, so an event is identified by its
+    type, its invitee and the time of the change.
     """
 
     vendor = "calendly"
@@ -119,21 +124,25 @@ class Calendly(Account[CalendlySettings]):
         account="sales",
         secrets=(
             (
-                'webhook_secrets = ["GENERATED"]   '
-                "# the signing_key you give Calendly when you create the subscription"
+                'webhook_secrets = ["GENERATED"]'
+                "   # the signing_key you give Calendly when you create the subscription"
             ),
             (
-                '# api_token = "a personal access token"   '
-                "# this and the keys below: to find what webhooks missed, and to sync"
+                '# api_token = "a personal access token"'
+                "   # this and the keys below: to find what webhooks missed, and to sync"
             ),
         ),
     )
     settings_model = CalendlySettings
 
     def authenticate(self, delivery: Delivery) -> Proof:
-        sent, signatures = timestamped_signature(delivery.headers.get_single(SIGNATURE), "v1")
-        expected = [timestamped_hmac(secret, sent, delivery.body) for secret in self.settings.live_secrets()]
-        return Proof(which_matches(signatures, expected), datetime.fromtimestamp(int(sent), UTC))
+        timestamp, signatures = timestamped_signature(delivery.headers.get_single(SIGNATURE), "v1")
+        expected_signatures = [
+            timestamped_hmac(secret, timestamp, delivery.body) for secret in self.settings.live_secrets()
+        ]
+        return Proof(
+            which_matches(signatures, expected_signatures), datetime.fromtimestamp(int(timestamp), UTC)
+        )
 
     def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
         envelope = read_json(_Envelope, delivery.body)
@@ -151,9 +160,9 @@ class Calendly(Account[CalendlySettings]):
         return booking_of_invitee(envelope.invitee(), envelope.changed_at())
 
     def booking_of_record(self, data: bytes) -> Booking:
-        """Map an invitee of GET /scheduled_events/{uuid}/invitees.
+        """Map an invitee of GET /scheduled_events/{uuid}/invitees to its booking.
 
-        Its event was added as `scheduled_event`, as webhooks have it.
+        The invitee's event is added as `scheduled_event`, where webhooks have it too.
         """
         invitee = read_json(Invitee, data)
         return booking_of_invitee(invitee, invitee.changed_at())
@@ -166,19 +175,19 @@ class Calendly(Account[CalendlySettings]):
 
 def sign(secret: str, body: bytes, at: datetime) -> dict[str, str]:
     """Return the headers that Calendly would send, for the simulator and tests."""
-    sent = str(int(at.timestamp()))
-    return {SIGNATURE: f"t={sent},v1={timestamped_hmac(secret, sent, body)}"}
+    timestamp = str(int(at.timestamp()))
+    return {SIGNATURE: f"t={timestamp},v1={timestamped_hmac(secret, timestamp, body)}"}
 
 
 def _id_parts(envelope: _Envelope, body: bytes) -> tuple[str | bytes, ...]:
-    """Return what an event's id is made of.
+    """Return the parts that an event's id is a digest of.
 
-    Two overlapping subscriptions deliver one change in bodies that differ in `created_by`, and it must be one
-    event.
+    Overlapping subscriptions deliver the same change in bodies that differ in `created_by`. These deliveries
+    must have the same id, so the body is only used where the payload has no URI or no time of change.
     """
     if envelope.event in _BOOKING_EVENTS:
-        booking = read_json(_BookingEnvelope, body)
-        return envelope.event, booking.payload.uri, format_instant(booking.changed_at())
+        booking_envelope = read_json(_BookingEnvelope, body)
+        return envelope.event, booking_envelope.payload.uri, format_instant(booking_envelope.changed_at())
     changed_at = envelope.payload.updated_at or envelope.payload.deleted_at
     if envelope.payload.uri and changed_at:
         return envelope.event, envelope.payload.uri, format_instant(changed_at)

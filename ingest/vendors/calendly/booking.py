@@ -1,7 +1,7 @@
-"""Maps Calendly's invitee to a booking.
+"""The mapping of Calendly's invitee to a booking.
 
-The invitee is the same object in webhooks and in REST. `scheduled_event`, which its invitees share, is inside
-it in webhooks only.
+The invitee is the same object in webhooks and in REST, except that only webhooks include `scheduled_event`,
+the meeting that several invitees may share.
 https://developer.calendly.com/api-docs/calendly-api/scheduled-events
 """
 
@@ -39,8 +39,8 @@ from ingest.vendors.fields import (
 )
 
 _STATUSES = {"active": BookingStatus.CONFIRMED, "canceled": BookingStatus.CANCELLED}
-# Kinds of locations that hosts and invitees describe in their own words.
-_OWN_WORDS = {"custom", "ask_invitee"}
+# Types of locations that hosts and invitees describe in free text.
+_FREE_TEXT_LOCATIONS = {"custom", "ask_invitee"}
 _CANCELERS = {"invitee": "customer", "host": "host"}
 
 _SOURCES: Sources = {
@@ -68,7 +68,7 @@ _SOURCES: Sources = {
     "answers": ("questions_and_answers",),
     "tracking": ("tracking",),
 }
-# An invitee that is not cancelled has no `cancellation` at all, which then means that there is none.
+# Only a cancelled invitee has the field `cancellation`. Where an active one lacks it, nothing is missing.
 _SOURCES_OF_CANCELED: Sources = {
     **_SOURCES,
     "cancel_reason": ("cancellation.reason",),
@@ -111,8 +111,8 @@ class _Location(Payload):
         return self.join_url or self.location or self.type
 
     def link(self) -> str | None:
-        """Return the link of the video call, which hosts and invitees may also have written themselves."""
-        return web_link(self.join_url, self.location if self.type in _OWN_WORDS else None)
+        """Return the link of the video call, which hosts and invitees may also have entered as free text."""
+        return web_link(self.join_url, self.location if self.type in _FREE_TEXT_LOCATIONS else None)
 
 
 class _Host(Payload):
@@ -126,7 +126,7 @@ class _Guest(Payload):
 
 
 class ScheduledEvent(Payload):
-    """The meeting that its invitees share; the same object in webhooks and in REST."""
+    """The meeting that invitees share. It is the same object in webhooks and in REST."""
 
     uri: Text = None
     name: Text = None
@@ -138,22 +138,22 @@ class ScheduledEvent(Payload):
     event_guests: Annotated[tuple[_Guest, ...], objects_or("email")] = ()
 
     def staff(self) -> tuple[str, ...]:
-        """Return the hosts' URIs. Calendly may list a host twice."""
+        """Return each host's URI once, because Calendly may list a host twice."""
         return unique(host.user for host in self.event_memberships)
 
     def guests(self) -> tuple[str, ...]:
-        """Return the e-mail addresses of the people whom invitees brought along."""
+        """Return the e-mail addresses of the guests whom invitees added."""
         return unique(guest.email for guest in self.event_guests)
 
     def place_text(self) -> str | None:
-        """Return link, address or kind of the location."""
+        """Return the link, the address or the type of the location."""
         return self.location.text() if self.location else None
 
 
 def _event(event: object) -> object:
-    """Return the event.
+    """Return the value of `scheduled_event` as an event.
 
-    A URI in its place is read as its `uri`, and anything else as an event without fields.
+    A URI becomes an event that has only this `uri`. Any other value becomes an event without fields.
     """
     if isinstance(event, str) and event:
         return {"uri": event}
@@ -188,7 +188,7 @@ class Invitee(Payload):
     def changed_at(self) -> datetime:
         """Return the time of the last change.
 
-        A no-show does not change `updated_at`, so the times of the parts count too.
+        A no-show does not change `updated_at`, so the times of the invitee's parts are considered too.
         """
         return latest(
             self.updated_at,
@@ -198,7 +198,7 @@ class Invitee(Payload):
         )
 
     def full_name(self) -> str | None:
-        """Return `name`, or first and last name, where the event type asks for them separately."""
+        """Return `name`, or first and last name where the event type asks for them separately."""
         return self.name or " ".join(filter(None, (self.first_name, self.last_name))) or None
 
     def answers(self) -> tuple[Answer, ...]:
@@ -207,19 +207,22 @@ class Invitee(Payload):
         return tuple(Answer(question, answer) for question, answer in pairs if question or answer)
 
     def phone(self) -> str | None:
-        """Return the number for text messages, else one from the answers, else the one to call."""
+        """Return the invitee's phone number.
+
+        It is the number for text messages, else one from the answers, else the number that the host calls.
+        """
         location = self.scheduled_event.location
-        called = location.location if location and location.type == "outbound_call" else None
-        return self.text_reminder_number or answered_phone(self.answers()) or called
+        call_number = location.location if location and location.type == "outbound_call" else None
+        return self.text_reminder_number or answered_phone(self.answers()) or call_number
 
     def paid(self) -> tuple[Decimal | None, str | None]:
-        """Return amount and currency, neither where nothing was paid."""
+        """Return the amount and the currency that were paid; both are None where nothing was paid."""
         if self.payment is None or not self.payment.successful or self.payment.amount is None:
             return None, None
         return self.payment.amount, self.payment.currency
 
     def booking_status(self) -> BookingStatus:
-        """Return the status of this invitee, which may differ from that of the event's other invitees."""
+        """Return the invitee's status, which may differ from that of the event's other invitees."""
         if self.status == "canceled" and (
             self.rescheduled or (self.rescheduled is None and self.new_invitee)
         ):
@@ -252,7 +255,7 @@ def booking_of_invitee(invitee: Invitee, changed_at: datetime) -> Booking:
         customer_name=invitee.full_name(),
         customer_email=invitee.email,
         customer_phone=invitee.phone(),
-        participants=1,  # guests take no seat: Calendly's own counter is of invitees
+        participants=1,  # guests do not count: Calendly's own counter counts invitees
         price=price,
         currency=currency,
         cancel_reason=cancellation.reason,
@@ -271,10 +274,9 @@ def booking_of_invitee(invitee: Invitee, changed_at: datetime) -> Booking:
 def _untold(invitee: Invitee, booking: Booking) -> frozenset[str]:
     """Return the columns that this message says nothing about.
 
-    Everybody who books has a name. So null, which an old form of cancellation has in its place, does not
-    clear a name.
+    Everybody who books has a name. The null that old forms of cancellations have there does not clear it.
     """
-    nameless = frozenset() if booking.customer_name else frozenset({"customer_name"})
-    return nameless | untold(
+    name_column = frozenset() if booking.customer_name else frozenset({"customer_name"})
+    return name_column | untold(
         invitee, booking, _SOURCES if invitee.status == "active" else _SOURCES_OF_CANCELED
     )

@@ -1,9 +1,9 @@
-"""Finds the customer's telephone number among the answers of a Calendly booking form.
+"""The search for the customer's telephone number among the answers of a Calendly booking form.
 
-An answer has no kind, only question, answer and position; the kind `phone_number` is a property of event
-types. Calendly writes what was entered in its field for telephone numbers in international form (`+1
-234-567-8910`), so a number in that form counts under any question. Other numbers look like national telephone
-numbers too, so those only count where the question asks for one.
+An answer consists of question, answer and position. It has no type: only event types say that a question is
+of type `phone_number`. Calendly writes numbers from its telephone field in international form
+(`+1 234-567-8910`), so a number in that form counts under any question. Numbers of other kinds may look like
+national telephone numbers, so these only count where the question asks for a telephone number.
 https://developer.calendly.com/api-docs/calendly-api/scheduled-events
 """
 
@@ -13,10 +13,10 @@ from collections.abc import Iterable
 
 from ingest.booking import Answer
 
-# E.164 allows 15 digits; the shortest national numbers that people type have 7.
+# E.164 allows 15 digits. The shortest national numbers that people enter have 7.
 _MOST_DIGITS = 15
 _FEWEST_DIGITS = 7
-# With fewer digits, nothing would be left after the country code.
+# With fewer digits there would be too few after the country code.
 _FEWEST_INTERNATIONAL = 8
 
 _NUMBER = re.compile(
@@ -24,24 +24,24 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 _TELEPHONE = re.compile(
-    r"phone|\bmobil|\bcell|\bcelular|\btel\b|t[eé]l[eéè]f|\btelem[oó]vel|\bm[oó]vil|\bportable\b|\bhandy|\bgsm\b|\bsms\b|whatsapp"
-    r"|rufnummer|\bcontact n(?:umber|o)\b|\bnumber\b.*\b(?:reach|call)\b"
+    r"phone|\bmobil|\bcell|\bcelular|\btel\b|t[eé]l[eéè]f|\btelem[oó]vel|\bm[oó]vil|\bportable\b|\bhandy"
+    r"|\bgsm\b|\bsms\b|whatsapp|rufnummer|\bcontact n(?:umber|o)\b|\bnumber\b.*\b(?:reach|call)\b"
     r"|puhelin|телефон|мобильн|τηλ[εέ]φ|電話|电话|手机|携帯|전화|هاتف|טלפון|โทร",
     re.IGNORECASE,
 )
 
 
 def answered_phone(answers: Iterable[Answer]) -> str | None:
-    """Return the first answer that is wholly a telephone number, answers to questions for a telephone first.
+    """Return the first answer that is a telephone number and nothing else, or None.
 
-    It is None without one.
+    Answers to questions for a telephone number are preferred to international numbers in other answers.
     """
     numbers = [answer for answer in answers if answer.answer and _is_number(answer.answer, _FEWEST_DIGITS)]
-    asked = (answer.answer for answer in numbers if _TELEPHONE.search(answer.question or ""))
-    international = (
+    requested_numbers = (answer.answer for answer in numbers if _TELEPHONE.search(answer.question or ""))
+    international_numbers = (
         answer.answer for answer in numbers if answer.answer and _is_international(answer.answer)
     )
-    return next(asked, None) or next(international, None)
+    return next(requested_numbers, None) or next(international_numbers, None)
 
 
 def _is_international(text: str) -> bool:
@@ -54,6 +54,9 @@ def _is_number(text: str, fewest: int) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Return text without invisible characters, as address books have them, and in usual width."""
+    """Return text in lower case, with full-width characters as ordinary ones and without invisible ones.
+
+    Numbers that are copied from address books may contain invisible characters.
+    """
     visible = (char for char in unicodedata.normalize("NFKC", text) if unicodedata.category(char) != "Cf")
     return "".join(visible).strip().lower()

@@ -1,8 +1,8 @@
 """Calendly's REST side.
 
-There is no filter by time of change. So events are listed by their start, into the future. The invitees of an
-event are only read where the event shows that one of them differs, or cannot show it: a no-show changes
-nothing in its event.
+Calendly has no filter by time of change, so events are listed by their start, into the future. The invitees
+of an event are only read where the event shows that one of them differs, or where it cannot show a
+difference: a no-show changes nothing in its event.
 https://developer.calendly.com/api-docs
 """
 
@@ -32,7 +32,7 @@ _PAGE = 100
 _INVITEE = re.compile(r"/scheduled_events/([^/]+)/invitees/([^/]+)$")
 _SCOPE = re.compile(r"\b[a-z_]+:(read|write)\b")
 _GIVE_SCOPES = "give the token the scopes it lacks"
-_ENDED = {BookingStatus.CANCELLED, BookingStatus.RESCHEDULED}
+_ENDED_STATUSES = {BookingStatus.CANCELLED, BookingStatus.RESCHEDULED}
 
 
 class _Counter(Payload):
@@ -41,14 +41,14 @@ class _Counter(Payload):
 
 
 class _ListEntry(ScheduledEvent):
-    """An event as lists have it."""
+    """A scheduled event in the form that lists have."""
 
     status: Word = None
     invitees_counter: Annotated[_Counter | None, OBJECT] = None
 
 
 class _Paginator(JSONResponseCursorPaginator):
-    """Each page has the token of the next one.
+    """The paginator of Calendly's lists, where each page has the token of the next page.
 
     https://developer.calendly.com/api-docs/overview/pagination
     """
@@ -63,7 +63,9 @@ class _Paginator(JSONResponseCursorPaginator):
 
 
 class CalendlyRest(Rest[CalendlySettings]):
-    """The REST side. A paid user may make 500 requests a minute; every response says how many are left.
+    """The REST side of a Calendly account.
+
+    A paid user may make 500 requests per minute. Every response has the number of requests that are left.
 
     https://developer.calendly.com/api-docs/overview/rate-limits
     """
@@ -83,8 +85,9 @@ class CalendlyRest(Rest[CalendlySettings]):
     )
 
     def credential(self) -> Credential:
-        """Return the personal access token, or the OAuth app's tokens with a refresh token in the settings.
+        """Return the credential of the account.
 
+        It is the personal access token, or tokens of the OAuth app where the settings have its refresh token.
         https://developer.calendly.com/api-docs/overview/authentication
         """
         if not self.settings.refresh_token:
@@ -147,16 +150,17 @@ class CalendlyRest(Rest[CalendlySettings]):
         return str(entry["uri"])
 
     def is_unchanged(self, entry: Record, stored: Sequence[StoredBooking]) -> bool:
-        """Compare what an event says about its invitees.
+        """Return whether an event agrees with the stored bookings of its invitees.
 
-        How many there are, how many are coming, where, when and with whom.
+        The comparison covers the number of invitees, the number of active ones, and the event's times, name,
+        staff, location and guests.
         """
         event = read_value(_ListEntry, entry)
         if self.settings.check_no_shows and _has_started(event, self.now()):
             return False
         bookings = [row.booking for row in stored if row.booking.gone_at is None]
-        coming = [booking for booking in bookings if booking.status not in _ENDED]
-        shared = (
+        active_bookings = [booking for booking in bookings if booking.status not in _ENDED_STATUSES]
+        details = (
             event.start_time,
             event.end_time,
             event.name,
@@ -165,8 +169,8 @@ class CalendlyRest(Rest[CalendlySettings]):
             event.guests(),
         )
         counter = event.invitees_counter or _Counter()
-        return (len(bookings), len(coming)) == (counter.total, counter.active) and all(
-            shared
+        return (len(bookings), len(active_bookings)) == (counter.total, counter.active) and all(
+            details
             == (
                 booking.starts_at,
                 booking.ends_at,
@@ -175,23 +179,23 @@ class CalendlyRest(Rest[CalendlySettings]):
                 booking.location,
                 booking.guests,
             )
-            for booking in bookings  # cancelled ones too: their cancellations may have left out the meeting
+            for booking in bookings  # cancelled ones too: their cancellations may lack the meeting's details
         )
 
     def detail_keys(self, entry: Record) -> set[str]:
-        return {self.key(entry)}  # its invitees
+        return {self.key(entry)}  # one request for the event's invitees
 
     def complete(self, entry: Record) -> list[Record]:
-        """Return the event's invitees; none when the event was deleted since it was listed.
+        """Return the event's invitees; an empty list when the event was deleted after it was listed.
 
-        Most events have one invitee, so the first page is read in the cheapest way.
+        Most events have one invitee, so the list is only paginated where its first page is not the last.
         """
         path = f"scheduled_events/{_last_segment(self.key(entry))}/invitees"
-        first = self.get_optional(path, count=_PAGE)
-        if first is None:
+        response = self.get_optional(path, count=_PAGE)
+        if response is None:
             return []
-        invitees = self.entries(first, "collection")
-        pagination = first.json().get("pagination")
+        invitees = self.entries(response, "collection")
+        pagination = response.json().get("pagination")
         if isinstance(pagination, dict) and pagination.get("next_page_token"):
             invitees = [invitee for page in self.pages(path, "collection", count=_PAGE) for invitee in page]
         return [{**invitee, "scheduled_event": entry} for invitee in invitees]
@@ -205,19 +209,21 @@ class CalendlyRest(Rest[CalendlySettings]):
         return {**invitee, "scheduled_event": event} if invitee and event else None
 
     def error_message(self, body: Record) -> str:
-        """Return title and message; OAuth has its own form of errors.
+        """Return the title and the message of an error.
 
+        Errors of OAuth have their own form.
         https://developer.calendly.com/api-docs/overview/errors
         """
-        words = [body.get("title"), body.get("message"), body.get("error"), body.get("error_description")]
-        return ": ".join(str(word) for word in words if word)
+        texts = [body.get("title"), body.get("message"), body.get("error"), body.get("error_description")]
+        return ": ".join(str(text) for text in texts if text)
 
     def describe_error(self, response: Response, remedy: str = "") -> str:
         """Describe an error.
 
-        A scope that is missing for an event is answered 400, and not 403 as one for reading.
+        A missing scope for a webhook event is answered with 400, a missing scope for reading with 403.
         """
-        details = "; ".join(self.error_details(json_object(response))) if response.status_code == 400 else ""  # noqa: PLR2004 - bad request
+        is_bad_request = response.status_code == 400  # noqa: PLR2004 - bad request
+        details = "; ".join(self.error_details(json_object(response))) if is_bad_request else ""
         return super().describe_error(response, remedy or (_GIVE_SCOPES if _SCOPE.search(details) else ""))
 
     def remedy(self, status: int) -> str:
@@ -229,7 +235,7 @@ class CalendlyRest(Rest[CalendlySettings]):
         return super().remedy(status)
 
     def retry_after(self, response: Response) -> float | None:
-        """Return the seconds until the limit is reset, once no request is left."""
+        """Return the seconds until the limit is reset, where no request is left."""
         if (
             response.headers.get("X-RateLimit-Remaining") == "0"
             and response.headers.get("X-RateLimit-Reset", "").isdecimal()
@@ -273,7 +279,7 @@ def _list_resource(name: str, path: str | None = None, **params: str) -> Endpoin
 
 
 def _with_uuid(event: dict[str, Any]) -> dict[str, Any]:
-    """Add the last part of an event's URI, which paths take."""
+    """Return the event with `uuid`, the last segment of its URI, which paths of requests contain."""
     return {**event, "uuid": _last_segment(event["uri"])}
 
 

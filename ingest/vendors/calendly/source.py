@@ -16,7 +16,7 @@ def source(
 ) -> Iterator[DltResource]:
     """Yield the resources that the token can read.
 
-    `scope` is "organization", which needs the token of an owner or admin, or "user". Raises VendorUnavailable
-    and VendorRefused.
+    `scope` is "organization", which needs the token of an owner or admin, or "user".
+    Raises VendorUnavailable and VendorRefused.
     """
     yield from rest_resources(Calendly, api_url, api_token=api_token, scope=scope)

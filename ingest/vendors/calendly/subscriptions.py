@@ -1,7 +1,7 @@
 """Calendly's webhook subscriptions.
 
-They cannot be changed, only deleted and created again, and no two may have the same URL. So each has the
-fingerprint of its signing key in the query of its URL. That shows which key signs which subscription,
+They cannot be changed, only deleted and created again, and no two may have the same URL. So the query of
+each URL has the fingerprint of the subscription's signing key. It shows which key signs which subscription,
 although no response contains the key.
 https://developer.calendly.com/api-docs/calendly-api/webhooks
 """
@@ -27,17 +27,18 @@ from ingest.vendors.subscriptions import (
 
 _PATH = "webhook_subscriptions"
 _PAGE = 100
-# Families of events that are sent to subscriptions of one scope only.
+# Families of events that are only sent to subscriptions of one scope.
 # https://developer.calendly.com/api-docs/calendly-api/webhooks
 _SCOPE_OF_FAMILY = {"routing_form_submission": "organization", "meeting_recap": "user"}
 _MARK_PARAMETER = "v"
 _CONFLICT = 409
-_MORE_ATTEMPTS = 2
+_SUFFIXED_ATTEMPTS = 2
 
 
 class CalendlySubscriptions(Subscriptions[CalendlySettings]):
-    """The subscriptions of one account, whose slots are scopes. A disabled subscription stays disabled.
+    """The subscriptions of one Calendly account.
 
+    Their slots are scopes. A subscription that Calendly disabled stays disabled.
     https://developer.calendly.com/api-docs/overview/webhooks
     """
 
@@ -45,14 +46,15 @@ class CalendlySubscriptions(Subscriptions[CalendlySettings]):
 
     @property
     def secret_from(self) -> SecretFrom:
-        """Return who makes the secrets: an OAuth app has one key, which Calendly made.
+        """Return who makes the secrets.
 
+        An OAuth app has one signing key, which Calendly made.
         https://developer.calendly.com/api-docs/overview/webhooks/webhook-signatures
         """
         return SecretFrom.FIXED if self.settings.refresh_token else SecretFrom.US
 
     def needed(self) -> list[SubscriptionSpec]:
-        """Return one for the account's scope, and a second one for events that only the other scope gets."""
+        """Return a subscription of the account's scope, and one of the other scope where events need it."""
         by_scope: dict[str, set[str]] = {}
         for event in self.settings.events:
             by_scope.setdefault(
@@ -64,17 +66,18 @@ class CalendlySubscriptions(Subscriptions[CalendlySettings]):
         ]
 
     def registered(self) -> list[Subscription]:
-        """Return those in both scopes.
+        """Return the subscriptions of both scopes.
 
-        A user who is no admin may not see the organization's, and then has none there.
+        Calendly does not show the organization's subscriptions to a user who is no admin. This is no error
+        where the account needs none of that scope.
         """
         me = self._me()
-        of_user = self._list("user", me)
+        user_subscriptions = self._list("user", me)
         try:
-            return of_user + self._list("organization", me)
+            return user_subscriptions + self._list("organization", me)
         except VendorRefused:
             if all(spec.slot == "user" for spec in self.needed()):
-                return of_user
+                return user_subscriptions
             raise
 
     def create(self, spec: SubscriptionSpec, secret: str) -> NewSubscription:
@@ -93,11 +96,11 @@ class CalendlySubscriptions(Subscriptions[CalendlySettings]):
         return NewSubscription(str(subscription["uri"]))
 
     def _post_to_free_url(self, url: str, body: dict[str, Any]) -> Record:
-        """Create a subscription with a URL that is free.
+        """Create a subscription with a URL that no other subscription has.
 
-        One that no list shows us, such as a group's, may already have it.
+        A subscription that our lists do not show, such as a group's, may already have the URL.
         """
-        for suffix in ("", *(f"&n={secrets.token_hex(6)}" for _ in range(_MORE_ATTEMPTS))):
+        for suffix in ("", *(f"&n={secrets.token_hex(6)}" for _ in range(_SUFFIXED_ATTEMPTS))):
             try:
                 response = self._post(_PATH, {**body, "url": url + suffix})
             except VendorRefused as error:

@@ -1,4 +1,6 @@
-"""OnceHub (API v2). Every booking event contains the whole booking, in nearly the same form as the REST side.
+"""The vendor OnceHub (API v2).
+
+Every booking event contains the whole booking, in nearly the same form as the REST side.
 
 Signature: https://help.oncehub.com/developers/webhooks/webhook-signatures/
 Payloads:  https://help.oncehub.com/developers/api/
@@ -30,11 +32,10 @@ from ingest.vendors.fields import OBJECT, Id, Instant, Payload, Text, read_json
 from ingest.vendors.oncehub.booking import Booked, booking_of_record, booking_of_webhook
 
 SIGNATURE = "oncehub-signature"
-# Names of the field with the secret of a webhook: the first one is in the API's reference, the second one in
-# its introduction.
+# Names of the field with a webhook's secret: that of the API's reference, and that of its introduction.
 SECRET_NAMES = ("secret", "signing_secret")
 
-# All events but the chatbot's. The composite `booking` may not include those that were added after it.
+# All events but the chatbot's. The composite event `booking` may not include events that were added after it.
 _BOOKING_EVENTS = (
     "booking.scheduled",
     "booking.rescheduled",
@@ -57,7 +58,7 @@ class OncehubSettings(AccountSettings):
 
 
 class _Subject(Payload):
-    """Any `data`, including that of events that OnceHub adds later."""
+    """The id in the `data` of any event, including events that OnceHub adds later."""
 
     id: Text = None
 
@@ -76,8 +77,8 @@ class _BookingEnvelope(Payload):
 class Oncehub(Account[OncehubSettings]):
     """An account of OnceHub.
 
-    Deliveries of v2 webhooks are signed with HMAC-SHA256 over `t.body`. Those of v1 webhooks are not signed,
-    and so never authentic.
+    Deliveries of v2 webhooks are signed with HMAC-SHA256 over `t.body`. Deliveries of v1 webhooks are not
+    signed, and so never authentic.
     """
 
     vendor = "oncehub"
@@ -93,9 +94,13 @@ class Oncehub(Account[OncehubSettings]):
     settings_model = OncehubSettings
 
     def authenticate(self, delivery: Delivery) -> Proof:
-        sent, signatures = timestamped_signature(delivery.headers.get_single(SIGNATURE), "s")
-        expected = [timestamped_hmac(secret, sent, delivery.body) for secret in self.settings.live_secrets()]
-        return Proof(which_matches(signatures, expected), datetime.fromtimestamp(int(sent), UTC))
+        timestamp, signatures = timestamped_signature(delivery.headers.get_single(SIGNATURE), "s")
+        expected_signatures = [
+            timestamped_hmac(secret, timestamp, delivery.body) for secret in self.settings.live_secrets()
+        ]
+        return Proof(
+            which_matches(signatures, expected_signatures), datetime.fromtimestamp(int(timestamp), UTC)
+        )
 
     def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
         envelope = read_json(_Envelope, delivery.body)
@@ -107,9 +112,9 @@ class Oncehub(Account[OncehubSettings]):
         )
 
     def booking_of_webhook(self, event: Event) -> Booking | None:
-        """Map any event whose type begins with `booking.`.
+        """Map an event whose type begins with `booking.` to its booking; return None for other types.
 
-        OnceHub adds such types, with the same `data` as the others.
+        OnceHub adds such types, and their `data` has the same form.
         """
         if not event.type.startswith("oncehub.booking."):
             return None
@@ -117,7 +122,7 @@ class Oncehub(Account[OncehubSettings]):
         return booking_of_webhook(read_json(_BookingEnvelope, event.data).data, reassigned=reassigned)
 
     def booking_of_record(self, data: bytes) -> Booking:
-        """Map a booking of GET /bookings; with `expand=owner` it also has the name of its staff."""
+        """Map a booking of GET /bookings. With `expand=owner` it also has the name of its staff."""
         return booking_of_record(read_json(Booked, data))
 
     def compose_test(self, secret: str, name: str, at: datetime) -> Delivery:
@@ -135,8 +140,8 @@ class Oncehub(Account[OncehubSettings]):
 
 def sign(secret: str, body: bytes, at: datetime) -> dict[str, str]:
     """Return the headers that OnceHub would send, for the simulator and tests."""
-    sent = str(int(at.timestamp()))
-    return {SIGNATURE: f"t={sent},s={timestamped_hmac(secret, sent, body)}"}
+    timestamp = str(int(at.timestamp()))
+    return {SIGNATURE: f"t={timestamp},s={timestamped_hmac(secret, timestamp, body)}"}
 
 
 ACCOUNT = Oncehub

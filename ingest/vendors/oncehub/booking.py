@@ -1,8 +1,8 @@
-"""Maps OnceHub's booking.
+"""The mapping of OnceHub's booking to ours.
 
-It is the same object in webhooks and in REST, with two differences: webhooks have the whole conversation that
-made the booking, and lack `contact` and `utm_params`; REST has `contact` and `utm_params`, and ids of what is
-not expanded.
+It is the same object in webhooks and in REST, with two differences. Webhooks have the whole conversation that
+made the booking, and lack `contact` and `utm_params`. REST has `contact` and `utm_params`, and only the ids
+of objects that are not expanded.
 https://help.oncehub.com/developers/api/
 """
 
@@ -46,7 +46,7 @@ from ingest.vendors.oncehub.parts import (
     User,
 )
 
-# `rescheduled` means that the booking takes place at its new time; only `canceled` ends one.
+# `rescheduled` means that the booking takes place at its new time. Only `canceled` ends a booking.
 # https://help.oncehub.com/help/effect-of-rescheduling
 _STATUSES = {
     "requested": BookingStatus.PENDING,
@@ -78,31 +78,33 @@ _SOURCES: Sources = {
     "guests": ("form_submission.guests",),
     "participants": ("form_submission.guests",),
 }
-_OF_CANCELED: Sources = {
+_CANCELED_SOURCES: Sources = {
     "cancel_reason": ("cancel_reschedule_information.reason",),
     "cancelled_by": ("cancel_reschedule_information.actioned_by",),
 }
-_OF_FORM: Sources = {
+_FORM_SOURCES: Sources = {
     "customer_name": ("form_submission.name",),
     "customer_email": ("form_submission.email",),
     "customer_phone": ("form_submission.phone", "form_submission.mobile_phone"),
 }
-_OF_CONVERSATION: Sources = {
+_CONVERSATION_SOURCES: Sources = {
     "customer_name": ("conversation.contact.first_name", "conversation.contact.last_name"),
     "customer_email": ("conversation.contact.email",),
     "customer_phone": ("conversation.contact.phone", "conversation.contact.mobile_phone"),
 }
-_OF_CONTACT: Sources = {
+_CONTACT_SOURCES: Sources = {
     "customer_name": ("contact.first_name", "contact.last_name"),
     "customer_email": ("contact.email",),
     "customer_phone": ("contact.phone", "contact.mobile_phone"),
 }
-_OF_NOBODY: Sources = {column: (*_OF_FORM[column], *_OF_CONTACT[column]) for column in _OF_FORM}
+_NOBODY_SOURCES: Sources = {
+    column: (*_FORM_SOURCES[column], *_CONTACT_SOURCES[column]) for column in _FORM_SOURCES
+}
 
 
 @dataclass(frozen=True, slots=True)
 class _Customer:
-    """The person who booked, and the fields that this was read from."""
+    """The person who booked, and the payload's fields that describe this person."""
 
     sources: Sources
     name: str | None = None
@@ -115,7 +117,7 @@ class _Customer:
 
 
 class Booked(Payload):
-    """The booking as webhooks and REST have it."""
+    """OnceHub's booking, in the form that webhooks and REST have."""
 
     id: Id
     creation_time: Instant
@@ -148,8 +150,8 @@ class Booked(Payload):
     def _without_idle_nulls(cls, value: object) -> object:
         """Drop nulls that clear nothing.
 
-        A booking of a conversation has `form_submission` null. Every booking has a contact, which is null in
-        captured webhooks, beside the conversation's. An empty form counts as none.
+        A booking of a conversation has null as `form_submission`. Every booking has a contact; where captured
+        webhooks have null as `contact`, the conversation has it. An empty form counts as none.
         """
         if not isinstance(value, dict):
             return value
@@ -163,7 +165,7 @@ class Booked(Payload):
         return next((part.id for part in parts if part and part.id), None)
 
     def ends_at(self) -> datetime | None:
-        """Return the end, which is computed from start and duration. Raises PayloadError."""
+        """Return the end, computed from start and duration. Raises PayloadError."""
         if self.starting_time is None or self.duration_minutes is None:
             return None
         try:
@@ -172,27 +174,33 @@ class Booked(Payload):
             raise PayloadError("duration_minutes leads out of the calendar") from None
 
     def customer(self) -> _Customer:
-        """Return who filled in the form, else who is in the conversation, else the contact or attendee."""
+        """Return the person who booked.
+
+        This is the person who filled in the form, else the conversation's contact, else the booking's
+        contact, else the only attendee beside the host.
+        """
         contact = self.conversation.contact if self.conversation else None
         people = [
-            _Customer(_OF_FORM, form.name, form.email, form.phone or form.mobile_phone)
+            _Customer(_FORM_SOURCES, form.name, form.email, form.phone or form.mobile_phone)
             if (form := self.form_submission)
             else None,
-            _Customer(_OF_CONVERSATION, contact.name, contact.email, contact.phone or contact.mobile_phone)
+            _Customer(
+                _CONVERSATION_SOURCES, contact.name, contact.email, contact.phone or contact.mobile_phone
+            )
             if contact
             else None,
-            _Customer(_OF_CONTACT, known.name, known.email, known.phone or known.mobile_phone)
-            if (known := self.contact)
+            _Customer(_CONTACT_SOURCES, person.name, person.email, person.phone or person.mobile_phone)
+            if (person := self.contact)
             else None,
         ]
         return next(
-            (person for person in people if person and person.is_known),
-            _Customer(_OF_NOBODY, email=self.attendee()),
+            (customer for customer in people if customer and customer.is_known),
+            _Customer(_NOBODY_SOURCES, email=self.attendee()),
         )
 
     def unread_contact(self) -> str | None:
-        """Return the id of the contact where nothing else says who booked; None where something does."""
-        return self.customer_id() if self.customer().sources is _OF_NOBODY else None
+        """Return the contact's id where the booking does not say who booked; None where it does."""
+        return self.customer_id() if self.customer().sources is _NOBODY_SOURCES else None
 
     def customer_id(self) -> str | None:
         """Return the contact's id."""
@@ -200,29 +208,32 @@ class Booked(Payload):
         return next((contact.id for contact in contacts if contact and contact.id), None)
 
     def attendee(self) -> str | None:
-        """Return the address of the only person who attends beside the host.
+        """Return the address of the only attendee beside the host.
 
-        It is None where the host's address is unknown, or several attend.
+        Returns None where the host's address is unknown, and where there is no such attendee or several.
         """
         calendar = self.external_calendar or Calendar()
         owners = (self.owner, self.conversation.owner if self.conversation else None)
         addresses = [*(owner.email for owner in owners if owner), calendar.id, calendar.name]
         hosts = {address.lower() for address in addresses if address and "@" in address}
-        others = unique(
+        attendees = unique(
             address
             for address in self.attendees
             if address and "@" in address and address.lower() not in hosts
         )
-        return others[0] if hosts and len(others) == 1 else None
+        return attendees[0] if hosts and len(attendees) == 1 else None
 
     def participants(self) -> int | None:
-        """Return the number of customer and guests. Without a form, guests are not known."""
+        """Return the number of people: the customer and the guests, who are only known from a form."""
         if self.form_submission:
             return 1 + len(self.form_submission.guests)
         return 1 if self.conversation or self.customer().is_known else None
 
     def answers(self) -> tuple[Answer, ...]:
-        """Return the answers of the conversation, then the custom fields of the form and of the booking."""
+        """Return the questions with their answers.
+
+        Those of the conversation come first, then the custom fields of the form, then those of the booking.
+        """
         questions = (
             [(entry.question, entry.value) for entry in self.conversation.answers]
             if self.conversation
@@ -241,7 +252,7 @@ class Booked(Payload):
     def link(self) -> str | None:
         """Return the link of the video call.
 
-        `join_url` may be a phone number instead, and the location's description only a link.
+        `join_url` may be a phone number instead, and `location_description` may be nothing but a link.
         """
         return web_link(
             self.virtual_conferencing.join_url if self.virtual_conferencing else None,
@@ -250,19 +261,17 @@ class Booked(Payload):
 
 
 def booking_of_record(data: Booked) -> Booking:
-    """Map a booking as REST has it. Raises PayloadError."""
+    """Map a booking in the form that REST has. Raises PayloadError."""
     changed_at = data.last_updated_time or data.creation_time
     status = _STATUSES.get(data.status or "", BookingStatus.UNKNOWN)
-    # The same object says why a booking was moved, which is not why it was cancelled.
+    # The same object has the reason why a booking was rescheduled, which is no reason of a cancellation.
     cancellation = (
         data.cancel_reschedule_information if status is BookingStatus.CANCELLED else None
     ) or Change()
     price, currency = (data.payment_information or Payment()).price()
-    conferencing, customer, owner = (
-        data.virtual_conferencing or Conferencing(),
-        data.customer(),
-        data.owner or User(),
-    )
+    conferencing = data.virtual_conferencing or Conferencing()
+    customer = data.customer()
+    owner = data.owner or User()
     booking = Booking(
         booking_id=data.id,
         version=format_instant(changed_at),
@@ -296,33 +305,33 @@ def booking_of_record(data: Booked) -> Booking:
 
 
 def booking_of_webhook(data: Booked, *, reassigned: bool) -> Booking:
-    """Map a booking as webhooks have it. Raises PayloadError.
+    """Map a booking in the form that webhooks have. Raises PayloadError.
 
-    Webhooks leave out `utm_params`, so null in its place says nothing. After a reassignment the name of an
-    earlier owner would be wrong.
+    Webhooks leave out `utm_params`, so a null there does not clear it. After a reassignment the name of the
+    earlier owner would be wrong, so a missing name clears it.
     """
     booking = booking_of_record(data)
-    without_tracking = frozenset() if booking.tracking else frozenset({"tracking"})
+    tracking_column = frozenset() if booking.tracking else frozenset({"tracking"})
     return replace(
-        booking, untold=(booking.untold | without_tracking) - ({"staff_name"} if reassigned else set())
+        booking, untold=(booking.untold | tracking_column) - ({"staff_name"} if reassigned else set())
     )
 
 
 def _untold(data: Booked, booking: Booking, customer: _Customer) -> frozenset[str]:
-    """Return the columns that this message says nothing about, or only allows a guess at.
+    """Return the columns that this message says nothing about, or of which it only has a guess.
 
     Any other message corrects a guess.
     """
     sources = {
         **_SOURCES,
         **customer.sources,
-        **(_OF_CANCELED if booking.status is BookingStatus.CANCELLED else {}),
+        **(_CANCELED_SOURCES if booking.status is BookingStatus.CANCELLED else {}),
     }
     guesses = set()
     if data.form_submission is None:
         guesses.add("participants")
         if data.conversation is None or "answers" not in data.conversation.model_fields_set:
             guesses.add("answers")
-    if customer.sources is _OF_NOBODY:
+    if customer.sources is _NOBODY_SOURCES:
         guesses.add("customer_email")
     return untold(data, booking, sources) | guesses

@@ -10,8 +10,8 @@ from pydantic import BeforeValidator
 
 from ingest.vendors.fields import OBJECTS, REFERENCE, AnyText, MaybeAmount, Payload, Text
 
-# Digits after the point, where ISO 4217 does not have two.
-_ZERO = (
+# Currencies whose number of digits after the point is not two. ISO 4217.
+_WITHOUT_DIGITS = (
     "BIF",
     "CLP",
     "DJF",
@@ -29,12 +29,12 @@ _ZERO = (
     "XOF",
     "XPF",
 )
-_THREE = ("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND")
-_EXPONENTS = dict.fromkeys(_ZERO, 0) | dict.fromkeys(_THREE, 3)
+_WITH_THREE_DIGITS = ("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND")
+_EXPONENTS = dict.fromkeys(_WITHOUT_DIGITS, 0) | dict.fromkeys(_WITH_THREE_DIGITS, 3)
 
 
 def _addresses(value: object) -> object:
-    """Return one entry for each person: an e-mail address, or None for somebody without one."""
+    """Return one entry for each person: the e-mail address, or None where there is none."""
     entries = value if isinstance(value, list | tuple) else ()
     return [entry.get("email") if isinstance(entry, dict) else entry for entry in entries if entry]
 
@@ -43,7 +43,7 @@ ADDRESSES = BeforeValidator(_addresses)
 
 
 class Reference(Payload):
-    """Another object, by its id at least."""
+    """A reference to another object, which has at least the object's id."""
 
     id: Text = None
 
@@ -57,12 +57,12 @@ class User(Reference):
 
     @property
     def name(self) -> str | None:
-        """Return first and last name."""
+        """Return the first and the last name."""
         return " ".join(part for part in (self.first_name, self.last_name) if part) or None
 
 
 class Contact(User):
-    """A customer, apart from any booking."""
+    """A customer, independent of any booking."""
 
     phone: Text = None
     mobile_phone: Text = None
@@ -86,7 +86,7 @@ Fields = Annotated[tuple[Field, ...], OBJECTS]
 
 
 class Conversation(Reference):
-    """A conversation with a chatbot or routing form; in REST it may be only an id."""
+    """A conversation with a chatbot or a routing form. In REST it may be only an id."""
 
     contact: Annotated[Contact | None, REFERENCE] = None
     owner: Annotated[User | None, REFERENCE] = None
@@ -124,7 +124,10 @@ class Payment(Payload):
     currency: Text = None
 
     def price(self) -> tuple[Decimal, str] | tuple[None, None]:
-        """Return the amount in major units and its currency; minor units mean nothing without a currency."""
+        """Return the amount in major units and its currency, or None for both.
+
+        The vendor's amount is in minor units, which mean nothing without a currency.
+        """
         if self.amount_charged is None or self.currency is None:
             return None, None
         currency = self.currency.upper()

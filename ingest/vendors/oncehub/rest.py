@@ -34,19 +34,17 @@ log = structlog.get_logger()
 _PAGE = 100
 _SECOND = timedelta(seconds=1)
 _BEGINNING = "2000-01-01T00:00:00Z"
-# A sync reads so many seconds again, because it may have missed bookings that changed while the last one was
-# reading.
+# A sync reads this many seconds again, because the last one may have missed bookings that changed meanwhile.
 _OVERLAP_SECONDS = 300
 _BAD_REQUEST = 400
-# Statuses for calendars whose host has no seat, and that are not published.
+# Statuses of responses for calendars whose host has no seat, and for calendars that are not published.
 # https://help.oncehub.com/developers/api/
 _WITHOUT_SLOTS = {402, 422}
 
 # Values of `expand`, the best first. The specification allows contact and conversation in its description of
-# a booking, and names neither in its description of lists; the guide wants `data.` before the names for
-# lists.
+# a booking, and names neither in its description of lists. The guide puts `data.` before the names for lists.
 # https://help.oncehub.com/developers/overview/expanding-responses/
-_EXPANSIONS_OF_LISTS = (
+_LIST_EXPANSIONS = (
     "contact,conversation",
     "data.contact,data.conversation",
     "contact",
@@ -57,7 +55,7 @@ _EXPANSIONS = ("contact,conversation", "contact", "")
 
 
 class _Paginator(VendorPaginator):
-    """Pages begin after the last id of the page before.
+    """The paginator of OnceHub's lists, where a page begins after the last id of the page before.
 
     `has_more` was added in 2025. The Link header says that there are more pages, but its URL has neither the
     version nor the filters.
@@ -76,13 +74,13 @@ class _Paginator(VendorPaginator):
 
 
 class OncehubRest(Rest[OncehubSettings]):
-    """The REST side, with the published limits.
+    """The REST side of a OnceHub account, with the published limits.
 
     https://help.oncehub.com/developers/overview/rate-limits/
     """
 
     url = "https://api.oncehub.com/v2"
-    # A request that waits for its host's approval. https://help.oncehub.com/developers/webhooks/
+    # A booking that waits for its host's approval. https://help.oncehub.com/developers/webhooks/
     silent_statuses: ClassVar[frozenset[BookingStatus]] = frozenset({BookingStatus.PENDING})
     limits: ClassVar[Limits] = Limits(account=(Rate(5, 1),), address=(Rate(200, 300),))
 
@@ -90,7 +88,8 @@ class OncehubRest(Rest[OncehubSettings]):
         super().__init__(*account, **options)
         self._users = ListCache(lambda: chain.from_iterable(self.pages("users", "data", limit=_PAGE)))
         self._contacts: dict[str, Record | None] = {}
-        self._expansions, self._expansions_of_lists = list(_EXPANSIONS), list(_EXPANSIONS_OF_LISTS)
+        self._expansions = list(_EXPANSIONS)
+        self._list_expansions = list(_LIST_EXPANSIONS)
 
     def credential(self) -> Credential:
         """Return the API key.
@@ -108,18 +107,18 @@ class OncehubRest(Rest[OncehubSettings]):
     def bookings(self, window: Window) -> Iterator[list[Record]]:
         """Yield bookings by the time of their last update.
 
-        The bounds are exclusive, so the window is wider by a second.
+        OnceHub's bounds are exclusive, so the window is wider by a second at both ends.
         """
         bounds = {"last_updated_time.gt": _second(window.since - _SECOND)}
         if window.until:
             bounds["last_updated_time.lt"] = _second(window.until + _SECOND)
 
-        def read_first(expand: Record) -> tuple[list[Record], Iterator[list[Record]]]:
+        def read_first_page(expand: Record) -> tuple[list[Record], Iterator[list[Record]]]:
             pages = self.pages("bookings", "data", limit=_PAGE, **bounds, **expand)
             return next(pages, []), pages
 
-        first, others = self._expanded(self._expansions_of_lists, read_first)
-        yield from chain([first], others)
+        first_page, next_pages = self._read_expanded(self._list_expansions, read_first_page)
+        yield from chain([first_page], next_pages)
 
     def key(self, entry: Record) -> str:
         if not entry.get("id"):
@@ -131,23 +130,26 @@ class OncehubRest(Rest[OncehubSettings]):
         return {f"contacts/{contact_id}"} if contact_id else set()
 
     def complete(self, entry: Record) -> list[Record]:
-        """Return a booking with its owner, and with the contact where only that says who booked."""
+        """Return a booking with its owner, and with its contact where only the contact says who booked."""
         owner, contact_id = entry.get("owner"), read_value(Booked, entry).unread_contact()
         record = {**entry, "owner": self._users.find(owner) or owner} if isinstance(owner, str) else entry
         contact = self._contact(contact_id) if contact_id else None
         return [{**record, "contact": contact} if contact else record]
 
     def fetch(self, booking_id: str) -> Record | None:
-        """Return one booking; None when it was deleted.
+        """Return a booking; None when it was deleted.
 
         https://help.oncehub.com/developers/overview/deleted-resources/
         """
         path = f"bookings/{quote(booking_id, safe='')}"
-        record = self._expanded(self._expansions, lambda expand: self.find(path, **expand))
+        record = self._read_expanded(self._expansions, lambda expand: self.find(path, **expand))
         return None if record is None or record.get("deleted") is True else self.complete(record)[0]
 
-    def _expanded(self, expansions: list[str], read: Callable[[Record], T]) -> T:
-        """Read with the first expansion that OnceHub accepts. Those that it refuses are not tried again."""
+    def _read_expanded(self, expansions: list[str], read: Callable[[Record], T]) -> T:
+        """Read with the first expansion that OnceHub accepts.
+
+        Refused expansions are removed from `expansions`, so they are not tried again.
+        """
         while True:
             expansion = expansions[0]
             try:
@@ -156,11 +158,11 @@ class OncehubRest(Rest[OncehubSettings]):
                 if error.status_code != _BAD_REQUEST or not expansion:
                     raise
                 log.info("rest.expansion_refused", account=self.label, expand=expansion)
-                if expansion in expansions:  # another thread may have been first
+                if expansion in expansions:  # another thread may have removed it
                     expansions.remove(expansion)
 
     def _contact(self, contact_id: str) -> Record | None:
-        """Read a contact once; return None where there is none, or the key may not read it."""
+        """Return a contact, which is only read once; None where there is none, or the key may not read it."""
         if contact_id not in self._contacts:
             try:
                 contact = self.find(f"contacts/{quote(contact_id, safe='')}")
@@ -178,7 +180,7 @@ class OncehubRest(Rest[OncehubSettings]):
     def resources(self) -> Sequence[Resource]:
         """Return all resources.
 
-        `booking` and `booking_calendar` take a request for each object, so they are only read when named.
+        `booking` and `booking_calendar` take a request for each object, so they are only read on demand.
         """
         return [
             _bookings_resource(),
@@ -202,8 +204,9 @@ class OncehubRest(Rest[OncehubSettings]):
                     yield self._calendar_slots(str(calendar["id"]))
 
     def _calendar_slots(self, calendar_id: str) -> list[Record]:
-        """Return the free times of one calendar, which the response has as a bare array.
+        """Return the free times of a calendar.
 
+        The response is an array, without an object around it.
         https://help.oncehub.com/developers/api/
         """
         path = f"booking-calendars/{quote(calendar_id, safe='')}/time-slots"
@@ -236,19 +239,19 @@ def _object_resource(name: str, path: str) -> EndpointResource:
 
 
 def _bookings_resource() -> EndpointResource:
-    """Return the list of bookings, read incrementally by the time of their last update.
+    """Return the resource of bookings, which is read incrementally by the time of their last update.
 
     https://help.oncehub.com/developers/recipes/fetch-bookings-periodically/
     """
-    # with milliseconds, as records have it: it is compared as text
-    started = f"{format_instant(datetime.now(UTC))[:23]}Z"
+    # With milliseconds, as in records, because it is compared as text.
+    start_of_sync = f"{format_instant(datetime.now(UTC))[:23]}Z"
 
     def newest(times: Sequence[str]) -> str:
-        """Return the latest time, but none after this sync began.
+        """Return the latest time, but at most the start of this sync.
 
-        From a time in 2099 on, nothing would ever be read again.
+        After a booking with a time in 2099, nothing would ever be read again.
         """
-        return max(min(time, started) for time in times)
+        return max(min(time, start_of_sync) for time in times)
 
     return {
         "name": "bookings",
@@ -262,7 +265,7 @@ def _bookings_resource() -> EndpointResource:
                 "start_param": "last_updated_time.gt",
                 "initial_value": _BEGINNING,
                 "last_value_func": newest,
-                "lag": -_OVERLAP_SECONDS,  # is added, unless the function is dlt's own `max`
+                "lag": -_OVERLAP_SECONDS,  # dlt adds it, unless the function is dlt's own `max`
                 "on_cursor_value_missing": "include",
             },
         },
@@ -270,7 +273,7 @@ def _bookings_resource() -> EndpointResource:
 
 
 def _time_slots_resource(read: Callable[[], Iterator[list[Record]]]) -> DltResource:
-    """Return a resource of time slots, whose key is calendar and start because a slot has no id."""
+    """Return the resource of time slots. Its key is calendar and start, because a slot has no id."""
 
     def slots() -> Iterator[list[Record]]:
         yield from read()
@@ -281,14 +284,14 @@ def _time_slots_resource(read: Callable[[], Iterator[list[Record]]]) -> DltResou
 
 
 def _without_secret(webhook: dict[str, Any]) -> dict[str, Any]:
-    """Remove the secret of a webhook, which lists have and the warehouse must not."""
+    """Return a webhook without its secret, which lists may have and the warehouse must not have."""
     return {name: value for name, value in webhook.items() if name not in SECRET_NAMES}
 
 
 def _webhook_events_resource(read: Callable[[], Iterator[list[Record]]], label: str) -> DltResource:
-    """Return a resource that OnceHub's guides name and its specification does not.
+    """Return the resource of webhook events.
 
-    Where it does not exist, nothing is loaded.
+    OnceHub's guides name it and its specification does not. Where it does not exist, nothing is loaded.
     """
 
     def events() -> Iterator[list[Record]]:
@@ -303,7 +306,7 @@ def _webhook_events_resource(read: Callable[[], Iterator[list[Record]]], label: 
 
 
 def _second(moment: datetime) -> str:
-    """Return `2026-06-10T06:30:00Z`."""
+    """Return an instant to the second, such as `2026-06-10T06:30:00Z`."""
     return f"{format_instant(moment)[:19]}Z"
 
 

@@ -12,5 +12,5 @@ from ingest.vendors.oncehub import Oncehub
 
 @dlt.source(name="oncehub", section="oncehub")
 def source(api_key: TSecretStrValue = dlt.secrets.value, api_url: str | None = None) -> Iterator[DltResource]:
-    """Yield all resources of an account."""
+    """Yield all REST resources of the account that the API key belongs to."""
     yield from rest_resources(Oncehub, api_url, api_key=api_key)

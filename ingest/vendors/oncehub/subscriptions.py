@@ -1,6 +1,6 @@
 """OnceHub's webhooks.
 
-OnceHub makes the secret and returns it when a webhook is created; its pages disagree whether lists have it
+OnceHub makes the secret and returns it when a webhook is created. Its pages disagree whether lists have it
 too. A webhook cannot be changed, no two may have the same name, and none says that it was switched off.
 https://help.oncehub.com/developers/api/
 """
@@ -27,8 +27,9 @@ _SLOT = "account"
 
 
 class OncehubSubscriptions(Subscriptions[OncehubSettings]):
-    """The webhooks of one account. Deliveries are retried for three days.
+    """The webhooks of one OnceHub account.
 
+    OnceHub retries deliveries for three days.
     https://help.oncehub.com/developers/webhooks/
     """
 
@@ -36,7 +37,7 @@ class OncehubSubscriptions(Subscriptions[OncehubSettings]):
 
     @property
     def secret_from(self) -> SecretFrom:
-        """Return who makes the secrets: OnceHub makes one for each webhook."""
+        """Return who makes the secrets. OnceHub makes one for each webhook."""
         return SecretFrom.VENDOR
 
     def needed(self) -> list[SubscriptionSpec]:
@@ -76,7 +77,7 @@ def _subscription(entry: Record) -> Subscription:
 
 
 def _secret(webhook: Record) -> str:
-    """Return the secret of a webhook; "" where the response does not have it."""
+    """Return the secret of a webhook; "" where the response has none."""
     return next((str(webhook[name]) for name in SECRET_NAMES if webhook.get(name)), "")
 
 

@@ -37,7 +37,7 @@ def recipient_urls(api: SimulatedApi, change: Change) -> list[str]:
 
 
 def parsed_event_type(api: SimulatedApi, change: Change, public_url: str, secret: str) -> str:
-    """Return the event type that the product reads in the change's only webhook, which it has to verify first."""
+    """Verify the change's only webhook with the product, and return the event type it reads."""
     [(simulated, webhook)] = api.deliveries(change)
     received_at = change.meeting.changed_at
     account = product_account(simulated, public_url, secret)

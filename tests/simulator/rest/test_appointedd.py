@@ -235,13 +235,13 @@ def test_with_what_is_looked_up_in_place_names_are_the_same_too(client: httpx.Cl
     profiles = {entry["id"]: entry["profile"] for entry in list_all(client, "/customers")}
     for record in list_all(client):
         parts = [{**part, "profile": profiles[part["customer_id"]]} for part in record["customers"]]
-        whole = {
+        resource = {
             **record,
             "service": services[record["service"]],
             "resource": resources[record["resource"]],
             "customers": parts,
         }
-        by_rest = ACCOUNTS["appointedd"].booking_of_record(orjson.dumps(whole))
+        by_rest = ACCOUNTS["appointedd"].booking_of_record(orjson.dumps(resource))
         by_webhook = webhook_of(record)
         assert [getattr(by_rest, name) for name in JOINED] == [getattr(by_webhook, name) for name in JOINED]
         assert by_rest.customer_phone == MEETINGS[number_of(record)].customer.phone

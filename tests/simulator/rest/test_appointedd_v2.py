@@ -1,4 +1,4 @@
-"""Appointedd's simulated API v2, called over HTTP, compared with the world and with v1, and where it meets v1."""
+"""Appointedd's simulated API v2, called over HTTP, and compared with the world and with v1."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -76,7 +76,7 @@ def test_what_is_not_there_is_not_found_in_either_form(client: httpx.Client, cli
 
 
 def list_all_v2(client: httpx.Client, path: str, size: int = 100) -> list[dict[str, Any]]:
-    """All pages of v2, by `links.next`."""
+    """Return the resources of all pages of v2, following `links.next`."""
     records: list[dict[str, Any]] = []
     url: str | None = str(httpx.URL(f"{str(client.base_url).rstrip('/')}{path}", params={"page[size]": size}))
     while url:
@@ -99,7 +99,7 @@ def test_v2_tells_the_same_facts_as_v1(client: httpx.Client, client_v2: httpx.Cl
         assert entry["type"] == "bookings"
         assert entry["id"] == record["id"]
         assert {name: record[name] for name in entry["attributes"]} == entry["attributes"]
-        related = {name: whole["data"] for name, whole in entry["relationships"].items()}
+        related = {name: resource["data"] for name, resource in entry["relationships"].items()}
         assert (related["service"]["id"], related["staff"]["id"]) == (record["service"], record["resource"])
         assert ids(related["customers"]) == ids(record["customers"])
 

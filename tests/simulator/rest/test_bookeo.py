@@ -1,4 +1,4 @@
-"""Bookeo's simulated REST side: its searches, pages and refusals, and that it tells what its webhooks tell."""
+"""Bookeo's simulated REST API: searches, pages and errors, and records that equal its webhooks."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -29,7 +29,7 @@ def bookeo(history: AccountHistory) -> Iterator[ServedAccount]:
 
 
 def pages(account: ServedAccount, path: str = "bookings", **params: Any) -> Iterator[dict[str, Any]]:
-    """By token and number, the search said once."""
+    """Return all pages, by token and number after the first request."""
     page = account.get(path, **params)
     yield page
     for number in range(2, page["info"]["totalPages"] + 1):
@@ -57,7 +57,7 @@ def local_time(moment: datetime) -> str:
 
 
 def error_status(account: ServedAccount, path: str, **params: Any) -> int:
-    """The status of a refusal in Bookeo's form."""
+    """Return the status of an error, and check its form."""
     response = account.client.get(path, params=params)
     assert set(response.json()) == {"httpStatus", "message", "errorId"}
     assert response.json()["httpStatus"] == response.status_code

@@ -21,7 +21,7 @@ from tests.simulator.rest.subscribers import (
 PUBLIC = "https://hooks.example.com"
 BASE = f"{PUBLIC}/webhooks/bookeo/bookeo"
 URL = f"{BASE}?domain=bookings&type=created"
-ASKED: dict[str, Any] = {"domain": "bookings", "type": "created", "url": URL}
+FIELDS: dict[str, Any] = {"domain": "bookings", "type": "created", "url": URL}
 
 
 @pytest.fixture
@@ -31,14 +31,14 @@ def bookeo() -> Iterator[ServedAccount]:
 
 
 def create(account: ServedAccount, **fields: Any) -> httpx.Response:
-    """None leaves a field out."""
+    """Create a subscription; a field that is None is left out."""
     return account.client.post(
-        "webhooks", json={name: value for name, value in (ASKED | fields).items() if value is not None}
+        "webhooks", json={name: value for name, value in (FIELDS | fields).items() if value is not None}
     )
 
 
 def created(account: ServedAccount, **fields: Any) -> str:
-    """Its address."""
+    """Create a subscription and return its URL."""
     response = create(account, **fields)
     assert (response.status_code, response.content) == (201, b"")
     return response.headers["Location"]
@@ -51,7 +51,7 @@ def listed(account: ServedAccount) -> list[dict[str, Any]]:
 
 def test_what_is_made_is_told_at_its_location_alone(bookeo: ServedAccount) -> None:
     location = created(bookeo)
-    assert bookeo.get(location) == ASKED | {"id": location.rpartition("/")[2]} == listed(bookeo)[0]
+    assert bookeo.get(location) == FIELDS | {"id": location.rpartition("/")[2]} == listed(bookeo)[0]
 
 
 def test_a_second_one_takes_the_place_of_the_first(bookeo: ServedAccount) -> None:
@@ -104,7 +104,7 @@ def test_a_body_that_is_no_object_is_refused(bookeo: ServedAccount, body: bytes)
 
 def test_a_body_must_say_that_it_is_json(bookeo: ServedAccount) -> None:
     assert (
-        bookeo.client.post("webhooks", data=ASKED).json()["message"]
+        bookeo.client.post("webhooks", data=FIELDS).json()["message"]
         == "Content-Type must be application/json"
     )
 
@@ -130,7 +130,7 @@ def test_an_unknown_one_is_not_found(bookeo: ServedAccount, name: str) -> None:
 def test_keys_in_the_query_are_in_no_location(bookeo: ServedAccount) -> None:
     keys = bookeo.api.settings()
     params = {"secretKey": keys["secret_key"], "apiKey": keys["api_key"]}
-    response = httpx.post(f"{bookeo.client.base_url}webhooks", params=params, json=ASKED)
+    response = httpx.post(f"{bookeo.client.base_url}webhooks", params=params, json=FIELDS)
     assert response.status_code == 201
     assert "?" not in response.headers["Location"]
 
@@ -139,7 +139,7 @@ def test_a_blocked_one_says_why_and_gets_nothing_until_it_is_made_again(bookeo: 
     location, change = created(bookeo), cached_history("bookeo", 60).first(ChangeKind.CREATED)
     subscriptions_of(bookeo.api).disable(URL, "Connection refused")
     blocked = bookeo.get(location)
-    assert (blocked["blockedReason"], set(blocked) - set(ASKED)) == (
+    assert (blocked["blockedReason"], set(blocked) - set(FIELDS)) == (
         "Connection refused",
         {"id", "blockedTime", "blockedReason"},
     )
@@ -189,8 +189,8 @@ def test_a_webhook_is_signed_with_the_applications_key_over_the_url_that_was_reg
 def test_a_url_without_a_query_is_signed_as_it_is(bookeo: ServedAccount) -> None:
     created(bookeo, url=BASE)
     change = cached_history("bookeo", 60).first(ChangeKind.CREATED)
-    ((dialect, webhook),) = bookeo.api.deliveries(change)
+    [(account, webhook)] = bookeo.api.deliveries(change)
     at = change.meeting.changed_at
     plain = SIMULATED["bookeo"].headers(webhook, at)
     assert recipient_urls(bookeo.api, change) == [BASE]
-    assert dialect.headers(webhook, at) == plain != dialect.headers(dialect.webhook(change), at)
+    assert account.headers(webhook, at) == plain != account.headers(account.webhook(change), at)

@@ -1,4 +1,4 @@
-"""Calendly's simulated REST side: its paging, filters and refusals, and that it tells what its webhooks tell."""
+"""Calendly's simulated REST API: pages, filters and errors, and records that equal its webhooks."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -39,12 +39,12 @@ def calendly(history: AccountHistory) -> Iterator[ServedAccount]:
 
 
 def events(account: ServedAccount, **params: Any) -> list[dict[str, Any]]:
-    """Of all pages."""
+    """Return the events of all pages."""
     return [event for page in pages(account, **params) for event in page["collection"]]
 
 
 def pages(account: ServedAccount, **params: Any) -> Iterator[dict[str, Any]]:
-    """By tokens, with the same filters."""
+    """Return all pages, following the tokens with the same filters."""
     params = {"organization": OWN, **params}
     while True:
         page = account.get("scheduled_events", **params)
@@ -76,7 +76,7 @@ def invitee_path(meeting: Meeting) -> str:
 
 
 def bad_request(account: ServedAccount, path: str, **params: Any) -> str:
-    """The parameter that the refusal names."""
+    """Return the parameter that the error names."""
     response = account.client.get(path, params=params)
     assert (response.status_code, response.json()["title"]) == (400, "Invalid Argument")
     return str(response.json()["details"][0]["parameter"])
@@ -219,7 +219,7 @@ def test_another_user_is_named_together_with_the_organization(calendly: ServedAc
 
 
 @pytest.mark.parametrize(
-    ("params", "named"),
+    ("params", "names"),
     [
         ({}, "organization"),
         ({"organization": "OR1"}, "organization"),
@@ -233,9 +233,9 @@ def test_another_user_is_named_together_with_the_organization(calendly: ServedAc
     ],
 )
 def test_what_the_list_of_events_does_not_take_is_named(
-    calendly: ServedAccount, params: dict[str, str], named: str
+    calendly: ServedAccount, params: dict[str, str], names: str
 ) -> None:
-    assert bad_request(calendly, "scheduled_events", **params) == named
+    assert bad_request(calendly, "scheduled_events", **params) == names
 
 
 def test_one_event_is_as_the_list_has_it(history: AccountHistory, calendly: ServedAccount) -> None:
@@ -374,14 +374,14 @@ def test_the_product_reads_by_rest_what_it_reads_in_webhooks(
 def test_reference_lists_have_entries_of_their_own_paged_like_the_others(
     calendly: ServedAccount, path: str
 ) -> None:
-    whole = calendly.get(path, count=100, **REFERENCES[path])["collection"]
-    assert whole
+    resource = calendly.get(path, count=100, **REFERENCES[path])["collection"]
+    assert resource
     params: dict[str, Any] = {"count": 1, **REFERENCES[path]}
-    for entry in whole[:10]:
+    for entry in resource[:10]:
         page = calendly.get(path, **params)
         assert page["collection"] == [entry]
         params["page_token"] = page["pagination"]["next_page_token"]
-    assert len({entry["uri"] for entry in whole}) == len(whole)
+    assert len({entry["uri"] for entry in resource}) == len(resource)
 
 
 def test_every_contact_is_a_customer(history: AccountHistory, calendly: ServedAccount) -> None:
@@ -395,7 +395,7 @@ def test_every_contact_is_a_customer(history: AccountHistory, calendly: ServedAc
 
 
 @pytest.mark.parametrize(
-    ("path", "params", "named"),
+    ("path", "params", "names"),
     [
         ("organization_memberships", {}, "organization"),
         ("event_types", {}, "organization"),
@@ -407,9 +407,9 @@ def test_every_contact_is_a_customer(history: AccountHistory, calendly: ServedAc
     ],
 )
 def test_reference_lists_refuse_to_guess_whose(
-    calendly: ServedAccount, path: str, params: dict[str, str], named: str
+    calendly: ServedAccount, path: str, params: dict[str, str], names: str
 ) -> None:
-    assert bad_request(calendly, path, **params) == named
+    assert bad_request(calendly, path, **params) == names
 
 
 @pytest.mark.parametrize(

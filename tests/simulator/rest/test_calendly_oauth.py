@@ -1,4 +1,4 @@
-"""The OAuth tokens of Calendly's simulated REST side: they expire, they rotate, and each refresh token is good once."""
+"""The OAuth tokens of Calendly's simulated REST API: they expire and rotate."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -17,7 +17,7 @@ def calendly_api(account: ServedAccount) -> CalendlyApi:
 
 
 def renewed(account: ServedAccount, **instead: str) -> httpx.Response:
-    """The answer to a refresh token, without any other credential."""
+    """Return the response to a refresh token, without any other credential."""
     form = {"grant_type": "refresh_token", **calendly_api(account).oauth_settings(), **instead}
     return httpx.post(f"{account.server.api_url('calendly')}/oauth/token", data=form)
 

@@ -29,7 +29,7 @@ PUBLIC = "https://hooks.example.com"
 URL = f"{PUBLIC}/webhooks/calendly/calendly"
 BOOKINGS = ["invitee.created", "invitee.canceled"]
 KEY = "a-key-of-our-own"
-ASKED: dict[str, Any] = {
+FIELDS: dict[str, Any] = {
     "url": URL,
     "events": BOOKINGS,
     "organization": OWN,
@@ -45,9 +45,9 @@ def calendly() -> Iterator[ServedAccount]:
 
 
 def create(account: ServedAccount, **fields: Any) -> httpx.Response:
-    """None leaves a field out."""
-    asked = {name: value for name, value in (ASKED | fields).items() if value is not None}
-    return account.client.post("webhook_subscriptions", json=asked)
+    """Create a subscription; a field that is None is left out."""
+    fields = {name: value for name, value in (FIELDS | fields).items() if value is not None}
+    return account.client.post("webhook_subscriptions", json=fields)
 
 
 def created(account: ServedAccount, **fields: Any) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def created(account: ServedAccount, **fields: Any) -> dict[str, Any]:
 
 
 def listed(account: ServedAccount, **params: Any) -> list[str]:
-    """The URLs."""
+    """Return the URLs of the subscriptions."""
     page = account.get("webhook_subscriptions", organization=OWN, **{"scope": "organization", **params})
     return [subscription["callback_url"] for subscription in page["collection"]]
 
@@ -92,7 +92,7 @@ def test_what_is_made_is_told_but_for_its_key(calendly: ServedAccount) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "named"),
+    ("fields", "names"),
     [
         ({"url": None}, {"url"}),
         ({"url": "hooks.example.com"}, {"url"}),
@@ -118,11 +118,11 @@ def test_what_is_made_is_told_but_for_its_key(calendly: ServedAccount) -> None:
     ],
 )
 def test_every_field_that_is_wrong_is_named(
-    calendly: ServedAccount, fields: dict[str, Any], named: set[str]
+    calendly: ServedAccount, fields: dict[str, Any], names: set[str]
 ) -> None:
     response = create(calendly, **fields)
     assert (response.status_code, response.json()["title"]) == (400, "Invalid Argument")
-    assert {detail["parameter"] for detail in response.json()["details"]} == named
+    assert {detail["parameter"] for detail in response.json()["details"]} == names
     assert (listed(calendly), subscriptions_of(calendly.api).created) == ([], 0)
 
 
@@ -190,7 +190,7 @@ def test_an_unknown_one_is_not_found(calendly: ServedAccount, name: str) -> None
 def test_none_can_be_changed(calendly: ServedAccount) -> None:
     path = path_of(created(calendly))
     assert [
-        calendly.client.request(method, path, json=ASKED).status_code for method in ("PUT", "PATCH", "POST")
+        calendly.client.request(method, path, json=FIELDS).status_code for method in ("PUT", "PATCH", "POST")
     ] == [404] * 3
 
 
@@ -229,21 +229,21 @@ def test_a_list_must_be_told_whose(calendly: ServedAccount, params: dict[str, st
 def test_a_list_has_pages_in_either_order(calendly: ServedAccount, sort: str) -> None:
     urls = [created(calendly, url=f"{URL}?{number}")["callback_url"] for number in range(5)]
     params: dict[str, Any] = {"organization": OWN, "scope": "organization", "count": 2, "sort": sort}
-    found = []
+    listed_urls = []
     while params.get("page_token", "first"):
         page = calendly.get("webhook_subscriptions", **params)
-        found += [subscription["callback_url"] for subscription in page["collection"]]
+        listed_urls += [subscription["callback_url"] for subscription in page["collection"]]
         params["page_token"] = page["pagination"]["next_page_token"]
-    assert found == (urls if sort.endswith("asc") else urls[::-1])
+    assert listed_urls == (urls if sort.endswith("asc") else urls[::-1])
 
 
 def test_a_disabled_one_says_so_and_gets_nothing(calendly: ServedAccount) -> None:
     path, change = path_of(created(calendly)), cached_history("calendly", 60).first(ChangeKind.CREATED)
     assert recipient_urls(calendly.api, change) == [URL]
     subscriptions_of(calendly.api).disable(URL)
-    told = calendly.get(path)["resource"]
-    assert told["state"] == "disabled"
-    assert told["retry_started_at"] < told["updated_at"]
+    resource = calendly.get(path)["resource"]
+    assert resource["state"] == "disabled"
+    assert resource["retry_started_at"] < resource["updated_at"]
     assert recipient_urls(calendly.api, change) == []
     with pytest.raises(LookupError):
         subscriptions_of(calendly.api).disable(URL)

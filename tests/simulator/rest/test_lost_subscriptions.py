@@ -12,7 +12,7 @@ from ingest.simulator.server import LostResponse
 from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import ChangeKind
 from ingest.vendors import vendor_names
-from tests.simulator.accounts import SECRET, SIMULATED
+from tests.simulator.accounts import ACCOUNTS, SECRET, SIMULATED
 from tests.simulator.rest.served import ServedAccount
 from tests.simulator.rest.subscribers import (
     cached_history,
@@ -20,9 +20,9 @@ from tests.simulator.rest.subscribers import (
     served_without_subscriptions,
     subscriptions_of,
 )
-from tests.simulator.rest.test_bookeo_subscriptions import ASKED as BOOKEO
-from tests.simulator.rest.test_calendly_subscriptions import ASKED as CALENDLY
-from tests.simulator.rest.test_oncehub_subscriptions import ASKED as ONCEHUB
+from tests.simulator.rest.test_bookeo_subscriptions import FIELDS as BOOKEO
+from tests.simulator.rest.test_calendly_subscriptions import FIELDS as CALENDLY
+from tests.simulator.rest.test_oncehub_subscriptions import FIELDS as ONCEHUB
 
 CREATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "bookeo": ("webhooks", BOOKEO),
@@ -38,16 +38,16 @@ def account(request: pytest.FixtureRequest) -> Iterator[ServedAccount]:
 
 
 def create(account: ServedAccount, timeout: float | None = 30.0) -> httpx.Response:
-    path, asked = CREATIONS[account.api.vendor]
-    return account.client.post(path, json=asked, timeout=timeout)
+    path, fields = CREATIONS[account.api.vendor]
+    return account.client.post(path, json=fields, timeout=timeout)
 
 
 def urls(account: ServedAccount) -> list[str]:
-    return [kept.url for kept in subscriptions_of(account.api).all()]
+    return [subscription.url for subscription in subscriptions_of(account.api).all()]
 
 
 def lose(account: ServedAccount, lost: LostResponse) -> None:
-    """The answers of all creations."""
+    """Lose the responses of all creations."""
 
     def loss(name: str, request: Request) -> LostResponse | None:
         return lost if (name, request.method) == (account.api.vendor, "POST") else None
@@ -79,8 +79,8 @@ def test_what_is_not_lost_is_answered(account: ServedAccount) -> None:
 
 def test_what_reaches_no_endpoint_is_not_asked_of(account: ServedAccount) -> None:
     lose(account, LostResponse.ERROR)
-    path, asked = CREATIONS[account.api.vendor]
-    assert httpx.post(f"{account.client.base_url}{path}", json=asked).status_code in {401, 403}
+    path, fields = CREATIONS[account.api.vendor]
+    assert httpx.post(f"{account.client.base_url}{path}", json=fields).status_code in {401, 403}
     assert urls(account) == []
 
 
@@ -93,11 +93,11 @@ def test_a_server_stops_though_somebody_waits_for_an_answer() -> None:
             return LostResponse.SILENCE
 
         bookeo.server.losses.append(loss)
-        path, asked = CREATIONS["bookeo"]
+        path, fields = CREATIONS["bookeo"]
         address, headers = f"{bookeo.client.base_url}{path}", bookeo.client.headers
         thread = threading.Thread(
             target=lambda: statuses.append(
-                httpx.post(address, json=asked, headers=headers, timeout=60).status_code
+                httpx.post(address, json=fields, headers=headers, timeout=60).status_code
             )
         )
         thread.start()
@@ -108,14 +108,13 @@ def test_a_server_stops_though_somebody_waits_for_an_answer() -> None:
 
 @pytest.mark.parametrize("vendor", vendor_names())
 def test_from_the_beginning_the_accounts_own_webhook_is_there(vendor: str) -> None:
-    api, change = (
-        load_simulated_vendor(vendor).api(SIMULATED[vendor], {}),
-        cached_history(vendor, 60).first(ChangeKind.CREATED),
-    )
-    query = "?domain=bookings&type=created" if vendor == "bookeo" else ""
-    assert recipient_urls(api, change) == [SIMULATED[vendor].url + query]
-    ((dialect, webhook),) = api.deliveries(change)
-    at = change.meeting.changed_at
+    api = load_simulated_vendor(vendor).api(SIMULATED[vendor], {})
+    change = cached_history(vendor, 60).first(ChangeKind.CREATED)
+    [query, *_] = ACCOUNTS[vendor].webhook_queries()
+    url = SIMULATED[vendor].url
+    assert recipient_urls(api, change) == [f"{url}?{query}" if query else url]
+    [(account, webhook)] = api.deliveries(change)
+    sent_at = change.meeting.changed_at
     assert webhook == SIMULATED[vendor].webhook(change)
-    assert dialect.secret == SECRET
-    assert dialect.headers(webhook, at) == SIMULATED[vendor].headers(webhook, at)
+    assert account.secret == SECRET
+    assert account.headers(webhook, sent_at) == SIMULATED[vendor].headers(webhook, sent_at)

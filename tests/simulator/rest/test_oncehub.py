@@ -1,4 +1,4 @@
-"""OnceHub's simulated REST side, params over HTTP as its documentation says, and compared with the world and with the webhooks."""
+"""OnceHub's simulated REST API, called over HTTP, and compared with the world and with the webhooks."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -49,7 +49,7 @@ def client_of(server: RestServer, api: OncehubApi) -> httpx.Client:
 
 
 def list_all(client: httpx.Client, path: str = "/bookings", **params: Any) -> list[dict[str, Any]]:
-    """All pages, by ids and `has_more`."""
+    """Return the objects of all pages, following ids and `has_more`."""
     records: list[dict[str, Any]] = []
     while True:
         page = client.get(path, params={"limit": 100, **params}).raise_for_status().json()
@@ -64,7 +64,7 @@ def ids(records: list[dict[str, Any]]) -> list[str]:
 
 
 def ids_of(meetings: list[Meeting]) -> list[str]:
-    """As lists have them: newest first."""
+    """Return the ids in the order of lists, newest first."""
     return [
         booking_id(meeting.number)
         for meeting in sorted(meetings, key=lambda meeting: meeting.created_at, reverse=True)
@@ -72,7 +72,7 @@ def ids_of(meetings: list[Meeting]) -> list[str]:
 
 
 def cut_to_millisecond(moment: datetime) -> datetime:
-    """Cut to the millisecond."""
+    """Cut an instant to the millisecond, as records have it."""
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
@@ -249,11 +249,11 @@ def test_other_things_are_ids_until_expanded(client: httpx.Client, api: OncehubA
     plain = client.get("/bookings").json()["data"]
     for prefix in ("", "data."):
         api.prefix = prefix
-        whole = client.get(
+        resource = client.get(
             "/bookings", params={"expand": f"{prefix}owner,{prefix}contact,{prefix}conversation"}
         ).json()["data"]
         for name in ("owner", "contact", "conversation"):
-            assert [record[name] and record[name]["id"] for record in whole] == [
+            assert [record[name] and record[name]["id"] for record in resource] == [
                 record[name] for record in plain
             ]
     assert all(

@@ -21,7 +21,7 @@ from tests.simulator.rest.subscribers import (
 PUBLIC = "https://hooks.example.com"
 URL = f"{PUBLIC}/webhooks/oncehub/oncehub"
 EVENTS = ["booking.scheduled", "booking.canceled"]
-ASKED: dict[str, Any] = {"name": "Ours", "url": URL, "events": EVENTS}
+FIELDS: dict[str, Any] = {"name": "Ours", "url": URL, "events": EVENTS}
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ def oncehub() -> Iterator[ServedAccount]:
 
 
 def create(account: ServedAccount, **fields: Any) -> httpx.Response:
-    """None leaves a field out."""
+    """Create a subscription; a field that is None is left out."""
     return account.client.post(
-        "webhooks", json={name: value for name, value in (ASKED | fields).items() if value is not None}
+        "webhooks", json={name: value for name, value in (FIELDS | fields).items() if value is not None}
     )
 
 
@@ -50,7 +50,7 @@ def names(account: ServedAccount, **params: Any) -> list[str]:
 
 def test_its_secret_is_told_once(oncehub: ServedAccount) -> None:
     webhook = created(oncehub)
-    assert webhook | ASKED | {"object": "webhook", "api_version": "v2"} == webhook
+    assert webhook | FIELDS | {"object": "webhook", "api_version": "v2"} == webhook
     without = {name: value for name, value in webhook.items() if name != "secret"}
     assert len(without) == len(webhook) - 1
     assert oncehub.get(f"webhooks/{webhook['id']}") == without
@@ -143,7 +143,7 @@ def test_an_unknown_one_is_not_found(oncehub: ServedAccount, method: str, name: 
 def test_none_can_be_changed(oncehub: ServedAccount) -> None:
     path = f"webhooks/{created(oncehub)['id']}"
     assert [
-        oncehub.client.request(method, path, json=ASKED).status_code for method in ("PUT", "PATCH", "POST")
+        oncehub.client.request(method, path, json=FIELDS).status_code for method in ("PUT", "PATCH", "POST")
     ] == [404] * 3
 
 

@@ -1,4 +1,4 @@
-"""The server of the simulated vendors: accounts side by side, limits, faults, and a world that goes on meanwhile."""
+"""The server of the simulated vendors: several accounts, limits, faults, and a world that changes."""
 
 import threading
 from datetime import timedelta
@@ -26,7 +26,7 @@ def new_world() -> World:
 
 
 def apis_of(world: World) -> dict[str, SimulatedApi]:
-    """Two of one vendor, and one of another."""
+    """Return the APIs of two accounts of one vendor, and one of another."""
     return {
         name: load_simulated_vendor(vendor).api(
             load_simulated_vendor(vendor).account(f"https://hooks.example.com/{name}", "secret"),
@@ -41,15 +41,15 @@ def apis() -> dict[str, SimulatedApi]:
     return apis_of(new_world())
 
 
-def ask(server: RestServer, name: str, credential: dict[str, str] | None = None) -> httpx.Response:
-    """A request that any account takes."""
+def fetch(server: RestServer, name: str, credential: dict[str, str] | None = None) -> httpx.Response:
+    """Send a request that any account accepts."""
     api = server.apis[name]
     headers = dict(api.auth_headers()) if credential is None else credential
     return httpx.get(server.api_url(name) + PATHS[api.vendor], headers=headers)
 
 
-def asked(server: RestServer, *names: str) -> list[int]:
-    return [ask(server, name).status_code for name in names]
+def statuses(server: RestServer, *names: str) -> list[int]:
+    return [fetch(server, name).status_code for name in names]
 
 
 @pytest.mark.parametrize("vendor", vendor_names())
@@ -64,8 +64,8 @@ def test_accounts_are_served_side_by_side_each_with_a_credential_of_its_own(
 ) -> None:
     server = RestServer(apis)
     with server.serving():
-        assert asked(server, "sales", "support", "tours") == [200, 200, 200]
-        assert ask(server, "sales", dict(apis["support"].auth_headers())).status_code == 401
+        assert statuses(server, "sales", "support", "tours") == [200, 200, 200]
+        assert fetch(server, "sales", dict(apis["support"].auth_headers())).status_code == 401
         assert httpx.get(f"http://127.0.0.1:{server.port}/nobody/users/me").status_code == 404
 
 
@@ -78,7 +78,7 @@ def test_a_credential_is_asked_for_before_anything_else(apis: dict[str, Simulate
 def test_a_limit_is_one_accounts(apis: dict[str, SimulatedApi]) -> None:
     server = RestServer(apis, {"sales": RateLimit(2, 3600)})
     with server.serving():
-        assert asked(server, "sales", "sales", "sales", "support", "support", "support") == [
+        assert statuses(server, "sales", "sales", "sales", "support", "support", "support") == [
             200,
             200,
             429,
@@ -91,14 +91,14 @@ def test_a_limit_is_one_accounts(apis: dict[str, SimulatedApi]) -> None:
 def test_an_address_limit_is_shared_by_a_vendors_accounts(apis: dict[str, SimulatedApi]) -> None:
     server = RestServer(apis, address_limits={"calendly": RateLimit(2, 3600)})
     with server.serving():
-        assert asked(server, "sales", "support", "sales", "support", "tours") == [200, 200, 429, 429, 200]
+        assert statuses(server, "sales", "support", "sales", "support", "tours") == [200, 200, 429, 429, 200]
 
 
 def test_wrong_credentials_use_up_the_allowance_too(apis: dict[str, SimulatedApi]) -> None:
     server = RestServer(apis, {"sales": RateLimit(1, 3600)})
     with server.serving():
-        assert ask(server, "sales", {}).status_code == 401
-        assert asked(server, "sales") == [429]
+        assert fetch(server, "sales", {}).status_code == 401
+        assert statuses(server, "sales") == [429]
 
 
 def test_a_fault_answers_in_the_vendors_stead(apis: dict[str, SimulatedApi]) -> None:
@@ -113,18 +113,18 @@ def test_a_fault_answers_in_the_vendors_stead(apis: dict[str, SimulatedApi]) -> 
 
     server.faults.append(broken)
     with server.serving():
-        answer = ask(server, "sales")
+        answer = fetch(server, "sales")
         assert (answer.status_code, answer.text, answer.headers["Retry-After"]) == (503, "<html>", "1")
-        assert asked(server, "support") == [200]
+        assert statuses(server, "support") == [200]
         server.faults.clear()
-        assert asked(server, "sales") == [200]
+        assert statuses(server, "sales") == [200]
 
 
 def test_answers_are_counted_by_account_and_status(apis: dict[str, SimulatedApi]) -> None:
     server = RestServer(apis, {"tours": RateLimit(1, 3600)})
     with server.serving():
-        asked(server, "sales", "sales", "tours", "tours")
-        ask(server, "support", {})
+        statuses(server, "sales", "sales", "tours", "tours")
+        fetch(server, "support", {})
     assert server.requests == {("sales", 200): 2, ("tours", 200): 1, ("tours", 429): 1, ("support", 401): 1}
 
 
@@ -132,12 +132,12 @@ def test_it_can_be_served_again_on_the_same_port(apis: dict[str, SimulatedApi]) 
     server = RestServer(apis)
     with server.serving():
         port = server.port
-        assert asked(server, "sales") == [200]
+        assert statuses(server, "sales") == [200]
     with pytest.raises(httpx.ConnectError):
-        ask(server, "sales")
+        fetch(server, "sales")
     with server.serving():
         assert server.port == port
-        assert asked(server, "sales") == [200]
+        assert statuses(server, "sales") == [200]
 
 
 def test_the_world_may_go_on_while_it_is_read() -> None:

@@ -1,6 +1,7 @@
-"""Acme, a vendor that does not exist, as the smallest example of one: it only has webhooks, and no settings of its own.
+"""Acme, a vendor that does not exist, as the smallest example of a vendor.
 
-A real vendor has a link to its documentation beside each rule.
+It only has webhooks, and no settings of its own. A real vendor has a link to its documentation beside each
+rule.
 """
 
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The month through the whole product: delivered to the log, loaded, reconciled twice, compared with the truth each time."""
+"""Delivers the month to the log, loads it, reconciles it twice, and compares it with the truth."""
 
 import json
 import os
@@ -21,72 +21,77 @@ from ingest.simulator.api import RateLimit
 from ingest.simulator.truth import Difference, differences
 from ingest.warehouse.query import query
 from tests.cli.command import COMMAND, environment
-from tests.month.story import PUBLIC_URL, Month, Plan
-from tests.month.vendors import Served, serving
+from tests.month.month import PUBLIC_URL, Month, MonthPlan
+from tests.month.servers import AccountTables, serving
 
 _CHUNK = 2000
 _LOAD_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One `ingest reconcile`: its reports, how long the process took, and the most memory it had (bytes)."""
+class ReconcileRun:
+    """A run of `ingest reconcile`: its reports, the seconds it took, and its largest memory in bytes."""
 
     reports: list[dict[str, Any]]
     seconds: float
     memory: int
 
     def total(self, column: str) -> int:
-        """Over all accounts."""
+        """Return the sum over all accounts."""
         return sum(report[column] for report in self.reports)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What differed from the truth before the first run and after each."""
+class MonthReport:
+    """The reconciliations of a month, and the differences from the truth before and after each."""
 
     month: Month
-    runs: list[Run]
-    wrong: list[list[Difference]]
+    runs: list[ReconcileRun]
+    differences: list[list[Difference]]
 
 
-def rehearse(
-    folder: Path, plan: Plan, limits: Mapping[str, RateLimit] | None = None, **accounts: Mapping[str, Any]
-) -> Outcome:
-    """`limits` are the simulated vendors', by account; `accounts` further settings of ours, as are theirs."""
+def run_month(
+    folder: Path,
+    plan: MonthPlan,
+    limits: Mapping[str, RateLimit] | None = None,
+    **accounts: Mapping[str, Any],
+) -> MonthReport:
+    """Run a month; by account, `limits` are the vendors' and `accounts` further settings of the product."""
     month = Month(plan)
-    with serving(plan, limits) as served:
-        settings = _settings(folder, served, accounts)
+    with serving(plan, limits) as tables:
+        settings = _write_settings(folder, tables, accounts)
         deliver(month, settings)
         with _consuming(folder):
             _wait_until_loaded(settings)
-            wrong = [_wrong(month, settings)]
+            remaining = [_differences(month, settings)]
             runs = []
             for _ in range(2):
                 runs.append(_reconcile(folder, plan))
-                wrong.append(_wrong(month, settings))
-    return Outcome(month, runs, wrong)
+                remaining.append(_differences(month, settings))
+    return MonthReport(month, runs, remaining)
 
 
 def deliver(month: Month, settings: Settings) -> None:
-    """All that arrives, verified and parsed, into the log."""
+    """Verify and parse all webhooks that arrive, and append them to the log."""
     accounts = settings.build_accounts()
     producer = settings.build_log().producer()
     try:
-        waiting: dict[str, list[Record]] = {}
+        by_topic: dict[str, list[Record]] = {}
         for arrival in month.arrivals():
             name = arrival.change.account
-            account = accounts[month.dialects[name].vendor, name]
-            event = account.parse(account.verify(month.delivery(arrival), arrival.at))
-            waiting.setdefault(settings.topic(account.vendor), []).append(event.to_record())
-        for topic, records in waiting.items():
+            account = accounts[month.accounts[name].vendor, name]
+            event = account.parse(account.verify(month.delivery(arrival), arrival.received_at))
+            by_topic.setdefault(settings.topic(account.vendor), []).append(event.to_record())
+        for topic, records in by_topic.items():
             for start in range(0, len(records), _CHUNK):
                 producer.append(topic, records[start : start + _CHUNK]).result(_LOAD_SECONDS)
     finally:
         producer.close()
 
 
-def _settings(folder: Path, served: Served, own: Mapping[str, Mapping[str, Any]]) -> Settings:
+def _write_settings(
+    folder: Path, tables: AccountTables, overrides: Mapping[str, Mapping[str, Any]]
+) -> Settings:
     tree = {
         "public_url": PUBLIC_URL,
         "log": f"sqlite:///{folder}/log.db",
@@ -94,26 +99,27 @@ def _settings(folder: Path, served: Served, own: Mapping[str, Mapping[str, Any]]
         "warehouse": {"credentials": f"{folder}/warehouse.duckdb", "work_dir": f"{folder}/dlt"},
         "reconcile": {"lag": "0s", "state_dir": f"{folder}/reconcile"},
         "accounts": {
-            name: {**table, "rate_limit": 0, **own.get(name, {})} for name, table in served.accounts.items()
+            name: {**table, "rate_limit": 0, **overrides.get(name, {})}
+            for name, table in tables.settings.items()
         },
     }
     (folder / "ingest.toml").write_text(tomlkit.dumps(tree))
     secrets = folder / "ingest.secrets.toml"
     secrets.touch(0o600)
-    secrets.write_text(tomlkit.dumps({"accounts": served.secrets}))
+    secrets.write_text(tomlkit.dumps({"accounts": tables.secrets}))
     return load_settings(str(folder / "ingest.toml"), {})
 
 
 @contextmanager
 def _consuming(folder: Path) -> Iterator[None]:
-    with (folder / "consume.log").open("wb") as lines:
+    with (folder / "consume.log").open("wb") as log:
         process = subprocess.Popen(
             [*COMMAND, "consume"],
             cwd=folder,
             env=environment(),
             stdin=subprocess.DEVNULL,
-            stdout=lines,
-            stderr=lines,
+            stdout=log,
+            stderr=log,
         )
     try:
         yield
@@ -129,22 +135,22 @@ def _wait_until_loaded(settings: Settings) -> None:
         pause.wait(0.1)
 
 
-def _reconcile(folder: Path, plan: Plan) -> Run:
-    line = [*COMMAND, "reconcile", "--since", format_instant(plan.start), "--json"]
+def _reconcile(folder: Path, plan: MonthPlan) -> ReconcileRun:
+    command = [*COMMAND, "reconcile", "--since", format_instant(plan.start), "--json"]
     began = time.monotonic()
-    with (folder / "reports.json").open("wb") as out, (folder / "reconcile.log").open("wb") as lines:
+    with (folder / "reports.json").open("wb") as out, (folder / "reconcile.log").open("wb") as log:
         process = subprocess.Popen(
-            line, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=lines
+            command, cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=log
         )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    said = (folder / "reports.json").read_text()
+    output = (folder / "reports.json").read_text()
     assert process.returncode == 0, (
-        f"exit code {process.returncode}: {said[-2000:]} {(folder / 'reconcile.log').read_text()[-2000:]}"
+        f"exit code {process.returncode}: {output[-2000:]} {(folder / 'reconcile.log').read_text()[-2000:]}"
     )
-    return Run(json.loads(said), time.monotonic() - began, usage.ru_maxrss * 1024)
+    return ReconcileRun(json.loads(output), time.monotonic() - began, usage.ru_maxrss * 1024)
 
 
-def _wrong(month: Month, settings: Settings) -> list[Difference]:
+def _differences(month: Month, settings: Settings) -> list[Difference]:
     answer = query(settings, "select * from bookings")
-    return differences(month.world, month.dialects, answer.dicts())
+    return differences(month.world, month.accounts, answer.dicts())

@@ -1,0 +1,59 @@
+"""Serves the REST APIs of the month's vendors from a process that does not slow the measured one."""
+
+import multiprocessing
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from ingest.simulator.api import RateLimit
+from ingest.simulator.server import RestServer
+from ingest.simulator.vendor import load_simulated_vendor
+from tests.month.month import Month, MonthPlan
+
+_START_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class AccountTables:
+    """The tables of the accounts in `ingest.toml` and `ingest.secrets.toml`."""
+
+    settings: Mapping[str, Mapping[str, Any]]
+    secrets: Mapping[str, Mapping[str, Any]]
+
+
+@contextmanager
+def serving(plan: MonthPlan, limits: Mapping[str, RateLimit] | None = None) -> Iterator[AccountTables]:
+    """Serve the APIs of `Month(plan)`."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(plan, dict(limits or {}), theirs), daemon=True)
+    process.start()
+    try:
+        if not ours.poll(_START_SECONDS):
+            raise RuntimeError("the simulated vendors did not start")
+        yield ours.recv()
+    finally:
+        ours.send(None)
+        process.join()
+
+
+def _serve(plan: MonthPlan, limits: Mapping[str, RateLimit], pipe: Connection) -> None:
+    month = Month(plan)
+    apis = {
+        name: load_simulated_vendor(name).api(account, month.world.meetings[name])
+        for name, account in month.accounts.items()
+    }
+    server = RestServer(apis, limits)
+    with server.serving():
+        settings = {
+            name: {**account.settings(), "api_url": server.api_url(name)}
+            for name, account in month.accounts.items()
+        }
+        secrets = {
+            name: {"webhook_secrets": [account.secret], **apis[name].settings()}
+            for name, account in month.accounts.items()
+        }
+        pipe.send(AccountTables(settings, secrets))
+        pipe.recv()
