@@ -39,13 +39,13 @@ def secret(folder: Path) -> str:
 
 
 def init_here(folder: Path, name: str = CONFIG) -> None:
-    """As the command does, in this process."""
+    """Run the command in this process."""
     init(folder / name, "https://hooks.example.org")
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `init` makes of an empty folder, where new files may be read by all."""
+    """Return a folder in which `init` has written its files, where new files may be read by all."""
     folder = tmp_path_factory.mktemp("written")
     result = ingest(folder, "init", "--public-url", "https://hooks.example.org")
     assert result.code == 0
@@ -56,7 +56,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(written: Path, tmp_path: Path) -> Path:
-    """A copy to do things with."""
+    """Return a copy that a test may change."""
     return shutil.copytree(written, tmp_path / "copy")
 
 

@@ -1,4 +1,4 @@
-"""Paths: relative ones belong to the folder of the settings file, whatever they are for and wherever they are written."""
+"""Relative paths belong to the folder of the settings file, wherever they are written."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +48,7 @@ def variable(name: str, path: str) -> dict[str, str]:
 
 @pytest.fixture
 def product(tmp_path: Path) -> Path:
-    """A folder with an empty settings file, which is not where the tests are started."""
+    """Return a folder with an empty settings file, in which the tests are not started."""
     (tmp_path / "product").mkdir()
     (tmp_path / "product" / "ingest.toml").touch()
     return tmp_path / "product"
@@ -111,8 +111,8 @@ def test_duckdb_is_named_by_a_path_a_url_or_what_is_no_file(
     product: Path, credentials: str, file: str | None
 ) -> None:
     (product / "ingest.toml").write_text(f'[warehouse]\ncredentials = "{credentials}"')
-    found = load_settings("product/ingest.toml", {}).warehouse.duckdb_file
-    assert found == (product.parent / file if file else None)
+    path = load_settings("product/ingest.toml", {}).warehouse.duckdb_file
+    assert path == (product.parent / file if file else None)
 
 
 def test_credentials_of_another_destination_are_no_path(product: Path) -> None:
