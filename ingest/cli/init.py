@@ -31,7 +31,8 @@ def init(
 ) -> None:
     """Write a settings file to edit, with an example account of each vendor, and a private file for secrets.
 
-    A JSON schema beside them lets editors complete and check the settings. In a git repository, `.gitignore` gets the secrets and `data/`.
+    A JSON schema beside them lets editors complete and check the settings. In a git repository, `.gitignore`
+    gets the secrets and `data/`.
 
     Examples:
         ingest init --public-url https://hooks.mycompany.com
@@ -56,7 +57,8 @@ def init(
     option = "" if path == Path(DEFAULT_CONFIG) else f" --config {path}"
     also = " and .gitignore" if ignored else ""
     print_line(
-        f"wrote {path}, {secrets_file} (only you can read it), {schema_file}{also}. Edit the first two, then run: ingest check{option}"
+        f"wrote {path}, {secrets_file} (only you can read it), {schema_file}{also}."
+        f" Edit the first two, then run: ingest check{option}"
     )
 
 
@@ -117,7 +119,10 @@ def _is_schema(file: Path) -> bool:
 
 
 def _ignore(folder: Path, patterns: list[str]) -> bool:
-    """Add to the folder's `.gitignore` what it lacks; return whether it did. Outside of a git repository there is nothing to do."""
+    """Add to the folder's `.gitignore` what it lacks.
+
+    Return whether it did. Outside of a git repository there is nothing to do.
+    """
     if not any((parent / ".git").exists() for parent in (folder, *folder.parents)):
         return False
     file = folder / ".gitignore"
@@ -144,7 +149,8 @@ def _write_private(path: Path, text: str) -> None:
 _CONFIG = """\
 #:schema ./SCHEMA_FILE
 # Settings of `ingest`. Each can also be a variable: INGEST_RECEIVER__PORT=9000 sets receiver.port.
-# Relative paths belong to the folder of this file. Secrets do not belong here, but in the private file beside this one.
+# Relative paths belong to the folder of this file. Secrets do not belong here, but in \
+the private file beside this one.
 
 public_url = "PUBLIC_URL"        # the receiver's address as vendors see it; Bookeo signs it
 log        = "sqlite:///data/log.db"             # or "kafka://host:9092,host2:9092"
@@ -158,7 +164,8 @@ admin_port = 8082                                # the consumer's /readyz and /m
 
 [warehouse]                                      # any dlt destination
 destination = "duckdb"
-credentials = "data/warehouse.duckdb"            # for a database with a password: INGEST_WAREHOUSE__CREDENTIALS
+credentials = "data/warehouse.duckdb"            # for a database with a password: \
+INGEST_WAREHOUSE__CREDENTIALS
 dataset = "ingest"
 
 # One table per account; its name is part of its webhook URL: WEBHOOK_PATH. Delete what you do not use.

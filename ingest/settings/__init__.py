@@ -1,4 +1,7 @@
-"""Settings: one frozen value, read from `ingest.toml`, a secrets file, mounted secret files and the environment."""
+"""The settings, one frozen value.
+
+They are read from `ingest.toml`, a secrets file, mounted secret files and the environment.
+"""
 
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
@@ -29,7 +32,7 @@ _SQLITE, _KAFKA = "sqlite:///", "kafka://"
 
 
 def _with_names(tables: object) -> object:
-    """Adds each account's name to its table; what is not a table is left for pydantic to refuse."""
+    """Add each account's name to its table. What is no table is left for pydantic to refuse."""
     if not isinstance(tables, dict):
         return tables
     return {
@@ -37,7 +40,7 @@ def _with_names(tables: object) -> object:
     }
 
 
-def _by_vendor(table: object) -> object:
+def _parse_account(table: object) -> object:
     if not isinstance(table, dict):
         return table
     try:
@@ -48,7 +51,7 @@ def _by_vendor(table: object) -> object:
 
 
 def _log_url(log: str, info: ValidationInfo) -> str:
-    """With an absolute path, or with a port for each broker. Raises ValueError."""
+    """Return the log's URL with an absolute path, or with a port for each broker. Raises ValueError."""
     url = log.strip()
     if url.startswith(_SQLITE):
         return absolute_url(url, _SQLITE, info)
@@ -70,7 +73,10 @@ def _brokers(text: str) -> list[str]:
 
 
 def _check_body_limit(info: ValidationInfo) -> None:
-    """Kafka would refuse larger bodies however often they are delivered."""
+    """Raise ValueError for a larger body than Kafka takes.
+
+    It would be refused however often it is delivered.
+    """
     receiver = info.data.get("receiver")
     if receiver and receiver.body_limit > LARGEST_BODY:
         raise ValueError(
@@ -79,24 +85,28 @@ def _check_body_limit(info: ValidationInfo) -> None:
 
 
 def _fits_largest_body(consumer: ConsumerSettings, info: ValidationInfo) -> ConsumerSettings:
-    """The consumer must be able to load the largest body that a receiver takes. Raises ValueError."""
+    """Check that the consumer can load the largest body that a receiver takes. Raises ValueError."""
     receiver = info.data.get("receiver")
     least = CONSUMER_BASE_BYTES + RECORD_FACTOR * receiver.body_limit if receiver else 0
     if consumer.memory < least:
         raise ValueError(
-            f"memory is too little for the largest bodies: raise consumer.memory to {least} at least, or lower receiver.body_limit"
+            f"memory is too little for the largest bodies: raise consumer.memory to {least} at least, or "
+            "lower receiver.body_limit"
         )
     return consumer
 
 
-NO_ACCOUNT = "no account is configured: `ingest init` writes an example of each vendor's, and --config names settings that are elsewhere"
+NO_ACCOUNT = (
+    "no account is configured: `ingest init` writes an example of each vendor's, and --config names "
+    "settings that are elsewhere"
+)
 NO_CREDENTIALS = (
     "no account has what its vendor's REST side needs: api_token, api_key and so on; see docs/settings.md"
 )
 
 
 class Settings(Section):
-    """Everything a process needs to know. Paths are absolute once `load_settings` has read them."""
+    """All settings of a process. Paths are absolute once `load_settings` has read them."""
 
     receiver: ReceiverSettings = ReceiverSettings()  # first, because whether a log can be used depends on it
     public_url: WebAddress = Field(
@@ -105,7 +115,8 @@ class Settings(Section):
     )
     log: Annotated[str, AfterValidator(_log_url)] = Field(
         "sqlite:///data/log.db",
-        description="The log: `sqlite:///` and a path, or `kafka://` and brokers separated by commas, with port 9092 unless one is given.",
+        description="The log: `sqlite:///` and a path, or `kafka://` and brokers separated by commas, with "
+        "port 9092 unless one is given.",
     )
     log_retention: Duration = Field(
         timedelta(days=14),
@@ -122,19 +133,22 @@ class Settings(Section):
     webhooks: WebhooksSettings = WebhooksSettings()
     kafka: KafkaSettings = KafkaSettings()
     accounts: Annotated[
-        dict[str, Annotated[AccountSettings, BeforeValidator(_by_vendor)]], BeforeValidator(_with_names)
+        dict[str, Annotated[AccountSettings, BeforeValidator(_parse_account)]], BeforeValidator(_with_names)
     ] = Field(default_factory=dict)
 
     def build_accounts(self) -> dict[tuple[str, str], AnyAccount]:
-        """Every account ready for use, by (vendor, account)."""
+        """Return all accounts by (vendor, account)."""
         return {
             (settings.vendor, name): load_account_class(settings.vendor)(settings, self.public_url)
             for name, settings in self.accounts.items()
         }
 
-    def choose_accounts(self, named: Iterable[str]) -> list[AnyAccount]:
-        """The accounts named, or all. Raises ConfigurationError for one that is not here."""
-        names = list(named)
+    def choose_accounts(self, chosen: Iterable[str]) -> list[AnyAccount]:
+        """Return the accounts with these names, or all without any.
+
+        Raises ConfigurationError for an unknown name.
+        """
+        names = list(chosen)
         if unknown := [name for name in names if name not in self.accounts]:
             known = ", ".join(sorted(self.accounts)) or "none"
             raise ConfigurationError(f"no account is called {unknown[0]}; the settings have {known}")
@@ -148,21 +162,25 @@ class Settings(Section):
 
     @property
     def uses_spool(self) -> bool:
-        """Whether receivers keep a spool: Kafka may be away, while the embedded log is as near and as durable as a spool."""
+        """Whether receivers keep a spool.
+
+        Kafka may be away, while the embedded log is as near and as durable as a spool.
+        """
         return self.build_log().file is None
 
     def sharing_secrets(self) -> list[tuple[str, ...]]:
-        """Names of accounts that accept each other's deliveries, because they have a webhook secret in common.
+        """Return names of accounts that accept each other's deliveries, because they share a webhook secret.
 
-        Where the vendor signs the URL too, as Bookeo does with one secret for all accounts of an application, they do not.
+        Accounts of a vendor that signs the URL too do not, such as Bookeo's, of which all in an application
+        have the same secret.
         """
-        having: dict[str, list[AccountSettings]] = {}
+        by_secret: dict[str, list[AccountSettings]] = {}
         for settings in self.accounts.values():
             for secret in set(settings.live_secrets()):
-                having.setdefault(secret, []).append(settings)
+                by_secret.setdefault(secret, []).append(settings)
         groups = [
             sharing
-            for sharing in having.values()
+            for sharing in by_secret.values()
             if not all(load_account_class(settings.vendor).signs_url for settings in sharing)
         ]
         return sorted(
@@ -170,27 +188,27 @@ class Settings(Section):
         )
 
     def topic(self, vendor: str) -> str:
-        """Where a vendor's events go."""
+        """Return the topic of a vendor's events."""
         return f"{self.topic_prefix}.{vendor}"
 
     @property
     def dead_letter_topic(self) -> str:
-        """Where what could not be read goes."""
+        """Return the topic of records that could not be read."""
         return f"{self.topic_prefix}.dead-letters"
 
     @property
     def audit_topic(self) -> str:
-        """Where reconciliation tells how its runs ended."""
+        """Return the topic of reconciliation's reports."""
         return f"{self.topic_prefix}.audit"
 
     def paths(self) -> dict[str, Path]:
-        """Every file and folder that these settings name, by the setting's name."""
-        found = {name: Path(value) for name, value in _local_paths(self)}
+        """Return every file and folder that these settings name, by the setting's name."""
+        paths = {name: Path(value) for name, value in _local_paths(self)}
         if self.log.startswith(_SQLITE):
-            found["log"] = Path(self.log.removeprefix(_SQLITE))
+            paths["log"] = Path(self.log.removeprefix(_SQLITE))
         if self.warehouse.duckdb_file:
-            found["warehouse.credentials"] = self.warehouse.duckdb_file
-        return found
+            paths["warehouse.credentials"] = self.warehouse.duckdb_file
+        return paths
 
     def store_folders(self) -> dict[str, Path]:
         """Return the folder of everything that grows on this machine, by the name of its setting."""
@@ -207,25 +225,28 @@ class Settings(Section):
         return folders
 
     def topics(self) -> list[str]:
-        """All that a consumer reads: every known vendor's, so that what is in the log outlives an account's settings."""
+        """Return all topics that a consumer reads.
+
+        Those of vendors without an account are among them, because the log may have their records.
+        """
         return [*map(self.topic, vendor_names()), self.dead_letter_topic, self.audit_topic]
 
 
 def _local_paths(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The values of the settings whose type is `LocalPath`, sections and accounts included."""
+    """Yield the settings whose type is `LocalPath`, in sections and accounts too, with their values."""
     for name, field in type(section).model_fields.items():
-        value, where = getattr(section, name), f"{prefix}{name}"
+        value, setting = getattr(section, name), f"{prefix}{name}"
         if isinstance(value, BaseModel):
-            yield from _local_paths(value, f"{where}.")
+            yield from _local_paths(value, f"{setting}.")
         elif isinstance(value, dict):
             for key, inner in value.items():
-                yield from _local_paths(inner, f"{where}.{key}.") if isinstance(inner, BaseModel) else ()
+                yield from _local_paths(inner, f"{setting}.{key}.") if isinstance(inner, BaseModel) else ()
         elif value and is_local_path(field):
-            yield where, value
+            yield setting, value
 
 
 def section_models() -> dict[str, type[BaseModel]]:
-    """The sections by name, without accounts, whose models depend on their vendors."""
+    """Return the models of the sections by name, without accounts, whose models depend on their vendors."""
     models = {name: field.annotation for name, field in Settings.model_fields.items()}
     return {
         name: model
@@ -235,13 +256,16 @@ def section_models() -> dict[str, type[BaseModel]]:
 
 
 def account_model(table: dict[str, Any]) -> type[AccountSettings]:
-    """The vendor's own account model; the common one where no vendor is named. Raises ConfigurationError."""
+    """Return the account model of a table's vendor, or the common one without a vendor.
+
+    Raises ConfigurationError.
+    """
     vendor = table.get("vendor")
     return load_account_class(vendor).settings_model if isinstance(vendor, str) else AccountSettings
 
 
 def nearest_account_model(table: dict[str, Any]) -> type[AccountSettings]:
-    """As `account_model`; the common one also where the vendor is unknown, which validation reports."""
+    """Return the account model of a table's vendor, or the common one for a missing or unknown vendor."""
     return account_model(table) if table.get("vendor") in vendor_names() else AccountSettings
 
 

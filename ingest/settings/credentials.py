@@ -1,4 +1,7 @@
-"""`warehouse.credentials`: the path of a DuckDB file made absolute, and passwords as URLs need them."""
+"""Reads `warehouse.credentials`.
+
+Makes the path of a DuckDB file absolute, and escapes passwords as URLs need it.
+"""
 
 import json
 import re
@@ -12,8 +15,8 @@ from ingest.local_path import absolute_path, absolute_url
 DEFAULT_FILE = "data/warehouse.duckdb"
 _DUCKDB, _SQLITE = "duckdb:///", "sqlite:///"
 
-# From the first `:` after the scheme to the first `@` that only a host, a port, a path and a query follow: a password may hold
-# `@`, `:` and `/` as it was typed.
+# From the first `:` after the scheme to the first `@` that only a host, a port, a path and a query follow: a
+# password may hold `@`, `:` and `/` as it was typed.
 _PASSWORD = re.compile(
     r"(?P<before>[a-z][\w+.-]*://[^:@/]*:)(?P<password>.*?)(?P<after>@(\[[^\]]*\]|[^@:/?\[\]]*)(:\d+)?(,[^@/?]*)?(/[^@?]*)?(\?.*)?)",
     re.IGNORECASE | re.DOTALL,
@@ -22,7 +25,8 @@ _PASSWORD = re.compile(
 _WITHOUT_SCHEME = re.compile(r"(?!md:|motherduck:|[A-Za-z]:[\\/])[^\s:/@?=]+:(?!//)[^\s@]+@[^\s@]+$")
 # `name=value` as in URLs, DSNs and ODBC, and `"name":` as in JSON that cannot be parsed.
 _NAMED = re.compile(r"""([\w.\-]+(?:[ ]\w+)?)\s*=|["']([^"']+)["']\s*:""")
-# Whatever a destination calls its secrets: aws_secret_access_key, private_key, motherduck_token, AccountKey, SharedAccessSignature …
+# Whatever a destination calls its secrets: aws_secret_access_key, private_key, motherduck_token, AccountKey,
+# SharedAccessSignature …
 _SECRET_NAME = re.compile(
     r"passw|passphrase|pwd|secret|token|signature|(private|access|account|api|shared|encryption|storage)key|(^|[a-z])credentials?$|^(pass|pw|key|sas|sig)$"
 )
@@ -30,7 +34,10 @@ _HARMLESS_NAME = re.compile(r"(id|uri|url|path|file|name|type|timeout)$")
 
 
 def has_secret(credentials: object) -> bool:
-    """Whether credentials, as text or as a table, hold a password, a key or a token: in a URL, as `name=value`, or as JSON."""
+    """Return whether credentials, as text or as a table, have a password, a key or a token.
+
+    In a URL, as `name=value`, or as JSON.
+    """
     if isinstance(credentials, Mapping):
         return any(
             (_is_secret_name(str(name)) and value not in ("", None)) or has_secret(value)
@@ -63,7 +70,10 @@ def _is_secret_name(name: str) -> bool:
 
 
 def usable_credentials(url: str, info: ValidationInfo) -> str:
-    """As dlt can use them, for the destination of the validated section. Raises ValueError."""
+    """Return credentials as dlt can use them, for the destination of the validated section.
+
+    Raises ValueError.
+    """
     if info.data.get("destination") == "duckdb":
         return _absolute_file(url, info)
     if url.startswith(_SQLITE) and not url.endswith(":memory:"):
@@ -72,7 +82,10 @@ def usable_credentials(url: str, info: ValidationInfo) -> str:
 
 
 def duckdb_path(url: str) -> str | None:
-    """The path of the database file; None for a database in memory or at MotherDuck, and for the URL of something else."""
+    """Return the path of the database file.
+
+    It is None for a database in memory or at MotherDuck, and for the URL of something else.
+    """
     path = url.removeprefix(_DUCKDB)
     return None if path.startswith((":", "md:", "motherduck:")) or "://" in path else path
 
@@ -86,8 +99,9 @@ def _absolute_file(url: str, info: ValidationInfo) -> str:
 
 
 def _with_escaped_password(credentials: str) -> str:
-    """Libraries that read the URL end the password at its first `@`. `%` with two hexadecimal digits is an escape already.
+    """Return credentials with their password escaped, because libraries end it at its first `@`.
 
+    `%` with two hexadecimal digits is an escape already.
     https://www.rfc-editor.org/rfc/rfc3986#section-3.2.1
     """
     match = _PASSWORD.fullmatch(credentials)

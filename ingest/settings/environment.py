@@ -1,4 +1,4 @@
-"""Settings from variables: those of the environment, and files in a folder of mounted secrets that are named like variables."""
+"""Reads settings from variables of the environment, and from mounted files named like variables."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -21,7 +21,7 @@ _ACCOUNTS = "accounts"
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A setting's value under the name it was written with. `path`: the setting's name, level by level."""
+    """A setting's value, with the name of its variable. `path` is the setting's name, level by level."""
 
     name: str
     path: tuple[str, ...]
@@ -29,14 +29,17 @@ class Variable:
 
 
 def variable_name(*path: str) -> str:
-    """The variable of a setting, as a shell can export it: `accounts`, `my-sales`, `api_key` -> `INGEST_ACCOUNTS__MY_SALES__API_KEY`."""
+    """Return the variable of a setting that a shell can export.
+
+    `INGEST_ACCOUNTS__MY_SALES__API_KEY` for accounts, my-sales, api_key.
+    """
     return PREFIX + "__".join(path).upper().replace("-", "_")
 
 
 def read_variables(environ: Mapping[str, str], accounts: Iterable[str]) -> list[Variable]:
-    """The settings in mounted files and then those in the environment. `accounts` are the names of those in the settings files.
+    """Return the settings in mounted files, and then those in the environment. Raises ConfigurationError.
 
-    Raises ConfigurationError.
+    `accounts` are the names of the accounts in the settings files.
     """
     exported = {
         name: value
@@ -54,7 +57,7 @@ def read_variables(environ: Mapping[str, str], accounts: Iterable[str]) -> list[
 
 
 def tree_of(variables: Iterable[Variable]) -> Tree:
-    """`accounts`, `sales`, `vendor` -> `{"accounts": {"sales": {"vendor": …}}}`; the later of two wins."""
+    """Return variables as one tree, like `{"accounts": {"sales": {"vendor": …}}}`; the later of two wins."""
     tree: Tree = {}
     for variable in variables:
         branch: Any = variable.value
@@ -65,7 +68,7 @@ def tree_of(variables: Iterable[Variable]) -> Tree:
 
 
 def merge(*trees: Tree) -> Tree:
-    """One tree; later trees win, key by key."""
+    """Merge trees into one; later trees win, key by key."""
     merged: Tree = {}
     for tree in trees:
         for key, value in tree.items():
@@ -75,7 +78,10 @@ def merge(*trees: Tree) -> Tree:
 
 
 def _set_in(source: Mapping[str, str]) -> dict[str, str]:
-    """What is ours and not empty: an empty variable counts as not set, as `${NAME:-}` in a compose file leaves it."""
+    """Return our variables that are not empty.
+
+    It is an empty one, as `${NAME:-}` leaves it in a compose file, counts as not set.
+    """
     return {name: value.strip() for name, value in source.items() if _is_ours(name) and value.strip()}
 
 
@@ -84,7 +90,10 @@ def _is_ours(name: str) -> bool:
 
 
 def _mounted(folder: str | None) -> dict[str, str]:
-    """By file name. Other names, such as `..data`, through which Kubernetes swaps all files at once, are not looked at."""
+    """Return the contents of files by name.
+
+    Other files are ignored, such as `..data`, by which Kubernetes swaps all files at once.
+    """
     if not folder:
         return {}
     try:
@@ -102,13 +111,16 @@ def _mounted(folder: str | None) -> dict[str, str]:
 
 
 def _hyphenated(names: Iterable[str]) -> list[str]:
-    """Accounts whose variables are written with a hyphen, which files can have and shells cannot export."""
+    """Return the accounts whose variables have a hyphen, which files can have and shells cannot export."""
     paths = [name.removeprefix(PREFIX).lower().split("__") for name in names]
     return [path[1] for path in paths if path[0] == _ACCOUNTS and "-" in "".join(path[1:2])]
 
 
 def _path(name: str, accounts: Collection[str]) -> tuple[str, ...]:
-    """Two underscores go a level down, except inside an account's name. Raises ConfigurationError where two accounts may be meant."""
+    """Split a variable's name at two underscores, except inside an account's name.
+
+    Raises ConfigurationError for an ambiguous account.
+    """
     text = name.removeprefix(PREFIX).lower()
     section, _, rest = text.partition("__")
     account = _account_in(name, rest, accounts) if section == _ACCOUNTS else None
@@ -118,7 +130,7 @@ def _path(name: str, accounts: Collection[str]) -> tuple[str, ...]:
 
 
 def _account_in(name: str, text: str, accounts: Collection[str]) -> str | None:
-    """The known account that the text begins with; `my_sales` stands for `my-sales` too."""
+    """Return the known account that the text begins with; `my_sales` stands for `my-sales` too."""
     matches = {
         account for account in accounts if text.startswith((f"{account}__", f"{account.replace('-', '_')}__"))
     }
@@ -149,9 +161,10 @@ def _matches(pattern: str) -> Callable[[str], bool]:
 _is_port = _matches(r"\d{1,5}")
 _is_link_name = _matches(r"/[\w.-]+/[\w.-]+")
 _is_port_url = _matches(r"(tcp|udp|sctp)://(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5}")
-# What follows the name of a Service, and what its value looks like. Kubernetes puts these into every pod of the Service's namespace,
-# and Docker's links into a container: https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
-# and https://docs.docker.com/engine/network/links/#environment-variables
+# What follows the name of a Service, and what its value looks like. Kubernetes puts these into every pod of
+# the Service's namespace, and Docker's links into a container:
+# https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables and
+# https://docs.docker.com/engine/network/links/#environment-variables
 _SERVICE_FORMS: tuple[tuple[str, Callable[[str], bool]], ...] = (
     (r"SERVICE_HOST", is_ip),
     (r"SERVICE_PORT(_[A-Z0-9_]+)?", _is_port),
@@ -166,7 +179,10 @@ _SERVICE_FORMS: tuple[tuple[str, Callable[[str], bool]], ...] = (
 
 
 def _is_service_variable(name: str, value: str) -> bool:
-    """Whether it announces a Service called `ingest` or `ingest-…`; never a variable that is named like a setting."""
+    """Return whether a variable announces a Service called `ingest` or `ingest-…`.
+
+    None that is named like a setting does.
+    """
     if _is_setting(name.removeprefix(PREFIX).lower().split("__")):
         return False
     service = r"INGEST(_[A-Z0-9_]*[A-Z0-9])?_"
@@ -174,7 +190,10 @@ def _is_service_variable(name: str, value: str) -> bool:
 
 
 def _is_linked(name: str, environ: Mapping[str, str]) -> bool:
-    """Whether it is a variable of a container that is linked here: Docker copies each as `<link>_ENV_<its name>`, beside `<link>_NAME`."""
+    """Return whether Docker copied a variable from a linked container.
+
+    It is called `<link>_ENV_<its name>` then, and there is `<link>_NAME` too.
+    """
     parts = name.split("_ENV_")
     links = ("_ENV_".join(parts[:count]) for count in range(1, len(parts)))
     return any(_is_link_name(environ.get(f"{link}_NAME", "")) for link in links)

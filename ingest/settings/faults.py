@@ -1,4 +1,7 @@
-"""What is wrong with settings, for the person who wrote them: the name as it was written, the fault and the remedy; never a value."""
+"""Explains what is wrong with settings.
+
+The name as it was written, the fault and the remedy, and never a value.
+"""
 
 import difflib
 from collections.abc import Iterator, Sequence
@@ -18,7 +21,7 @@ _EXAMPLES = {"name": "an account's name has lower-case letters, digits, _ and - 
 
 
 def explain(error: ValidationError, tree: Tree, variables: Sequence[Variable]) -> list[str]:
-    """One sentence for each fault."""
+    """Return one sentence for each fault."""
     faults = error.errors(include_input=False, include_url=False, include_context=False)
     return [
         _sentence([str(part) for part in fault["loc"]], fault["type"], fault["msg"], tree, variables)
@@ -27,7 +30,7 @@ def explain(error: ValidationError, tree: Tree, variables: Sequence[Variable]) -
 
 
 def in_one_message(faults: Sequence[str]) -> str:
-    """A fault alone as it is; several one to a line."""
+    """Return a single fault as it is, and several in lines."""
     return (
         faults[0]
         if len(faults) == 1
@@ -48,13 +51,13 @@ def _sentence(path: list[str], kind: str, message: str, tree: Tree, variables: S
 
 
 def _name(path: list[str], variables: Sequence[Variable]) -> str:
-    """As a variable when one has set it, or something below it."""
+    """Return a setting's name; that of its variable where one has set it, or something below it."""
     setting = [variable.name for variable in variables if list(variable.path[: len(path)]) == path]
     return setting[-1] if setting else ".".join(path)
 
 
 def _near(path: list[str], tree: Tree, *, by_variable: bool) -> str | None:
-    """The setting that was probably meant."""
+    """Return the setting that was probably meant."""
     near = difflib.get_close_matches(path[-1], _model(path[:-1], tree).model_fields, n=1, cutoff=0.5)
     if by_variable and len(path) == 1 and (joined := _one_underscore_short(path[0], tree)):
         return joined
@@ -62,14 +65,14 @@ def _near(path: list[str], tree: Tree, *, by_variable: bool) -> str | None:
 
 
 def _one_underscore_short(key: str, tree: Tree) -> str | None:
-    """`receiver_port` is no setting, but `receiver.port` is, whose variable has two underscores."""
+    """Return the variable that was meant where one underscore joins two levels, like `receiver_port`."""
     paths = {"_".join(path): path for path in _all_paths(tree)}
     near = difflib.get_close_matches(key, paths, n=1, cutoff=0.9)
     return f"{variable_name(*paths[near[0]])}, with two underscores between levels" if near else None
 
 
 def _all_paths(tree: Tree) -> Iterator[tuple[str, ...]]:
-    """Of settings in sections and in the accounts that are there."""
+    """Yield the paths of all settings in sections and in the existing accounts."""
     for section, model in section_models().items():
         yield from ((section, key) for key in model.model_fields)
     accounts = tree.get("accounts")
@@ -80,7 +83,7 @@ def _all_paths(tree: Tree) -> Iterator[tuple[str, ...]]:
 
 
 def _model(path: list[str], tree: Tree) -> type[BaseModel]:
-    """What the settings below this path are fields of."""
+    """Return the model of the settings below this path."""
     if path[:1] == ["accounts"]:
         accounts = tree.get("accounts")
         table = accounts.get(path[1]) if isinstance(accounts, dict) and len(path) > 1 else None
@@ -89,7 +92,7 @@ def _model(path: list[str], tree: Tree) -> type[BaseModel]:
 
 
 def _example(path: list[str], tree: Tree) -> str:
-    """The default, where there is one that can be written."""
+    """Return a setting's default in words, or "" where there is none."""
     levels = _ACCOUNT_LEVELS if path[0] == "accounts" else 2
     field = _model(path[: levels - 1][: len(path) - 1], tree).model_fields.get(path[-1])
     text = default_text(field) if field else None
@@ -97,7 +100,7 @@ def _example(path: list[str], tree: Tree) -> str:
 
 
 def default_text(field: FieldInfo) -> str | None:
-    """A field's default as it is written in the settings; None where there is none."""
+    """Return a field's default as it is written in the settings; None where there is none."""
     default: Any = field.default
     if isinstance(default, bool):
         return str(default).lower()

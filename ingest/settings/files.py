@@ -1,4 +1,4 @@
-"""Settings files: where they are, and how their text is read, whatever program wrote it."""
+"""Finds and reads settings files, whatever program wrote them."""
 
 import codecs
 import os
@@ -13,9 +13,11 @@ DEFAULT_CONFIG = "ingest.toml"
 
 
 def config_file(name: str | None) -> Path | None:
-    """The file of this name, which must be there; without a name `./ingest.toml`, or None. Parent folders are not searched.
+    """Return the path of this settings file; without a name that of `./ingest.toml`, or None.
 
-    Raises ConfigurationError.
+    Parent folders are not searched.
+
+    Raises ConfigurationError when the named file is not there.
     """
     path = Path(name or DEFAULT_CONFIG)
     mode = file_mode(path)
@@ -27,18 +29,22 @@ def config_file(name: str | None) -> Path | None:
         )
     if not stat.S_ISREG(mode):
         raise ConfigurationError(
-            f"{path}{_in_full(path)} is not a file: name the settings file, for example {path / DEFAULT_CONFIG}"
+            f"{path}{_in_full(path)} is not a file: name the settings file, for example "
+            f"{path / DEFAULT_CONFIG}"
         )
     return path
 
 
 def secrets_path(config: Path) -> Path:
-    """`ingest.toml` -> `ingest.secrets.toml`."""
+    """Return the path of the secrets file: `ingest.secrets.toml` for `ingest.toml`."""
     return config.with_name(f"{config.stem}.secrets.toml")
 
 
 def read_secrets(path: Path) -> dict[str, Any]:
-    """Empty where there is no file. Raises ConfigurationError, also when others may read it."""
+    """Read the secrets file; return an empty tree without one.
+
+    Raises ConfigurationError, also when others may read it.
+    """
     mode = file_mode(path)
     if mode is None:
         return {}
@@ -48,7 +54,7 @@ def read_secrets(path: Path) -> dict[str, Any]:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Raises ConfigurationError, whose message shows nothing of the content."""
+    """Read a TOML file. Raises ConfigurationError, whose message shows nothing of the content."""
     text = read_text(path)
     try:
         return tomllib.loads(text)
@@ -57,7 +63,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def read_text(path: Path) -> str:
-    """UTF-8 with or without a byte order mark. Raises ConfigurationError."""
+    """Read a file in UTF-8, with or without a byte order mark. Raises ConfigurationError."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -66,16 +72,21 @@ def read_text(path: Path) -> str:
 
 
 def decode(path: Path, content: bytes) -> str:
-    """The text of a file. Raises ConfigurationError when it is not UTF-8."""
+    """Return the text of a file. Raises ConfigurationError when it is not UTF-8."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        found = " but UTF-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ""
-        raise ConfigurationError(f"{path} cannot be read: it is not UTF-8{found}; save it as UTF-8") from None
+        encoding = " but UTF-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ""
+        raise ConfigurationError(
+            f"{path} cannot be read: it is not UTF-8{encoding}; save it as UTF-8"
+        ) from None
 
 
 def file_mode(path: Path) -> int | None:
-    """None where there is nothing. What cannot be looked at may well be there, which is an error: raises ConfigurationError."""
+    """Return a file's mode; None where there is no file.
+
+    Raises ConfigurationError when it cannot be determined.
+    """
     try:
         return path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -85,7 +96,9 @@ def file_mode(path: Path) -> int | None:
 
 
 def _is_kubernetes_mount(path: Path) -> bool:
-    """Such a file is a link through the folder `..data`; the pod decides its mode, and nobody can change it.
+    """Return whether Kubernetes mounted a file, as a link through the folder `..data`.
+
+    The pod determines its mode.
 
     https://kubernetes.io/docs/concepts/configuration/secret/#using-secrets-as-files-from-a-pod
     """

@@ -1,4 +1,4 @@
-"""What a process that runs makes of the settings files: the last that was whole, made anew beside the work when a file changes."""
+"""Values that are read from settings files, and read again in the background when a file changes."""
 
 import threading
 import time
@@ -17,21 +17,27 @@ T = TypeVar("T")
 Stamp = tuple[str, int, int, int]
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
-# Small files are waited for, so that a new secret is live at once. Large ones are not: whoever asks may be an event loop.
+# Callers wait for small files, so that a new secret is live at once. They do not wait for large ones, because
+# a caller may be an event loop.
 _QUICK_SECONDS, _WAIT_SECONDS = 0.25, 0.5
-# Looking at many files takes a hundredth of the time at most.
+# Checking many files takes a hundredth of the time at most.
 _CHEAP_SECONDS, _LOOK_SHARE = 0.001, 100
 
 
 class Live(Generic[T]):
-    """A value that is read from files. `current` looks at them, which takes some microseconds, and has a thread read them when one is another.
+    """A value that is read from files.
 
-    Whatever goes wrong in reading leaves the value as it is: a mistake in a file must not stop what runs. What failed is read again
-    when it changes, and seldom otherwise. `trouble` says what is wrong, and is "" as long as nothing is.
+    `current` checks the files, which takes some microseconds, and lets a thread read them when one has
+    changed. Whatever goes wrong in reading leaves the value as it is, because a mistake in a file must not
+    stop a running process. Files that could not be read are read again when they change, and seldom
+    otherwise. `trouble` says what is wrong, and is "" as long as nothing is.
     """
 
     def __init__(self, read: Callable[[], T], paths: Sequence[Path], first: T | None = None) -> None:
-        """`paths`: the files to look at; of a folder, all files in it. Without a `first` value, `read` is called here and may raise."""
+        """Watch these files, and all files in those of them that are folders.
+
+        Without a `first` value, `read` is called here and may raise.
+        """
         self._read, self._paths = read, paths
         self._lock = threading.Lock()
         self._reader: threading.Thread | None = None
@@ -47,7 +53,7 @@ class Live(Generic[T]):
         self._value = first
 
     def current(self) -> T:
-        """Return the last value that was whole."""
+        """Return the last value that could be read."""
         if (
             time.monotonic() >= self._next_look
             and (reader := self._start_reading())
@@ -57,7 +63,10 @@ class Live(Generic[T]):
         return self._value
 
     def _start_reading(self) -> threading.Thread | None:
-        """Start a thread where a file changed, unless one reads already; then the next look sees what changed meanwhile."""
+        """Start a thread when a file has changed, unless one is reading already.
+
+        The next call then sees later changes.
+        """
         stamps = self._stamps()
         if stamps == self._seen:
             self.trouble = ""  # a mistake was taken back
@@ -91,14 +100,15 @@ class Live(Generic[T]):
         self._took = time.monotonic() - began
 
     def findings(self) -> list[Finding]:
-        """A warning while the files cannot be used, for readiness; nothing else."""
+        """Return a warning for readiness while the files cannot be used."""
         self.current()
         if not self.trouble:
             return []
         return [
             warning(
                 "settings",
-                f"the files cannot be used, so this process goes on with the settings as they were: {self.trouble}",
+                "the files cannot be used, so this process goes on with the settings as they were: "
+                f"{self.trouble}",
             )
         ]
 
@@ -111,10 +121,10 @@ class Live(Generic[T]):
 
 
 def _stamps(path: Path) -> list[Stamp | None]:
-    """What changes when the file does, or the folder or a file in it.
+    """Return values that change when a file does, or a folder or a file in it.
 
-    A link counts as the file that it leads to in the end: Kubernetes changes mounted files by pointing the link `..data`, which all of
-    them lead through, to another folder.
+    A link counts as the file that it leads to in the end: Kubernetes changes mounted files by pointing the
+    link `..data`, which all of them lead through, to another folder.
     """
     try:
         below = sorted(path.iterdir()) if path.is_dir() else []
@@ -124,7 +134,7 @@ def _stamps(path: Path) -> list[Stamp | None]:
 
 
 def _stamp(path: Path) -> Stamp | None:
-    """None for what cannot be looked at, such as a file that is not there."""
+    """Return values that change when a file does; None for one that cannot be read, or is not there."""
     try:
         status = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""A JSON schema of `ingest.toml`, for editors that complete and check it: made from the settings' models.
+"""Makes a JSON schema of `ingest.toml` from the settings' models, for editors that complete and check it.
 
 Secrets are left out, because they do not belong in that file.
 """
@@ -17,21 +17,22 @@ from ingest.vendors import load_account_class, vendor_names
 Schema = dict[str, Any]
 
 TITLE = "Settings of bookings-ingest"
-_DIALECT = "http://json-schema.org/draft-07/schema#"  # what Taplo, the TOML language server of many editors, understands
+# what Taplo, the TOML language server of many editors, understands
+_DIALECT = "http://json-schema.org/draft-07/schema#"
 _ACCOUNT_NAME = "^[a-z0-9][a-z0-9_-]*$"
 # Where the models take one text for a list too.
 _LIST = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 
 
-class _AsWritten(GenerateJsonSchema):
-    """Durations have their defaults as people write them."""
+class _SchemaGenerator(GenerateJsonSchema):
+    """Writes the defaults of durations as people do."""
 
     def encode_default(self, dft: Any) -> Any:
         return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
 
 
 def settings_schema() -> Schema:
-    """The schema of the whole file."""
+    """Return the schema of the settings file."""
     properties = {
         name: property_ for name, property_ in _table(Settings)["properties"].items() if name != "accounts"
     }
@@ -46,7 +47,7 @@ def settings_schema() -> Schema:
 
 
 def _accounts() -> Schema:
-    """Each account has the settings of its vendor."""
+    """Return the schema of the accounts, each with the settings of its vendor."""
     vendors = {name: load_account_class(name).settings_model for name in vendor_names()}
     tables = {name: _table(model, vendor=name) for name, model in vendors.items()}
     return {
@@ -65,8 +66,11 @@ def _accounts() -> Schema:
 
 
 def _table(model: type[BaseModel], **constants: str) -> Schema:
-    """A table of the file: the model's fields but secrets, and the name that an account has from its table."""
-    schema = model.model_json_schema(schema_generator=_AsWritten)
+    """Return the schema of a table.
+
+    The model's fields without secrets, and without the name that an account has from its table.
+    """
+    schema = model.model_json_schema(schema_generator=_SchemaGenerator)
     hidden = {*secret_fields(model), *(["name"] if constants else [])}
     properties = {
         name: _property(schema["properties"][name], constants.get(name))
@@ -83,19 +87,22 @@ def _table(model: type[BaseModel], **constants: str) -> Schema:
 
 
 def _property(schema: Schema, constant: str | None) -> Schema:
-    """Without pydantic's titles, without null, which TOML has not, and with the text that a list may be."""
-    kept = {
+    """Return a property without pydantic's titles and without null, which TOML does not have.
+
+    A list may also be text.
+    """
+    plain = {
         key: value
         for key, value in schema.items()
         if key not in {"title", "format", "writeOnly"} and not (key == "default" and value is None)
     }
     if constant:
-        return {**kept, "const": constant}
-    if kept.get("type") == "array":
+        return {**plain, "const": constant}
+    if plain.get("type") == "array":
         return {
-            **{key: value for key, value in kept.items() if key not in {"type", "items", "minItems"}},
+            **{key: value for key, value in plain.items() if key not in {"type", "items", "minItems"}},
             **_LIST,
         }
-    if choices := [choice for choice in kept.pop("anyOf", []) if choice != {"type": "null"}]:
-        return {**kept, **(choices[0] if len(choices) == 1 else {"anyOf": choices})}
-    return kept
+    if choices := [choice for choice in plain.pop("anyOf", []) if choice != {"type": "null"}]:
+        return {**plain, **(choices[0] if len(choices) == 1 else {"anyOf": choices})}
+    return plain

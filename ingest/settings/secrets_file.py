@@ -1,4 +1,4 @@
-"""Changing webhook secrets in the secrets file: comments stay, and nobody ever sees half of it."""
+"""Changes webhook secrets in the secrets file. Comments are kept, and the file is always complete."""
 
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -18,35 +18,38 @@ from ingest.vendors import split_list
 _LOCK_SECONDS = 10.0
 _PRIVATE = 0o600
 _KEY = "webhook_secrets"
-_TRIAL = "nobody-signs-with-this"
+_PLACEHOLDER = "nobody-signs-with-this"
 
 Change = Callable[[tuple[str, ...]], list[str]]
 
 
 class SecretsFile:
-    """`<config>.secrets.toml`, which may not be there yet. Everything raises ConfigurationError."""
+    """The file `<config>.secrets.toml`, which may not be there yet. All methods raise ConfigurationError."""
 
     def __init__(self, path: Path) -> None:
-        """What is a link stays one."""
+        """Change the file at this path, or the one that a link there leads to."""
         self.path = path.resolve()
 
     def live(self, account: str) -> tuple[str, ...]:
-        """The account's webhook secrets that are in the file now, newest first."""
+        """Return the account's webhook secrets that are in the file now, newest first."""
         return self._listed(self._table(self._tree(self._read()), account))
 
     def add(self, account: str, secret: str, beside: Sequence[str]) -> None:
-        """As the newest one, before those of the file, else before `beside`; durable when it returns."""
+        """Add a secret as the newest one, before those of the file, else before `beside`.
+
+        It is durable when this returns.
+        """
         self._change(account, lambda listed: [secret, *(old for old in (listed or beside) if old != secret)])
 
     def drop(self, account: str, secrets: Sequence[str]) -> None:
-        """These are no longer live."""
-        self._change(account, lambda listed: [kept for kept in listed if kept not in secrets])
+        """Remove secrets, which are then no longer live."""
+        self._change(account, lambda listed: [secret for secret in listed if secret not in secrets])
 
     def check(self, account: str) -> None:
-        """That one can be added, before there is a secret that is nowhere else."""
+        """Check that a secret can be added, before there is one that is nowhere else."""
         with self._alone():
             text = self._read()
-            self._changed(text, account, lambda listed: [_TRIAL, *listed])
+            self._changed(text, account, lambda listed: [_PLACEHOLDER, *listed])
             self._write(text)
 
     def _change(self, account: str, change: Change) -> None:
@@ -54,18 +57,22 @@ class SecretsFile:
             self._write(self._changed(self._read(), account, change))
 
     def _changed(self, text: str, account: str, change: Change) -> str:
-        """With nothing else changed: not every way to write a table can be edited, and what cannot must stay as it is."""
+        """Return the text with only this change.
+
+        Raises where it is written in a way that cannot be edited safely.
+        """
         intended = self._tree(text)
         table = self._table(intended, account)
         table[_KEY] = change(self._listed(table))
         try:
             changed = _edited(text, account, table[_KEY])
-            found = tomllib.loads(changed)
+            parsed = tomllib.loads(changed)
         except (TOMLKitError, tomllib.TOMLDecodeError, AttributeError, TypeError, KeyError, ValueError):
-            found = None
-        if found != intended:
+            parsed = None
+        if parsed != intended:
             raise ConfigurationError(
-                f"{self.path}: the way accounts are written there cannot be changed safely for {account}; nothing was changed. "
+                f"{self.path}: the way accounts are written there cannot be changed safely for {account}; "
+                "nothing was changed. "
                 f"Write each as a table, below a line like [accounts.{account}], or use --print-secrets"
             )
         return changed
@@ -99,21 +106,21 @@ class SecretsFile:
             raise self._unreadable(error) from None
 
     def _table(self, tree: dict[str, Any], account: str) -> dict[str, Any]:
-        """The account's, put into the tree where there is none."""
-        found: Any = tree
+        """Return the account's table, which is added to the tree where there is none."""
+        branch: Any = tree
         for number, key in enumerate(("accounts", account), 1):
-            found = found.setdefault(key, {})
-            if not isinstance(found, dict):
+            branch = branch.setdefault(key, {})
+            if not isinstance(branch, dict):
                 raise ConfigurationError(
                     f"{self.path}: {'.'.join(('accounts', account)[:number])} is to be a table"
                 )
-        table: dict[str, Any] = found
+        table: dict[str, Any] = branch
         return table
 
     def _listed(self, table: dict[str, Any]) -> tuple[str, ...]:
-        """A list, or one text with commas, as settings may have them."""
-        found = table.get(_KEY, ())
-        parts = split_list(found) if isinstance(found, str) else found
+        """Return the secrets of a table, which may be a list, or one text with commas."""
+        value = table.get(_KEY, ())
+        parts = split_list(value) if isinstance(value, str) else value
         if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
             raise ConfigurationError(
                 f'{self.path}: {_KEY} is to be a list of texts, like ["newest", "older"]'
@@ -131,7 +138,8 @@ class SecretsFile:
 
     def _cannot(self, error: OSError) -> ConfigurationError:
         return ConfigurationError(
-            f"{self.path} cannot be written ({error.strerror}): make it so, or use --print-secrets and keep them elsewhere"
+            f"{self.path} cannot be written ({error.strerror}): make it so, or use --print-secrets and keep "
+            "them elsewhere"
         )
 
 

@@ -1,4 +1,7 @@
-"""The sections of the settings, each a frozen value; a field's description is what docs/settings.md and the JSON schema say about it."""
+"""The sections of the settings, each a frozen value.
+
+A field's description is what docs/settings.md and the JSON schema say about it.
+"""
 
 import re
 from datetime import timedelta
@@ -15,7 +18,10 @@ from ingest.vendors import split_list
 
 
 class Section(BaseModel):
-    """A table of the settings; a default is validated like a given value, so that paths in it become absolute."""
+    """A table of the settings.
+
+    A default is validated like a given value, so that paths in it become absolute.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -65,7 +71,8 @@ Hosts = Annotated[tuple[Host, ...], BeforeValidator(_as_list)]
 def _admin_hosts() -> Any:
     return Field(
         (),
-        description="List of host names by which the admin listener is asked, for example by monitoring. `localhost`, IP addresses and"
+        description="List of host names by which the admin listener is asked, for example by monitoring. "
+        "`localhost`, IP addresses and"
         " `admin_host` are always allowed; other names are answered 421.",
     )
 
@@ -73,7 +80,8 @@ def _admin_hosts() -> Any:
 def _fits_a_header(token: SecretStr | None) -> SecretStr | None:
     if token and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
         raise ValueError(
-            "must have ASCII characters only, and no blank, because it is sent in a header: for example what `openssl rand -hex 32` prints"
+            "must have ASCII characters only, and no blank, because it is sent in a header: for example "
+            "what `openssl rand -hex 32` prints"
         )
     return token
 
@@ -84,7 +92,8 @@ AdminToken = Annotated[SecretStr | None, AfterValidator(_fits_a_header)]
 def _admin_token() -> Any:
     return Field(
         None,
-        description="Bearer token of the admin listener, in ASCII without blanks. Required when `admin_host` is not a loopback address.",
+        description="Bearer token of the admin listener, in ASCII without blanks. Required when "
+        "`admin_host` is not a loopback address.",
     )
 
 
@@ -109,7 +118,8 @@ class ReceiverSettings(Section):
     )
     append_timeout: Duration = Field(
         timedelta(seconds=4),
-        description="How long a delivery may wait for the log before it is answered 503. Bookeo gives up after 5 seconds.",
+        description="How long a delivery may wait for the log before it is answered 503. Bookeo gives up "
+        "after 5 seconds.",
     )
     head_timeout: Duration = Field(
         timedelta(seconds=5),
@@ -117,8 +127,10 @@ class ReceiverSettings(Section):
     )
     keep_alive: Duration = Field(
         timedelta(seconds=130),
-        description="How long a connection may be idle between two requests. Longer than any proxy in front keeps one (nginx and AWS load"
-        " balancers 60 s, Traefik 90 s, Caddy 120 s, Google Cloud 600 s), or a delivery may be sent on one that is just being closed."
+        description="How long a connection may be idle between two requests. Longer than any proxy in front "
+        "keeps one (nginx and AWS load"
+        " balancers 60 s, Traefik 90 s, Caddy 120 s, Google Cloud 600 s), or a delivery may be sent on one "
+        "that is just being closed."
         " While more than half of `connection_limit` is taken, only `head_timeout`.",
     )
     body_timeout: Duration = Field(
@@ -127,29 +139,37 @@ class ReceiverSettings(Section):
     in_flight_limit: Annotated[int, AfterValidator(_fits_two_bodies)] = Field(
         32 * 1024 * 1024,
         ge=1024,
-        description="Bytes of bodies that one worker handles at once. One account can use at most half of this; above it deliveries are"
-        " answered 503. Bodies that are not whole yet can use half of it together; those that make no progress are dropped first."
+        description="Bytes of bodies that one worker handles at once. One account can use at most half of "
+        "this; above it deliveries are"
+        " answered 503. Bodies that are not whole yet can use half of it together; those that make no "
+        "progress are dropped first."
         " At least twice `receiver.body_limit`.",
     )
     connection_limit: int = Field(
         1000,
         ge=1,
-        description="Connections that one worker handles at once. One account can use at most half of this; above it deliveries are answered 503."
-        " An idle connection is closed for a new one, the longest idle first, and last those that brought a verified delivery.",
+        description="Connections that one worker handles at once. One account can use at most half of this; "
+        "above it deliveries are answered 503."
+        " An idle connection is closed for a new one, the longest idle first, and last those that brought a "
+        "verified delivery.",
     )
     spool_dir: LocalPath = Field(
         "data/spool",
-        description="Folder where workers keep deliveries that Kafka does not acknowledge in time. Keep this folder and do not share it"
-        " between receivers. If you switch to the embedded log, records waiting here are moved into it at start.",
+        description="Folder where workers keep deliveries that Kafka does not acknowledge in time. Keep "
+        "this folder and do not share it"
+        " between receivers. If you switch to the embedded log, records waiting here are moved into it at "
+        "start.",
     )
     spool_after: Duration = Field(
         timedelta(seconds=1),
-        description="How long Kafka may take before a delivery goes to the spool. At most half of `append_timeout`.",
+        description="How long Kafka may take before a delivery goes to the spool. At most half of "
+        "`append_timeout`.",
     )
     spool_limit: int = Field(
         4 * 1024**3,
         ge=1024 * 1024,
-        description="Bytes that one worker may keep in the spool, without the file's journal. Above it deliveries are answered 503.",
+        description="Bytes that one worker may keep in the spool, without the file's journal. Above it "
+        "deliveries are answered 503.",
     )
     undone_limit: Duration = _undone_limit(
         timedelta(days=1), "a record has waited in the spool, although deliveries are still taken,"
@@ -159,7 +179,8 @@ class ReceiverSettings(Section):
 _MIB = 1024 * 1024
 # What a consumer takes beside its batch: its libraries, the tables' metadata, and what malloc keeps.
 CONSUMER_BASE_BYTES = 320 * _MIB
-# How many times the size of a batch its load may take: half of it in DuckDB, half in this process, as copies and as parsed JSON.
+# How many times the size of a batch its load may take: half of it in DuckDB, half in this process, as copies
+# and as parsed JSON.
 BATCH_FACTOR = 64
 # How many times the size of a record alone: a list of small numbers takes DuckDB 34 times its size.
 RECORD_FACTOR = 96
@@ -171,24 +192,29 @@ class ConsumerSettings(Section):
     group: str = Field(
         "ingest",
         pattern=r"^[A-Za-z0-9_-]+$",
-        description="Consumer group. A new name reads the log from its beginning. The embedded log keeps what the old group has not read.",
+        description="Consumer group. A new name reads the log from its beginning. The embedded log keeps "
+        "what the old group has not read.",
     )
     instance: str = Field(
         "",
         pattern=r"^([a-z0-9]+(_[a-z0-9]+)*)?$",
-        description="Name of this consumer. Needed, and different for each, when several consumers load into one warehouse.",
+        description="Name of this consumer. Needed, and different for each, when several consumers load "
+        "into one warehouse.",
     )
     max_records: int = Field(5000, ge=1, description="A batch is loaded when it has this many records.")
     max_bytes: int = Field(
         8 * _MIB,
         ge=1024,
-        description="A batch is loaded when it has this many bytes, or as many as `consumer.memory` has room for.",
+        description="A batch is loaded when it has this many bytes, or as many as `consumer.memory` has "
+        "room for.",
     )
     memory: int = Field(
         832 * _MIB,
         ge=448 * _MIB,
-        description="Bytes of memory that the consumer may take in all, whatever the bodies are like: it bounds what is read from the log at once, the"
-        " size of a batch, and DuckDB. At least 448 MiB, and 320 MiB more than 96 times `receiver.body_limit`.",
+        description="Bytes of memory that the consumer may take in all, whatever the bodies are like: it "
+        "bounds what is read from the log at once, the"
+        " size of a batch, and DuckDB. At least 448 MiB, and 320 MiB more than 96 times "
+        "`receiver.body_limit`.",
     )
     linger: Duration = Field(
         timedelta(milliseconds=250),
@@ -197,7 +223,8 @@ class ConsumerSettings(Section):
     dead_letter_limit: int = Field(
         100,
         ge=1,
-        description="The consumer stops after this many bad records in a row, or when more than half of the last 10 times this many were bad.",
+        description="The consumer stops after this many bad records in a row, or when more than half of the "
+        "last 10 times this many were bad.",
     )
     undone_limit: Duration = _undone_limit(
         timedelta(seconds=30), "records were read from the log and are not loaded"
@@ -227,8 +254,10 @@ class WarehouseSettings(Section):
     )
     credentials: Annotated[SecretStr | None, AfterValidator(_absolute_credentials)] = Field(
         None,
-        description=f"Credentials as dlt expects them. For DuckDB the path of its file, `{DEFAULT_FILE}` by default. With a password in it, only in"
-        " the environment or the secrets file; the password may contain `@`, `:` and `/`, and `%` unless two hexadecimal digits follow.",
+        description=f"Credentials as dlt expects them. For DuckDB the path of its file, `{DEFAULT_FILE}` by "
+        "default. With a password in it, only in"
+        " the environment or the secrets file; the password may contain `@`, `:` and `/`, and `%` unless "
+        "two hexadecimal digits follow.",
     )
     dataset: Annotated[str, AfterValidator(_not_reserved)] = Field(
         "ingest", pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$", description="Dataset or schema of the tables."
@@ -257,7 +286,8 @@ class ReconcileSettings(Section):
     )
     lookback: Duration = Field(
         timedelta(days=2),
-        description="How far back each run looks. After failed or missing runs it looks back to the last good one.",
+        description="How far back each run looks. After failed or missing runs it looks back to the last "
+        "good one.",
     )
     lag: Duration = Field(
         timedelta(minutes=1),
@@ -268,7 +298,8 @@ class ReconcileSettings(Section):
     )
     state_dir: LocalPath = Field(
         "data/reconcile",
-        description="Folder for the progress of runs, what is known of each account's key and of this machine's clock, and OAuth tokens that were"
+        description="Folder for the progress of runs, what is known of each account's key and of this "
+        "machine's clock, and OAuth tokens that were"
         " renewed. Keep this folder.",
     )
     undone_limit: Duration = _undone_limit(

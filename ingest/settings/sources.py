@@ -1,7 +1,7 @@
-"""Where settings come from: `ingest.toml` < secrets file < mounted secret files < environment.
+"""Loads settings from all sources: `ingest.toml` < secrets file < mounted secret files < environment.
 
-Written here instead of taken from pydantic-settings, whose environment source turns a secret that looks like a number
-into one, and does not see an unknown name at the top level.
+Written here instead of taken from pydantic-settings, whose environment source turns a secret that looks like
+a number into one, and does not see an unknown name at the top level.
 """
 
 import json
@@ -33,13 +33,16 @@ from ingest.settings.secret_fields import secret_fields
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that was set, merged and found valid, with the folder of its relative paths: `up` hands it to its children. It holds secrets."""
+    """All settings, merged and validated, and the folder of relative paths, for `up` to pass to its children.
+
+    It contains secrets.
+    """
 
     tree: Tree = field(repr=False)
     folder: str
 
     def settings(self) -> Settings:
-        """Make the settings."""
+        """Return the settings."""
         return Settings.model_validate(self.tree, context={FOLDER: Path(self.folder)})
 
     def encode(self) -> bytes:
@@ -48,23 +51,27 @@ class Snapshot:
 
     @classmethod
     def decode(cls, line: bytes) -> "Snapshot":
-        """Read what `encode` wrote. Raises ValueError, KeyError."""
+        """Read what `encode` wrote. Raises ValueError and KeyError."""
         raw = json.loads(line)
         return cls(raw["tree"], raw["folder"])
 
 
 def load_settings(config: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Reads, merges and validates all settings, with absolute paths. Raises ConfigurationError.
+    """Read, merge and validate all settings, with absolute paths. Raises ConfigurationError.
 
-    Without `config` and INGEST_CONFIG, `./ingest.toml` is read where it exists. Secrets may be in `<config>` with
-    `.secrets.toml` for `.toml` (0600), or one to a file, named like the variables, in the folder INGEST_SECRETS_DIR.
-    Relative paths belong to the folder of the settings file, and to the working folder where there is none.
+    Without `config` and INGEST_CONFIG, `./ingest.toml` is read where it exists. Secrets may be in `<config>`
+    with `.secrets.toml` for `.toml` (0600), or one to a file, named like the variables, in the folder
+    INGEST_SECRETS_DIR. Relative paths belong to the folder of the settings file, and to the working folder
+    where there is none.
     """
     return _load(config, environ)[0]
 
 
 def load_snapshot(config: str | None = None, environ: Mapping[str, str] = os.environ) -> Snapshot:
-    """As `load_settings`, in the form that can be handed to another process. Raises ConfigurationError."""
+    """Load settings as `load_settings` does, in the form that can be passed to another process.
+
+    Raises ConfigurationError.
+    """
     return _load(config, environ)[1]
 
 
@@ -73,7 +80,7 @@ def _load(config: str | None, environ: Mapping[str, str]) -> tuple[Settings, Sna
     plain, secret = read_toml(path) if path else {}, read_secrets(secrets_path(path or Path(DEFAULT_CONFIG)))
     variables = read_variables(environ, _account_names(plain, secret))
     if path is None and not secret and not variables:
-        raise ConfigurationError(_nowhere(environ))
+        raise ConfigurationError(_no_settings(environ))
     tree = merge({name: {} for name in section_models()}, plain, secret, tree_of(variables))
     faults = [_misplaced(where, path) for where in _secrets_in(plain, tree)]
     folder = (path or Path(DEFAULT_CONFIG)).absolute().parent
@@ -87,23 +94,23 @@ def _load(config: str | None, environ: Mapping[str, str]) -> tuple[Settings, Sna
 
 
 def current_config_path(environ: Mapping[str, str] = os.environ) -> Path:
-    """The settings file that `load_settings` reads without being told which; it may not be there."""
+    """Return the settings file that `load_settings` reads by default; it may not be there."""
     return Path(environ.get(CONFIG) or DEFAULT_CONFIG)
 
 
 def current_secrets_path(environ: Mapping[str, str] = os.environ) -> Path:
-    """The secrets file of the settings that `load_settings` reads without being told which."""
+    """Return the secrets file of the settings that `load_settings` reads by default."""
     return secrets_path(current_config_path(environ))
 
 
 def watched_paths(environ: Mapping[str, str] = os.environ) -> list[Path]:
-    """The files, and the folder of mounted secrets, whose change may change the settings that `load_settings` reads."""
+    """Return the files that may change the settings, and the folder of mounted secrets."""
     folder = environ.get(SECRETS_PATH)
     return [current_config_path(environ), current_secrets_path(environ), *([Path(folder)] if folder else [])]
 
 
 def is_above_file(*path: str, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether a value is in the environment or a mounted file, which the secrets file cannot change."""
+    """Return whether a value is in the environment or a mounted file, which override the secrets file."""
     accounts = [path[1]] if path[0] == "accounts" else []
     return any(variable.path[: len(path)] == path for variable in read_variables(environ, accounts))
 
@@ -113,35 +120,39 @@ def _account_names(*trees: Tree) -> list[str]:
     return [name for table in tables if isinstance(table, dict) for name in table]
 
 
-def _nowhere(environ: Mapping[str, str]) -> str:
+def _no_settings(environ: Mapping[str, str]) -> str:
     mounted = (
         f"the folder {environ[SECRETS_PATH]} ({SECRETS_PATH}) has no setting"
         if environ.get(SECRETS_PATH)
         else f"{SECRETS_PATH} is not set"
     )
     return (
-        f"there are no settings: no file {Path(DEFAULT_CONFIG).absolute()}, neither --config nor {CONFIG} names another one, no INGEST_ variable"
-        f" has a setting, and {mounted}. `ingest init` writes a file; or go to its folder, or name it with --config"
+        f"there are no settings: no file {Path(DEFAULT_CONFIG).absolute()}, neither --config nor {CONFIG} "
+        "names another one, no INGEST_ variable"
+        f" has a setting, and {mounted}. `ingest init` writes a file; or go to its folder, or name it with "
+        "--config"
     )
 
 
 def _misplaced(where: Sequence[str], path: Path | None) -> str:
     file = secrets_path(path or Path(DEFAULT_CONFIG))
-    return f"{'.'.join(where)} is a secret and does not belong in {path}: set {variable_name(*where)}, or put it in a 0600 file {file}"
+    return (
+        f"{'.'.join(where)} is a secret and does not belong in {path}:"
+        f" set {variable_name(*where)}, or put it in a 0600 file {file}"
+    )
 
 
 def _secrets_in(plain: Tree, tree: Tree) -> Iterator[tuple[str, ...]]:
-    """The settings in the open file that are secret, by the types of the settings."""
+    """Yield the secrets in the open settings file, by the types of the settings."""
     yield from ((key,) for key in _secret_keys(plain, Settings))
     for section, model in section_models().items():
         yield from ((section, key) for key in _secret_keys(plain.get(section), model))
     accounts = plain.get("accounts")
     for name, table in accounts.items() if isinstance(accounts, dict) else ():
-        whole = (
-            tree["accounts"][name] if isinstance(tree["accounts"], dict) else table
-        )  # the vendor may be named elsewhere
-        if isinstance(table, dict) and isinstance(whole, dict):
-            yield from (("accounts", name, key) for key in _secret_keys(table, nearest_account_model(whole)))
+        # The vendor may be named in another source.
+        merged = tree["accounts"][name] if isinstance(tree["accounts"], dict) else table
+        if isinstance(table, dict) and isinstance(merged, dict):
+            yield from (("accounts", name, key) for key in _secret_keys(table, nearest_account_model(merged)))
     warehouse = plain.get("warehouse")
     if isinstance(warehouse, dict) and has_secret(warehouse.get("credentials")):
         yield ("warehouse", "credentials")

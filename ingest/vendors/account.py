@@ -312,7 +312,8 @@ class Account(ABC, Generic[A]):
             )
         else:
             reason = f"{self.vendor} has no API for webhooks. By hand:"
-        keep_first = " (some are set: keep it the first)" if self.settings.live_secrets() else ""
+        last = len(self.webhook_urls) + 1
+        note = " (some are set: keep it the first)" if self.settings.live_secrets() else ""
         return [
             reason,
             *(
