@@ -312,8 +312,7 @@ class Account(ABC, Generic[A]):
             )
         else:
             reason = f"{self.vendor} has no API for webhooks. By hand:"
-        last = len(self.webhook_urls) + 1
-        note = " (some are set: keep it the first)" if self.settings.live_secrets() else ""
+        keep_first = " (some are set: keep it the first)" if self.settings.live_secrets() else ""
         return [
             reason,
             *(

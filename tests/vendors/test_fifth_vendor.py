@@ -20,7 +20,6 @@ import pytest
 
 from ingest.signing import timestamped_hmac
 from tests.cli.command import COMMAND, PATIENCE, Result, environment, ingest, refused
-from tests.consumers.harness import ROOT
 from tests.e2e.processes import eventually
 from tests.kafka.broker import free_port
 
