@@ -20,10 +20,10 @@ import pytest
 
 from ingest.signing import timestamped_hmac
 from tests.cli.command import COMMAND, PATIENCE, Result, environment, ingest, refused
-from tests.consumers.harness import ROOT
 from tests.e2e.processes import eventually
 from tests.kafka.broker import free_port
 
+ROOT = Path(__file__).parents[2]
 FIFTH = Path(__file__).with_name("fifth")
 SECRET = "a-secret-of-these-tests-only"
 
