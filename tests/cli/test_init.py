@@ -45,7 +45,7 @@ def init_here(folder: Path, name: str = CONFIG) -> None:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `init` makes of an empty folder, where new files may be read by all."""
+    """Return the folder in which `init` has run, where new files may be read by all."""
     folder = tmp_path_factory.mktemp("written")
     result = ingest(folder, "init", "--public-url", "https://hooks.example.org")
     assert result.code == 0
@@ -56,7 +56,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(written: Path, tmp_path: Path) -> Path:
-    """A copy to do things with."""
+    """Return a copy of the folder that a test may change."""
     return shutil.copytree(written, tmp_path / "copy")
 
 

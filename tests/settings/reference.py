@@ -1,4 +1,7 @@
-"""The tables of docs/settings.md, made from the settings' models. `python -m tests.settings.reference` writes them into the file."""
+"""Make the tables of docs/settings.md from the models of the settings.
+
+`python -m tests.settings.reference` writes them into the file.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +18,7 @@ FILE = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
 def with_tables(text: str) -> str:
-    """The text of docs/settings.md, each table between its two comments replaced."""
+    """Return the text of docs/settings.md with each table between its two comments replaced."""
     for name, lines in (("settings", _settings()), ("accounts", _accounts())):
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
         if begin not in text or end not in text:
@@ -32,11 +35,12 @@ def _settings() -> Iterator[str]:
             yield f"| `{name}` | {_default(field)} | {_meaning(name, field)} |"
     for name, model in sections.items():
         for key, field in model.model_fields.items():
-            yield f"| `{name}.{key}`{_mark(model, key)} | {_default(field)} | {_meaning(f'{name}.{key}', field)} |"
+            meaning = _meaning(f"{name}.{key}", field)
+            yield f"| `{name}.{key}`{_mark(model, key)} | {_default(field)} | {meaning} |"
 
 
 def _accounts() -> Iterator[str]:
-    """A row for each setting and meaning, with the vendors that have it."""
+    """Yield a row for each setting and meaning, with the vendors that have it."""
     models = {name: load_account_class(name).settings_model for name in vendor_names()}
     vendors: dict[tuple[str, str, str], list[str]] = {}
     for vendor, model in models.items():
@@ -46,7 +50,8 @@ def _accounts() -> Iterator[str]:
                 vendors.setdefault(row, []).append(load_account_class(vendor).title)
     yield from ("| setting | of | default | meaning |", "|---|---|---|---|")
     for (setting, default, meaning), names in vendors.items():
-        yield f"| {setting} | {'all' if len(names) == len(models) else ', '.join(names)} | {default} | {meaning} |"
+        vendors = "all" if len(names) == len(models) else ", ".join(names)
+        yield f"| {setting} | {vendors} | {default} | {meaning} |"
 
 
 def _mark(model: type[BaseModel], key: str) -> str:

@@ -1,4 +1,7 @@
-"""Variables: those of Kubernetes Services are no settings, account names have one rule, and typing mistakes are told."""
+"""Environment variables.
+
+Those of Kubernetes Services are no settings, account names have one rule, and typing mistakes are told.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +24,7 @@ SERVICES = [
 
 
 def service(name: str, ip: str = "10.96.0.10", protocol: str = "tcp") -> Mapping[str, str]:
-    """What Kubernetes announces of a Service with a port called `http`."""
+    """Return the variables that Kubernetes sets for a Service with a port called `http`."""
     host = f"[{ip}]" if ":" in ip else ip
     port = f"{name}_PORT_8080_{protocol.upper()}"
     return {
@@ -38,7 +41,10 @@ def service(name: str, ip: str = "10.96.0.10", protocol: str = "tcp") -> Mapping
 
 
 class TestServices:
-    """https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables"""
+    """Announce Services as Kubernetes does.
+
+    https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
+    """
 
     @pytest.mark.parametrize("name", SERVICES)
     @pytest.mark.parametrize(
@@ -57,7 +63,10 @@ class TestServices:
 
     @pytest.mark.parametrize("link", ["INGEST", "INGEST_DB", "INGEST_1", "INGEST_ENV_DB"])
     def test_what_docker_copies_from_a_linked_container_is_no_setting(self, link: str) -> None:
-        """https://docs.docker.com/engine/network/links/#environment-variables"""
+        """Announce links as Docker does.
+
+        https://docs.docker.com/engine/network/links/#environment-variables
+        """
         write()
         ports = {
             "START": "tcp://172.17.0.5:80",
@@ -153,23 +162,23 @@ class TestAccountNames:
         write('[accounts.my-sales]\nvendor = "calendly"\n[accounts.my_sales]\nvendor = "calendly"\n')
         message = fault(INGEST_ACCOUNTS__MY_SALES__WEBHOOK_SECRETS="hunter2")
         assert (
-            message
-            == "INGEST_ACCOUNTS__MY_SALES__WEBHOOK_SECRETS may mean account my-sales or my_sales: rename one of the accounts"
+            message == "INGEST_ACCOUNTS__MY_SALES__WEBHOOK_SECRETS may mean account my-sales or my_sales:"
+            " rename one of the accounts"
         )
 
     def test_two_variables_of_one_setting_are_an_error(self) -> None:
         message = fault(INGEST_TOPIC_PREFIX="a", INGEST_Topic_Prefix="b")
         assert (
-            message
-            == "INGEST_TOPIC_PREFIX and INGEST_Topic_Prefix are the same setting, topic_prefix: remove one of them"
+            message == "INGEST_TOPIC_PREFIX and INGEST_Topic_Prefix are the same setting, topic_prefix:"
+            " remove one of them"
         )
 
     def test_a_misspelt_setting_of_such_an_account_is_named_as_it_was_written(self) -> None:
         write('[accounts.my-sales]\nvendor = "calendly"\n')
         message = fault(INGEST_ACCOUNTS__MY_SALES__API_TOKEM="hunter2")
         assert (
-            message
-            == "unknown setting INGEST_ACCOUNTS__MY_SALES__API_TOKEM: did you mean accounts.my-sales.api_token?"
+            message == "unknown setting INGEST_ACCOUNTS__MY_SALES__API_TOKEM:"
+            " did you mean accounts.my-sales.api_token?"
         )
 
 
@@ -196,6 +205,12 @@ class TestValues:
             **{f"INGEST_{name}": value for name, value in values.items()}
         )
 
-    @pytest.mark.parametrize(("text", "value"), [("true", True), ("TRUE", True), ("Yes", True), ("on", True), ("1", True), ("0", False), ("No", False), ("off", False)])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("text", "value"),
+        [
+            *((text, True) for text in ("true", "TRUE", "Yes", "on", "1")),
+            *((text, False) for text in ("0", "No", "off")),
+        ],
+    )
     def test_words_for_true_and_false_are_understood(self, text: str, value: bool) -> None:
         assert load(INGEST_WEBHOOKS__REPAIR=text).webhooks.repair is value

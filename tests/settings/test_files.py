@@ -52,11 +52,14 @@ def test_a_file_in_utf_16_is_told_with_the_remedy(folder: Path, name: str) -> No
 
 
 class TestKubernetes:
-    """https://kubernetes.io/docs/concepts/configuration/secret/#using-secrets-as-files-from-a-pod"""
+    """Secrets as files of a pod.
+
+    https://kubernetes.io/docs/concepts/configuration/secret/#using-secrets-as-files-from-a-pod
+    """
 
     @staticmethod
     def mount(folder: Path, name: str, text: str, mode: int) -> Path:
-        """A file as a Secret's volume has it: a link through `..data`."""
+        """Write a file as a Secret's volume has it: a link through `..data`."""
         (folder / "..2026").mkdir(parents=True)
         (folder / "..2026" / name).write_text(text)
         (folder / "..2026" / name).chmod(mode)

@@ -1,4 +1,7 @@
-"""Paths: relative ones belong to the folder of the settings file, whatever they are for and wherever they are written."""
+"""Relative paths belong to the folder of the settings file.
+
+They do whatever they are for and wherever they are written.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +51,7 @@ def variable(name: str, path: str) -> dict[str, str]:
 
 @pytest.fixture
 def product(tmp_path: Path) -> Path:
-    """A folder with an empty settings file, which is not where the tests are started."""
+    """Return a folder with an empty settings file, which is not where the tests are started."""
     (tmp_path / "product").mkdir()
     (tmp_path / "product" / "ingest.toml").touch()
     return tmp_path / "product"

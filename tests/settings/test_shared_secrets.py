@@ -1,4 +1,4 @@
-"""Accounts that have a webhook secret in common accept each other's deliveries: it is told, and the secret is not."""
+"""Accounts that share a webhook secret accept each other's deliveries: this is told, the secret is not."""
 
 import pytest
 from structlog.testing import capture_logs

@@ -75,9 +75,23 @@ class TestBrokers:
         assert log.servers == servers
 
     @pytest.mark.parametrize(
-        "text", ["kafka://", "kafka://,", "kafka://host:port", "kafka://host:0", "kafka://host:65536", "kafka://[::1", "kafka://a:9092;b:9092",
-                 "kafka://user:hunter2@host", "kafka://kafka://host", "redis://host", "sqlite://data/log.db", "sqlite:///", "data/log.db"]
-    )  # fmt: skip
+        "text",
+        [
+            "kafka://",
+            "kafka://,",
+            "kafka://host:port",
+            "kafka://host:0",
+            "kafka://host:65536",
+            "kafka://[::1",
+            "kafka://a:9092;b:9092",
+            "kafka://user:hunter2@host",
+            "kafka://kafka://host",
+            "redis://host",
+            "sqlite://data/log.db",
+            "sqlite:///",
+            "data/log.db",
+        ],
+    )
     def test_what_cannot_be_an_address_is_told_with_an_example(self, text: str) -> None:
         message = fault(INGEST_LOG=text)
         assert message.startswith("INGEST_LOG: ")
@@ -285,14 +299,21 @@ class TestFaults:
     def test_all_faults_are_told_at_once_each_with_its_name(self) -> None:
         write(
             'public_url = "hooks.example.com"\nloog = "x"\n[receiver]\nadmin_token = "hunter2"\nworkers = 0\n'
-            '[reconcile]\nevery = "soon"\n[accounts.a]\nvendor = "calendy"\n[accounts.b]\nvendor = "calendly"\napi_url = "host"\n'
+            '[reconcile]\nevery = "soon"\n[accounts.a]\nvendor = "calendy"\n'
+            '[accounts.b]\nvendor = "calendly"\napi_url = "host"\n'
         )
         first, *faults = fault(INGEST_RECEIVER__PORT="eighty").splitlines()
         assert first == "8 settings are wrong:"
         assert {line.removeprefix("- ").split(" is ")[0].split(":")[0] for line in faults} == {
-            "receiver.admin_token", "INGEST_RECEIVER__PORT", "receiver.workers", "public_url", "unknown setting loog",
-            "reconcile.every", "accounts.a", "accounts.b.api_url",
-        }  # fmt: skip
+            "receiver.admin_token",
+            "INGEST_RECEIVER__PORT",
+            "receiver.workers",
+            "public_url",
+            "unknown setting loog",
+            "reconcile.every",
+            "accounts.a",
+            "accounts.b.api_url",
+        }
 
     def test_a_variable_that_lacks_an_underscore_is_told_also_beside_an_unknown_vendor(self) -> None:
         write('[accounts.a]\nvendor = "calendy"\n')
@@ -302,8 +323,12 @@ class TestFaults:
 
     @pytest.mark.parametrize(
         ("name", "value", "default"),
-        [("INGEST_RECEIVER__PORT", "eighty", "8080"), ("INGEST_WEBHOOKS__REPAIR", "maybe", "false"), ("INGEST_KAFKA__SECURITY_PROTOCOL", "TLS", "PLAINTEXT")],
-    )  # fmt: skip
+        [
+            ("INGEST_RECEIVER__PORT", "eighty", "8080"),
+            ("INGEST_WEBHOOKS__REPAIR", "maybe", "false"),
+            ("INGEST_KAFKA__SECURITY_PROTOCOL", "TLS", "PLAINTEXT"),
+        ],
+    )
     def test_a_value_of_the_wrong_kind_is_told_with_the_default(
         self, name: str, value: str, default: str
     ) -> None:
