@@ -162,7 +162,7 @@ class Settings(Section):
 
     @property
     def uses_spool(self) -> bool:
-        """Whether receivers keep a spool.
+        """Return whether receivers keep a spool.
 
         Kafka may be away, while the embedded log is as near and as durable as a spool.
         """

@@ -27,7 +27,10 @@ class Section(BaseModel):
 
 
 def _fits_two_bodies(limit: int, info: ValidationInfo) -> int:
-    """One account can use half of the limit, and the largest body must fit into that half."""
+    """Check that the largest body fits into half of the limit, which is what one account can use.
+
+    Raises ValueError.
+    """
     least = 2 * info.data.get("body_limit", 0)
     if limit < least:
         raise ValueError(
@@ -44,7 +47,7 @@ def _not_reserved(dataset: str) -> str:
 
 
 def _absolute_credentials(credentials: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-    """DuckDB's file has a default, and where the settings' folder is known its path becomes absolute."""
+    """Return credentials with DuckDB's file, or its default, as an absolute path if the folder is known."""
     text = credentials.get_secret_value() if credentials else ""
     if info.data.get("destination") == "duckdb" and not text and FOLDER in (info.context or {}):
         text = DEFAULT_FILE
@@ -236,12 +239,12 @@ class ConsumerSettings(Section):
 
     @property
     def batch_bytes(self) -> int:
-        """The size at which a batch is loaded; its last record may take it beyond."""
+        """Return the size at which a batch is loaded; its last record may exceed it."""
         return min(self.max_bytes, (self.memory - CONSUMER_BASE_BYTES) // BATCH_FACTOR)
 
     @property
     def duckdb_bytes(self) -> int:
-        """What DuckDB may take of `memory`."""
+        """Return the part of `memory` that DuckDB may use."""
         return (self.memory - CONSUMER_BASE_BYTES) // 2
 
 
@@ -268,7 +271,7 @@ class WarehouseSettings(Section):
 
     @property
     def duckdb_file(self) -> Path | None:
-        """The database file; None for another destination, and for DuckDB in memory or at a service."""
+        """Return the database file; None for other destinations, and for DuckDB in memory or at a service."""
         if self.destination != "duckdb":
             return None
         path = duckdb_path(self.credentials.get_secret_value() if self.credentials else DEFAULT_FILE)

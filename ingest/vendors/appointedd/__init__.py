@@ -2,12 +2,10 @@
 
 A booking has any number of participants, or none. Nothing that Appointedd sends is signed.
 
-A booking has any number of participants, or none; nothing that Appointedd sends is signed.
-
-Webhooks: https://developers.appointedd.com/docs/webhooks Payloads:
-https://developers.appointedd.com/docs/what-data-is-sent-with-a-webhook Set-up:
-https://support.appointedd.com/en/articles/1361736-how-to-set-up-webhooks REST:
-https://developers.appointedd.com/reference/booking-entity
+Webhooks: https://developers.appointedd.com/docs/webhooks
+Payloads: https://developers.appointedd.com/docs/what-data-is-sent-with-a-webhook
+Set-up:   https://support.appointedd.com/en/articles/1361736-how-to-set-up-webhooks
+REST:     https://developers.appointedd.com/reference/booking-entity
 """
 
 import re

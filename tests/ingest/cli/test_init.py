@@ -39,7 +39,7 @@ def secret(folder: Path) -> str:
 
 
 def init_here(folder: Path, name: str = CONFIG) -> None:
-    """As the command does, in this process."""
+    """Run the command in this process."""
     init(folder / name, "https://hooks.example.org")
 
 

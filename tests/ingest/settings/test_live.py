@@ -38,13 +38,13 @@ def wait_for(event: threading.Event) -> None:
 def test_whoever_asks_does_not_wait_for_a_reading_that_takes_long(file: Path) -> None:
     free = threading.Event()
     free.set()
-    found = Live(reading(file, lambda: wait_for(free)), [file])
+    watched = Live(reading(file, lambda: wait_for(free)), [file])
     free.clear()
-    found._took = 9.0  # seconds that the last reading took
+    watched._took = 9.0  # seconds that the last reading took
     file.write_text("two")
-    assert [found.current() for _ in range(5)] == ["one"] * 5
+    assert [watched.current() for _ in range(5)] == ["one"] * 5
     free.set()
-    until(lambda: found.current() == "two", "it is read")
+    until(lambda: watched.current() == "two", "it is read")
 
 
 def test_what_is_broken_is_read_again_when_it_changes_and_seldom_otherwise(
@@ -53,35 +53,35 @@ def test_what_is_broken_is_read_again_when_it_changes_and_seldom_otherwise(
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     reads: list[float] = []
-    found = Live(reading(file, lambda: reads.append(now)), [file])
+    watched = Live(reading(file, lambda: reads.append(now)), [file])
     file.write_text("broken")
     with capture_logs() as lines:
         for _ in range(600):
-            assert found.current() == "one"
+            assert watched.current() == "one"
             now += 1
     assert [line["event"] for line in lines] == ["secrets.not_reloaded"] * (len(reads) - 1)
     assert 8 < len(reads) < 20, "in ten minutes"
     file.write_text("whole again")
-    assert found.current() == "whole again"
+    assert watched.current() == "whole again"
 
 
 def test_trouble_is_told_until_the_mistake_is_taken_back(file: Path) -> None:
-    found = Live(reading(file), [file])
-    assert found.findings() == []
+    watched = Live(reading(file), [file])
+    assert watched.findings() == []
     file.write_text("broken")
-    (finding,) = found.findings()
+    (finding,) = watched.findings()
     assert (finding.check, finding.state) == ("settings", State.WARNING)
     assert "value is broken" in finding.detail
     file.write_text("two")
-    assert found.findings() == []
+    assert watched.findings() == []
 
 
 def test_a_value_that_was_handed_over_holds_while_the_file_is_broken(file: Path) -> None:
     file.write_text("broken")
-    found = Live(reading(file), [file], first="handed over")
-    assert found.current() == "handed over"
+    watched = Live(reading(file), [file], first="handed over")
+    assert watched.current() == "handed over"
     file.write_text("two")
-    assert found.current() == "two"
+    assert watched.current() == "two"
 
 
 def test_a_snapshot_makes_the_same_settings_and_shows_no_secret(tmp_path: Path) -> None:

@@ -114,8 +114,8 @@ def test_duckdb_is_named_by_a_path_a_url_or_what_is_no_file(
     product: Path, credentials: str, file: str | None
 ) -> None:
     (product / "ingest.toml").write_text(f'[warehouse]\ncredentials = "{credentials}"')
-    found = load_settings("product/ingest.toml", {}).warehouse.duckdb_file
-    assert found == (product.parent / file if file else None)
+    path = load_settings("product/ingest.toml", {}).warehouse.duckdb_file
+    assert path == (product.parent / file if file else None)
 
 
 def test_credentials_of_another_destination_are_no_path(product: Path) -> None:

@@ -65,9 +65,9 @@ def fault(**environ: str) -> str:
 
 
 def account(settings: Settings, name: str = "sales") -> CalendlySettings:
-    found = settings.accounts[name]
-    assert isinstance(found, CalendlySettings)
-    return found
+    sales = settings.accounts[name]
+    assert isinstance(sales, CalendlySettings)
+    return sales
 
 
 class TestNames:
@@ -285,9 +285,9 @@ class TestNearMisses:
     )
     def test_a_wrong_value_is_an_error_that_names_the_setting(self, plain: str, message: str) -> None:
         write(plain)
-        told = fault()
-        assert told.startswith(message)
-        assert "hunter2" not in told
+        reported = fault()
+        assert reported.startswith(message)
+        assert "hunter2" not in reported
 
     def test_a_wrong_value_in_the_environment_is_named_as_it_was_written(self) -> None:
         assert fault(INGEST_RECEIVER__PORT="eighty").startswith("INGEST_RECEIVER__PORT: ")

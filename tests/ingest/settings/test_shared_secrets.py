@@ -14,8 +14,8 @@ def settings(**accounts: str) -> Settings:
     tables = {}
     for name, text in accounts.items():
         vendor, secrets = text.split(" ")
-        own = {"webhook_header": "X-Token"} if vendor == "appointedd" else {}
-        tables[name] = {"vendor": vendor, "webhook_secrets": secrets.split(","), **own}
+        header = {"webhook_header": "X-Token"} if vendor == "appointedd" else {}
+        tables[name] = {"vendor": vendor, "webhook_secrets": secrets.split(","), **header}
     return Settings.model_validate({"accounts": tables})
 
 
@@ -34,12 +34,12 @@ def settings(**accounts: str) -> Settings:
 def test_who_shares_a_secret_is_told_at_the_start_and_by_check(
     accounts: dict[str, str], sharing: list[tuple[str, ...]]
 ) -> None:
-    found = settings(**accounts)
-    assert found.sharing_secrets() == sharing
+    loaded = settings(**accounts)
+    assert loaded.sharing_secrets() == sharing
     with capture_logs() as lines:
-        ready_accounts(found)
+        ready_accounts(loaded)
     assert [line["accounts"] for line in lines if line["event"] == "accounts.same_secret"] == sharing
-    warnings = [finding for finding in check_accounts(found) if finding.state is State.WARNING]
+    warnings = [finding for finding in check_accounts(loaded) if finding.state is State.WARNING]
     assert [finding.detail for finding in warnings] == [
         f"{', '.join(names)} have the same webhook secret" for names in sharing
     ]

@@ -224,9 +224,9 @@ class TestPasswords:
             INGEST_WAREHOUSE__CREDENTIALS=f"postgresql://me:{password}@{where}",
         )
         assert settings.warehouse.credentials
-        found = PostgresCredentials(settings.warehouse.credentials.get_secret_value())
-        assert (found.username, found.password) == ("me", {"p%40ss%2F": "p@ss/"}.get(password, password))
-        assert found.host == ("::1" if where.startswith("[") else "host")
+        parsed = PostgresCredentials(settings.warehouse.credentials.get_secret_value())
+        assert (parsed.username, parsed.password) == ("me", {"p%40ss%2F": "p@ss/"}.get(password, password))
+        assert parsed.host == ("::1" if where.startswith("[") else "host")
 
     @pytest.mark.parametrize("password", PASSWORDS)
     def test_a_password_is_refused_in_the_open_file(self, password: str) -> None:
