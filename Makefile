@@ -61,8 +61,8 @@ kafka: $(VENV)/installed-dev ## a real one-node Apache Kafka on a free port, unt
 	@$(BIN)/python -m tests.kafka.broker
 
 docs: $(VENV)/installed-dev ## write the tables of docs/settings.md and docs/sources.md from the code
-	@$(BIN)/python -m tests.settings.reference
-	@$(BIN)/python -m tests.sync.reference
+	@$(BIN)/python -m tests.ingest.settings.reference
+	@$(BIN)/python -m tests.consumers.sync.reference
 
 lock: $(VENV)/installed-dev ## pin the newest versions that pyproject.toml allows
 	@$(BIN)/uv pip compile -q --universal --no-strip-extras --generate-hashes --no-header pyproject.toml -o requirements.lock --upgrade

@@ -22,10 +22,10 @@ from ingest.log import Partition, StoredRecord
 from ingest.vendors import BookingMapper
 from receivers.reconcile.compare import Verdict, compare, superseded_version
 from tests.consumers.harness import ConsumerHarness
+from tests.consumers.replay.test_plan import Warehouse
 from tests.consumers.samples import START, TOPIC, moment, sample
 from tests.consumers.test_reconciled import oncehub_account
-from tests.reconcile.test_second_run import held
-from tests.replay.test_plan import Warehouse
+from tests.receivers.reconcile.test_second_run import held
 
 FAR = datetime(2999, 1, 1, tzinfo=UTC)
 COLUMNS = ("status", "service_name")

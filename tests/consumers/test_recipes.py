@@ -8,7 +8,7 @@ import pytest
 from consumers.sync import sync
 from tests.consumers.harness import ROOT, ConsumerHarness
 from tests.consumers.samples import sample
-from tests.reconcile.pipeline import Pipeline
+from tests.receivers.reconcile.pipeline import Pipeline
 
 DOCUMENT = (ROOT / "docs" / "tables.md").read_text()
 RECIPES = re.findall(r"```sql\n(.*?)```", DOCUMENT, re.DOTALL)

@@ -16,7 +16,7 @@ from ingest.booking import Booking, BookingStatus
 from ingest.errors import LoadRefused
 from ingest.log import Partition, Record, StoredRecord
 from tests.consumers.samples import START, sample
-from tests.vendors.samples_of import Case, cases_of, load, vendors_with_samples
+from tests.ingest.vendors.samples_of import Case, cases_of, load, vendors_with_samples
 
 ANY_TEXT = st.text(
     st.characters(codec=None, exclude_categories=[]), max_size=8

@@ -13,7 +13,7 @@ import pytest
 
 from ingest.event import Event
 from tests.consumers.harness import opened, tree_for
-from tests.vendors.samples_of import Case, load
+from tests.ingest.vendors.samples_of import Case, load
 
 # They tell which message a row is of, and how it was loaded.
 OF_THE_MESSAGE = {

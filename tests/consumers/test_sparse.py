@@ -15,10 +15,10 @@ from ingest.settings import Settings
 from ingest.vendors import BookingMapper, vendor_names
 from ingest.warehouse.bookings import BookingsTable
 from tests.consumers.harness import ConsumerHarness, Tree, opened
+from tests.consumers.replay.test_replay import alter_rows, replay_in_process
 from tests.consumers.samples import moment, sample
 from tests.consumers.test_loader import metric
-from tests.replay.test_replay import alter_rows, replay_in_process
-from tests.vendors.samples_of import Case, load
+from tests.ingest.vendors.samples_of import Case, load
 
 A_MINUTE = timedelta(minutes=1)
 # They are of the row's newest message, or say when it was loaded.

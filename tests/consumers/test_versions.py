@@ -22,9 +22,9 @@ from ingest.event import Event
 from ingest.log import Partition, StoredRecord
 from ingest.vendors import GONE
 from ingest.warehouse.values import parsed_json
+from tests.consumers.replay.test_plan import Warehouse
 from tests.consumers.samples import SOURCE, TOPIC, moment
 from tests.consumers.test_reconciled import oncehub_account
-from tests.replay.test_plan import Warehouse
 
 AS_JSON = TypeAdapter(Booking)
 # Columns of each kind that a row has, and what a message may say in them; the first is what it says when it

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tests.cli.command import PATIENCE
+from tests.ingest.cli.command import PATIENCE
 
 _POLL_SECONDS = 0.2  # polling is work too, on a machine that has other work to do
 

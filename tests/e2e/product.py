@@ -22,8 +22,8 @@ from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import World
 from ingest.vendors import vendor_names
 from ingest.warehouse.query import query
-from tests.cli.command import COMMAND, PATIENCE, environment
 from tests.e2e.processes import Process, descendants, eventually
+from tests.ingest.cli.command import COMMAND, PATIENCE, environment
 from tests.kafka.broker import free_port
 
 SECRET = "one-that-only-these-tests-use"

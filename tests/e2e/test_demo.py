@@ -20,8 +20,8 @@ from ingest.simulator.simulation import Pace
 from ingest.simulator.truth import Difference
 from ingest.warehouse.lock import warehouse_lock
 from ingest.warehouse.query import query
-from tests.cli.command import COMMAND, PATIENCE, Result, environment, ingest, refused
 from tests.e2e.processes import eventually
+from tests.ingest.cli.command import COMMAND, PATIENCE, Result, environment, ingest, refused
 
 
 def check_right(result: Result) -> None:

@@ -15,10 +15,10 @@ from kafka import KafkaConsumer
 
 from ingest.instant import parse_instant
 from ingest.simulator.account import Webhook
-from tests.cli.command import COMMAND, PATIENCE, environment
 from tests.e2e.processes import eventually
 from tests.e2e.product import Product, account_name
-from tests.simulator.accounts import BEGINNING
+from tests.ingest.cli.command import COMMAND, PATIENCE, environment
+from tests.ingest.simulator.accounts import BEGINNING
 
 pytestmark = pytest.mark.kafka
 

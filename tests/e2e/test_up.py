@@ -15,10 +15,10 @@ from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
 from ingest.simulator.truth import differences
 from ingest.simulator.world import Change
-from tests.cli.command import PATIENCE, ingest
 from tests.e2e.processes import eventually
 from tests.e2e.product import SECRET, DeliveringVendors, Product, Up, account_name, delivering
-from tests.simulator.accounts import BEGINNING
+from tests.ingest.cli.command import PATIENCE, ingest
+from tests.ingest.simulator.accounts import BEGINNING
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="processes are watched in /proc, which only Linux has"

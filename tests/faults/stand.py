@@ -18,13 +18,13 @@ from ingest.errors import LogUnavailable
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings, secrets_path
 from receivers.spool.folder import spool_states
-from tests.cli.command import environment
 from tests.faults.child import Child
 from tests.faults.clock import Clock, find_library
 from tests.faults.disk import Disk, can_mount
 from tests.faults.doomed import ORDERS
 from tests.faults.plan import CLOCKS, Kind
 from tests.faults.servers import Servers
+from tests.ingest.cli.command import environment
 
 _LOOK_SECONDS = 0.05
 _START_SECONDS = 120.0

@@ -10,7 +10,7 @@ from typing import Any
 
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount
-from tests.vendors.samples_of import cases_of, load, signed_parts
+from tests.ingest.vendors.samples_of import cases_of, load, signed_parts
 
 SECRET = "not-a-real-secret-of-the-fuzzer"
 PUBLIC_URL = "https://hooks.example.com"

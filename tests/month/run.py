@@ -20,7 +20,7 @@ from ingest.settings.sources import load_settings
 from ingest.simulator.api import RateLimit
 from ingest.simulator.truth import Difference, differences
 from ingest.warehouse.query import query
-from tests.cli.command import COMMAND, environment
+from tests.ingest.cli.command import COMMAND, environment
 from tests.month.month import PUBLIC_URL, Month, MonthPlan
 from tests.month.servers import AccountTables, serving
 

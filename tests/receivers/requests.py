@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from ingest.vendors import calendly
-from tests.vendors.samples_of import Sample
+from tests.ingest.vendors.samples_of import Sample
 
 SECRET = "not-a-real-signing-key-of-the-receiver-tests"
 SALES = "/webhooks/calendly/sales"

@@ -18,9 +18,9 @@ from ingest.finding import State
 from ingest.instant import parse_instant
 from ingest.vendors import calendly
 from receivers.clock import MeasuredClock, SignatureClock, finding, readiness, verdict
+from tests.ingest.vendors.samples_of import Case, load
 from tests.receivers.in_process import Answer, InProcess
 from tests.receivers.requests import SECRET, Request, booking_body
-from tests.vendors.samples_of import Case, load
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)

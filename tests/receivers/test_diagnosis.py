@@ -25,10 +25,10 @@ from ingest.vendors.delivery import Headers
 from receivers import diagnosis
 from receivers.diagnosis import diagnose
 from tests.fuzz.accounts import Sample, booking_sample
+from tests.ingest.vendors.anything import HEADER_VALUES, TEXT
+from tests.ingest.vendors.samples_of import signed_parts
 from tests.receivers.in_process import InProcess
 from tests.receivers.requests import SECRET, Request, booking, booking_body, signed
-from tests.vendors.anything import HEADER_VALUES, TEXT
-from tests.vendors.samples_of import signed_parts
 
 PUBLIC_URL = "https://hooks.example.com/base"
 NOW = datetime(2026, 6, 9, 12, tzinfo=UTC)

@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from tests.ingest.vendors.anything import HEADER_VALUES, JSON, altered, to_json
+from tests.ingest.vendors.samples_of import Case, cases_of, load, vendors_with_samples
 from tests.receivers.in_process import Ending, InProcess
 from tests.receivers.requests import (
     SALES,
@@ -21,8 +23,6 @@ from tests.receivers.requests import (
     signed,
     subject,
 )
-from tests.vendors.anything import HEADER_VALUES, JSON, altered, to_json
-from tests.vendors.samples_of import Case, cases_of, load, vendors_with_samples
 
 LIMIT = 4096
 RUNS = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))

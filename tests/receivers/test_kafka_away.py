@@ -14,7 +14,7 @@ import pytest
 from ingest.log import Record
 from ingest.log.kafka import KafkaLogConsumer
 from ingest.log.kafka_settings import KafkaSettings
-from tests.cli.command import ingest
+from tests.ingest.cli.command import ingest
 from tests.kafka.broker import Broker, fetch
 from tests.receivers.conftest import Start
 from tests.receivers.requests import Request, booking_body, signed, subject

@@ -17,7 +17,7 @@ from ingest.settings import ReceiverSettings, Settings
 from receivers.server import _readiness
 from receivers.spool.file import SpoolFile
 from receivers.spool.folder import claim_files, drain_leftovers, readiness, spool_states
-from tests.cli.command import ingest
+from tests.ingest.cli.command import ingest
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import stored
 from tests.receivers.requests import booking, subject

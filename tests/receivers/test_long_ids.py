@@ -13,9 +13,9 @@ from ingest.event import LONGEST_ID, Event
 from ingest.log import Record
 from ingest.log.kafka_settings import LARGEST_BODY, LARGEST_RECORD
 from ingest.vendors import vendor_names
+from tests.ingest.vendors.samples_of import cases_of, load
 from tests.receivers.in_process import InProcess, stored
 from tests.receivers.requests import SECRET, booking_body, signed, subject
-from tests.vendors.samples_of import cases_of, load
 
 HEAD = 64 * 1024
 """Bytes of a request's head that the receiver's server reads."""

@@ -15,11 +15,11 @@ from structlog.testing import capture_logs
 from ingest.telemetry import Throttle
 from receivers.refusals import explain
 from tests.fuzz.accounts import ACCOUNTS, booking_sample, sign
+from tests.ingest.vendors.anything import TEXT
 from tests.receivers.in_process import InProcess, writing_to
 from tests.receivers.requests import SALES, SECRET, Request, booking, booking_body, raw, signed, subject
 from tests.receivers.running import Receiver, subjects, wait_for
 from tests.security.raw import exchange
-from tests.vendors.anything import TEXT
 
 KNOWN = {("calendly", "sales"), ("oncehub", "support")}
 POSTED = {

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ingest.instant import parse_instant
+from tests.ingest.vendors.samples_of import Case, Sample, cases_of, load, vendors_with_samples
 from tests.receivers.in_process import InProcess
 from tests.receivers.requests import from_sample
-from tests.vendors.samples_of import Case, Sample, cases_of, load, vendors_with_samples
 
 CASES = [case for vendor in vendors_with_samples() for case in cases_of(vendor)]
 BASIC = Case("appointedd", "created-basic-auth")

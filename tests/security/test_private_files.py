@@ -12,7 +12,7 @@ from ingest.errors import LogRefused
 from ingest.log import Partition, Record, StoredRecord
 from ingest.settings.secrets_file import SecretsFile
 from receivers.spool.file import SpoolFile
-from tests.cli.command import ingest
+from tests.ingest.cli.command import ingest
 from tests.receivers.requests import booking
 from tests.receivers.running import Receiver, command_line, unused_port
 

@@ -1,0 +1,29 @@
+"""Runs commands one after the other in one process, because starting Python for each would take too long.
+
+`python -m tests.ingest.cli.run_commands` takes a JSON list of argument lists on standard input. It prints,
+as JSON, the exit code of each and what it left in the working folder.
+"""
+
+import json
+import os
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from ingest.cli.commands import run
+from tests.ingest.cli.folder_tree import tree
+
+
+def main() -> None:
+    """Run the commands, without what they print on standard output."""
+    answers = []
+    for arguments in json.load(sys.stdin):
+        sys.argv = ["ingest", *arguments]
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            code = run()
+        answers.append({"code": code, "tree": tree(Path.cwd())})
+    print(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""A vendor that says it gave up a delivery has that account reconciled at once."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ingest.errors import LogUnavailable
+from ingest.event import Event
+from ingest.log import Producer, Record
+from ingest.loss import LOST
+from ingest.simulator.truth import differences
+from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery
+from ingest.vendors.delivery import Headers
+from receivers.losses import report_loss
+from receivers.reconcile.losses import Loss, Losses
+from receivers.reconcile.report import Report
+from receivers.schedule import Schedule
+from tests.consumers.harness import until
+from tests.e2e.processes import eventually
+from tests.kafka.broker import free_port
+from tests.receivers.reconcile.pipeline import Pipeline
+from tests.receivers.reconcile.test_periodic import rows, up
+
+LOST_HEADER = {"X-Bookeo-PreviousMessageLost": "true"}
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
+    pipeline = Pipeline(tmp_path, ["bookeo", "oncehub"], reconcile={"every": "1h", "jitter": "0s"})
+    with pipeline.server.serving(), pipeline.opened():
+        yield pipeline
+
+
+def delivery(pipeline: Pipeline, **more: str) -> tuple[AnyAccount, VerifiedDelivery]:
+    """Return Bookeo's next delivery, with these headers too."""
+    (change, *_) = [change for change in pipeline.simulate(8) if change.account == "bookeo"]
+    account, dialect, now = (
+        pipeline.rig.settings.build_accounts()["bookeo", "bookeo"],
+        pipeline.accounts["bookeo"],
+        datetime.now(UTC),
+    )
+    webhook = dialect.webhook(change)
+    headers = Headers.of({**dialect.headers(webhook, now), **more}.items())
+    return account, account.verify(Delivery(webhook.query, headers, webhook.body, now), now)
+
+
+def report(pipeline: Pipeline) -> datetime:
+    """Report a loss by a delivery, and return when that came."""
+    account, verified = delivery(pipeline, **LOST_HEADER)
+    before = len(notes(pipeline))
+    report_loss(account, verified, pipeline.rig.producer, pipeline.rig.settings.audit_topic)
+    until(lambda: len(notes(pipeline)) > before, "the note is in the log")
+    return verified.received_at
+
+
+def notes(pipeline: Pipeline) -> list[Event]:
+    reader = pipeline.rig.settings.build_log().reader(None, [pipeline.rig.settings.audit_topic])
+    try:
+        events = [Event.from_record(stored.record) for stored in reader.records()]
+    finally:
+        reader.close()
+    return [event for event in events if event.type == LOST]
+
+
+class Watched:
+    """The losses of some accounts."""
+
+    def __init__(self, pipeline: Pipeline, *accounts: str) -> None:
+        self._accounts = [
+            account for account in pipeline.rig.settings.build_accounts().values() if account.name in accounts
+        ]
+        self._losses = Losses(pipeline.rig.settings)
+        self.answer = self._losses.answer
+
+    def look(self) -> list[Loss]:
+        return self._losses.due(self._accounts)
+
+
+def test_a_delivery_that_tells_of_a_loss_leaves_one_note_and_any_other_none(pipeline: Pipeline) -> None:
+    for headers in ({}, {"X-Bookeo-PreviousMessageLost": "false"}):
+        account, verified = delivery(pipeline, **headers)
+        report_loss(account, verified, pipeline.rig.producer, pipeline.rig.settings.audit_topic)
+    reported_at = report(pipeline)
+    (note,) = notes(pipeline)
+    assert (note.source, note.time) == ("/bookeo/bookeo", reported_at)
+
+
+def test_many_notes_are_one_run_and_an_answered_one_is_none(pipeline: Pipeline) -> None:
+    watched = Watched(pipeline, "bookeo", "oncehub")
+    assert watched.look() == []
+    report(pipeline)
+    newest = report(pipeline)
+    (loss,) = watched.look()
+    assert (loss.account.name, loss.reported_at) == ("bookeo", newest)
+    watched.answer(loss, datetime.now(UTC))
+    assert watched.look() == []
+
+
+def test_a_loss_of_an_account_that_somebody_else_reconciles_is_theirs(pipeline: Pipeline) -> None:
+    report(pipeline)
+    assert Watched(pipeline, "oncehub").look() == []
+
+
+def test_after_a_restart_a_loss_is_open_until_a_run_over_it_came_to_its_end(pipeline: Pipeline) -> None:
+    report(pipeline)
+    assert len(Watched(pipeline, "bookeo").look()) == 1
+    with pipeline.rig.running():
+        pipeline.reconcile("bookeo", since=timedelta(days=1))
+    assert Watched(pipeline, "bookeo").look() == []
+
+
+def test_a_run_that_failed_is_repeated_but_not_at_once(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(pipeline, "bookeo")
+    report(pipeline)
+    (loss,) = watched.look()
+    watched.answer(loss, None)
+    assert watched.look() == []
+    monkeypatch.setattr("receivers.reconcile.losses._RETRY_SECONDS", 0.0)
+    watched.answer(loss, None)
+    assert len(watched.look()) == 1
+
+
+class Broken(Producer):
+    """A log that is away, or a producer with a defect."""
+
+    def __init__(self, error: Exception, *, late: bool) -> None:
+        self.error, self.late = error, late
+
+    def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":  # noqa: ARG002 - it takes none
+        if not self.late:
+            raise self.error
+        future: Future[None] = Future()
+        future.set_exception(self.error)
+        return future
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("error", [LogUnavailable("away"), RuntimeError("a defect")])
+def test_a_note_that_cannot_be_written_is_no_reason_to_fail(
+    pipeline: Pipeline, error: Exception, late: bool
+) -> None:
+    account, verified = delivery(pipeline, **LOST_HEADER)
+    report_loss(account, verified, Broken(error, late=late), pipeline.rig.settings.audit_topic)
+
+
+def test_the_schedule_runs_the_account_that_lost_something_and_no_other(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    reconciler = pipeline.reconciler()
+
+    def run(accounts: Sequence[AnyAccount], _: object) -> list[Report]:
+        ran.extend(account.name for account in accounts)
+        return []
+
+    monkeypatch.setattr(reconciler, "run", run)
+    monkeypatch.setattr("receivers.schedule.Schedule._compare", lambda _: None)
+    report(pipeline)
+    stop = threading.Event()
+    schedule = Schedule(pipeline.rig.settings, lambda: pipeline.rig.settings, [], reconciler)
+    monkeypatch.setattr(schedule, "_check_subscriptions", lambda: None)
+    thread = threading.Thread(target=schedule.run, args=(stop,), daemon=True)
+    thread.start()
+    try:
+        until(lambda: ran == ["bookeo"], "it runs")
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_from_the_header_at_the_receiver_to_the_repaired_row(tmp_path: Path) -> None:
+    port = free_port()
+    pipeline = Pipeline(tmp_path, ["bookeo"], reconcile={"every": "1h", "jitter": "0s", "lookback": "5d"})
+    with pipeline.server.serving():
+        tree: dict[str, Any] = pipeline.tree()
+        with up(tmp_path, tree, port=port):
+            eventually(
+                lambda: len(rows(tree, "select * from reconciliations")) == 1, "the first comparison is done"
+            )
+            changes = pipeline.simulate(5)
+            webhook = pipeline.accounts["bookeo"].webhook(changes[-1])
+            headers = {**pipeline.accounts["bookeo"].headers(webhook, datetime.now(UTC)), **LOST_HEADER}
+            url = f"http://127.0.0.1:{port}/webhooks/bookeo/bookeo?{webhook.query}"
+            assert httpx.post(url, content=webhook.body, headers=headers).status_code == 202
+            eventually(
+                lambda: (
+                    differences(pipeline.world, pipeline.accounts, rows(tree, "select * from bookings")) == []
+                ),
+                "all is repaired",
+            )
+
+
+def test_a_report_of_the_future_is_answered_once(pipeline: Pipeline) -> None:
+    """The receiver's clock was a year ahead."""
+    account, verified = delivery(pipeline, **LOST_HEADER)
+    ahead = replace(
+        verified, delivery=replace(verified.delivery, received_at=datetime.now(UTC) + timedelta(days=365))
+    )
+    report_loss(account, ahead, pipeline.rig.producer, pipeline.rig.settings.audit_topic)
+    until(lambda: notes(pipeline), "the note is in the log")
+    losses = Losses(pipeline.rig.settings)
+    [loss] = losses.due([account])
+    assert loss.since < datetime.now(UTC)
+    losses.answer(loss, datetime.now(UTC))
+    losses._retry_at.clear()
+    assert losses.due([account]) == []
