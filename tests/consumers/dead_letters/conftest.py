@@ -1,4 +1,4 @@
-"""A product in one folder for each test, and settings of consumers on either destination."""
+"""A product in one folder for each test."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.consumers.conftest import either_tree, harness, postgres, postgres_harness, postgres_tree, tree
 from tests.consumers.dead_letters.product import Product
-
-__all__ = ["either_tree", "harness", "postgres", "postgres_harness", "postgres_tree", "product", "tree"]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Fixtures: warehouses in DuckDB and PostgreSQL to sync into, and vendors that are soon given up."""
+"""Vendors that are soon given up."""
 
 from pathlib import Path
 
@@ -7,10 +7,7 @@ import pytest
 from ingest.rest import RetryBudget
 from ingest.vendors import Account, AnyAccount
 from ingest.vendors.rest import AnyRest
-from tests.consumers.conftest import either_tree, postgres, postgres_tree, tree
 from tests.ingest.rest.rig import HASTY
-
-__all__ = ["either_tree", "postgres", "postgres_tree", "tree"]
 
 
 @pytest.fixture(autouse=True)
