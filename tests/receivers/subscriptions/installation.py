@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
 import tomlkit
 from starlette.requests import Request
 from starlette.responses import Response
@@ -140,17 +139,23 @@ class Installation:
 
     @contextmanager
     def manager(
-        self, arrivals: Arrivals | None = None, store: SecretStore | None = None
+        self,
+        arrivals: Arrivals | None = None,
+        store: SecretStore | None = None,
+        *,
+        asks_warehouse: bool = False,
     ) -> Iterator[SubscriptionManager]:
-        """Open the manager as the command line does; the warehouse says `arrivals`."""
+        """Open the manager as the command line does. Unless it `asks_warehouse`, that says `arrivals`."""
         account = self.account
         store = store or FileSecretStore(account.settings, SecretsFile(secrets_path(self.config)))
-        with arriving(arrivals or Arrivals()):
-            manager = open_manager(self.settings, account, store)
-            try:
-                yield manager
-            finally:
-                manager.close()
+        manager = open_manager(self.settings, account, store)
+        if not asks_warehouse:
+            # Of this manager alone, since several may run side by side.
+            manager._read_arrivals = lambda: arrivals or Arrivals()  # type: ignore[method-assign]
+        try:
+            yield manager
+        finally:
+            manager.close()
 
     def plan(self, arrivals: Arrivals | None = None) -> list[Action]:
         """Return what would be done, without what is left alone."""
@@ -181,14 +186,6 @@ class Installation:
         """The events that the settings want."""
         events: tuple[str, ...] = self.account.settings.events  # type: ignore[attr-defined]  # those with an API have them
         return events
-
-
-@contextmanager
-def arriving(arrivals: Arrivals) -> Iterator[None]:
-    """Let the warehouse say this of every account's webhooks."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("receivers.subscriptions.apply.arrivals", lambda *_: arrivals)
-        yield
 
 
 @contextmanager

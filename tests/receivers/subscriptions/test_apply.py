@@ -293,7 +293,7 @@ def test_where_the_warehouse_cannot_be_asked_the_gap_is_as_long_as_the_lookback(
         raise WarehouseUnavailable("it is locked")
 
     before = datetime.now(UTC) - installation.settings.reconcile.lookback
-    with installation.manager() as manager:
+    with installation.manager(asks_warehouse=True) as manager:
         with monkeypatch.context() as patch:
             patch.setattr("receivers.subscriptions.apply.arrivals", locked)
             manager.apply(Permissions())
