@@ -14,7 +14,7 @@ from ingest.warehouse.deliveries import Arrivals
 from receivers.subscriptions.check import check_subscriptions, check_url
 from receivers.subscriptions.gaps import Gap
 from receivers.subscriptions.state import open_state
-from tests.receivers.subscriptions.installation import SECRET, SOMEBODY, Installation, arriving, opened
+from tests.receivers.subscriptions.installation import SECRET, SOMEBODY, Installation, opened
 
 LAST = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -26,7 +26,8 @@ def _settings_are_found(installation: Installation, monkeypatch: pytest.MonkeyPa
 
 def check(settings: Settings, arrivals: Arrivals = Arrivals(last=LAST)) -> list[Gap]:  # noqa: B008 - it is frozen
     """Check, while the warehouse says this of the webhooks."""
-    with arriving(arrivals):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("receivers.subscriptions.apply.arrivals", lambda *_: arrivals)
         return check_subscriptions(settings)
 
 
