@@ -9,6 +9,7 @@ Formats: https://www.sqlite.org/fileformat2.html#the_database_header and https:/
 import os
 import sqlite3
 import struct
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,9 @@ _WAL_HEADER_BYTES = 32
 _FRAME_HEADER_BYTES = 24
 _SALTS = slice(16, 24)  # in the -wal's header
 _VERSION_AT = 60  # on the first page
-_MAX_LOOKS = 10
+_MAX_LOOKS = 30
+_DIFFERENCES = 8
+_LOOK_SECONDS = 0.05
 
 
 def beside(path: Path, kind: str) -> Path:
@@ -89,8 +92,8 @@ class RawFiles:
     def is_overwritten(self, connection: sqlite3.Connection) -> bool:
         """Return whether the main file is of another time than the -wal. Raises sqlite3.Error, OSError.
 
-        Other processes go on meanwhile. So a look counts only if the -shm stayed the same, and two looks must
-        agree on a difference.
+        Other processes go on meanwhile. So a look counts only if the -shm stayed the same, and a difference
+        must last for several looks: that of another process's checkpoint is over within moments.
         """
         if self.main is None or self.wal is None or self.shm is None:
             return False
@@ -101,8 +104,9 @@ class RawFiles:
                 return False
             if index == os.pread(self.shm, _INDEX_BYTES, 0):
                 differences += 1
-            if differences > 1:
+            if differences >= _DIFFERENCES:
                 return True
+            time.sleep(_LOOK_SECONDS)
         return False
 
     def is_whole(self) -> bool:
