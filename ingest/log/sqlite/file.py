@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 from ingest.errors import LogUnavailable
 from ingest.locks import exclusive
-from ingest.log.sqlite.overwritten import RawFiles, beside, raise_version
+from ingest.log.sqlite.overwritten import RawFiles, beside
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS topics (topic TEXT PRIMARY KEY, next_offset INTEGER NOT NULL);
@@ -146,7 +146,7 @@ class LogFile:
         with self.use() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                raise_version(connection)
+                self._raw.raise_version(connection)
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:

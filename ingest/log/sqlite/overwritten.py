@@ -1,44 +1,35 @@
 """Detection of a main file that was written over by a copy of another time while its -wal is in use.
 
 SQLite does not notice that, and the file keeps its inode. Every transaction of this project raises
-`user_version`, which is on the first page. So the -wal tells which versions the main file may have: the one
-that a checkpoint copied into it, or the one it had when the -wal began, and nothing newer than SQLite shows.
+`user_version`, which is on the first page. A main file into which the whole -wal was copied has the version
+of the last frames; SQLite then reads the main file alone. Until then its version is between the one that
+SQLite shows and the last one that was copied and synced, which the next transaction keeps as
+`application_id`. It may be any of these: a checkpoint leaves out a page that has a newer frame than those it
+may copy, and a power cut takes back what it did not sync.
 Formats: https://www.sqlite.org/fileformat2.html#the_database_header and https://www.sqlite.org/walformat.html
 """
 
 import os
 import sqlite3
 import struct
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 _HEADER = struct.Struct(">16x H 10x I 28x i")  # of the main file: page size, pages, user_version
 _INDEX_BYTES = 136  # of the -shm: all that is not a table of pages
-_INDEX = struct.Struct("=14x H I 12x 8s 56x I")  # page size, frames, salts of the -wal, frames copied
+_INDEX = struct.Struct(
+    "=14x H I 12x 8s 56x I"
+)  # page size, frames, salts of the -wal, frames copied and synced
 _WAL_HEADER_BYTES = 32
 _FRAME_HEADER_BYTES = 24
 _SALTS = slice(16, 24)  # in the -wal's header
 _VERSION_AT = 60  # on the first page
-_MAX_LOOKS = 30
-_DIFFERENCES = 8
-_LOOK_SECONDS = 0.05
+_MAX_LOOKS = 10
 
 
 def beside(path: Path, kind: str) -> Path:
     """Return the path of the file that SQLite keeps beside the main one."""
     return path.with_name(f"{path.name}-{kind}")
-
-
-def read_version(connection: sqlite3.Connection) -> int:
-    """Return the version that SQLite shows. Raises sqlite3.Error."""
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    return version
-
-
-def raise_version(connection: sqlite3.Connection) -> None:
-    """Raise the version by one, within a transaction. Raises sqlite3.Error."""
-    connection.execute(f"PRAGMA user_version = {_signed(read_version(connection) + 1)}")
 
 
 def _signed(number: int) -> int:
@@ -48,16 +39,6 @@ def _signed(number: int) -> int:
 
 def _at_least(version: int, other: int) -> bool:
     return _signed(version - other) >= 0
-
-
-@dataclass(slots=True)
-class _WalVersions:
-    """Versions that were read from a -wal, which do not change while its salts are the same."""
-
-    salts: bytes = b""
-    frames_read: int = 0
-    first: int | None = None  # the version of the first frame that has a first page
-    copied: tuple[int, int | None] = (0, None)  # frames in the main file, and their version
 
 
 @dataclass(slots=True)
@@ -71,7 +52,8 @@ class RawFiles:
     main: int | None
     wal: int | None
     shm: int | None
-    _versions: _WalVersions = field(default_factory=_WalVersions)
+    # Salts and frames of a -wal, and the version of its last first page: they belong together for good.
+    _wal_version: tuple[bytes, int, int | None] = (b"", 0, None)
 
     @classmethod
     def at(cls, path: Path) -> "RawFiles":
@@ -89,24 +71,28 @@ class RawFiles:
             if fd is not None:
                 os.close(fd)
 
+    def raise_version(self, connection: sqlite3.Connection) -> None:
+        """Raise the version by one, within a transaction. Raises sqlite3.Error, OSError."""
+        version = _read(connection, "user_version")
+        if self._is_copied(self._index()):
+            connection.execute(f"PRAGMA application_id = {version}")
+        connection.execute(f"PRAGMA user_version = {_signed(version + 1)}")
+
     def is_overwritten(self, connection: sqlite3.Connection) -> bool:
         """Return whether the main file is of another time than the -wal. Raises sqlite3.Error, OSError.
 
-        Other processes go on meanwhile. So a look counts only if the -shm stayed the same, and a difference
-        must last for several looks: that of another process's checkpoint is over within moments.
+        Other processes go on meanwhile. So a look counts only if the -shm stayed the same, and two looks must
+        agree on a difference.
         """
-        if self.main is None or self.wal is None or self.shm is None:
-            return False
         differences = 0
         for _ in range(_MAX_LOOKS):
-            index = os.pread(self.shm, _INDEX_BYTES, 0)
-            if len(index) < _INDEX_BYTES or self._fits(connection, index):
+            index = self._index()
+            if not index or self._fits(connection, index):
                 return False
-            if index == os.pread(self.shm, _INDEX_BYTES, 0):
+            if index == self._index():
                 differences += 1
-            if differences >= _DIFFERENCES:
+            if differences > 1:
                 return True
-            time.sleep(_LOOK_SECONDS)
         return False
 
     def is_whole(self) -> bool:
@@ -120,41 +106,54 @@ class RawFiles:
         return os.fstat(self.main).st_size >= pages * (page if page > 1 else 65_536)
 
     def _fits(self, connection: sqlite3.Connection, index: bytes) -> bool:
-        page, frames, salts, copied = _INDEX.unpack_from(index)
-        oldest = self._oldest(page if page > 1 else 65_536, frames, salts, copied)
-        newest = read_version(connection)
+        newest, synced = _read(connection, "user_version"), _read(connection, "application_id")
         header = self._main_header()
         if header is None:
             return False
-        if not frames:
-            return header[2] == newest
-        return _at_least(newest, header[2]) and (oldest is None or _at_least(header[2], oldest))
+        version = header[2]
+        if self._is_copied(index):
+            last = self._version_of_wal(index)
+            return version == (newest if last is None else last)
+        # A log of an earlier release, or whose version was set by hand, does not tell what was synced.
+        return _at_least(newest, version) and (_at_least(version, synced) or not _at_least(newest, synced))
+
+    def _index(self) -> bytes:
+        """Return the header of the -shm, b"" when there is none."""
+        index = b"" if self.shm is None else os.pread(self.shm, _INDEX_BYTES, 0)
+        return index if len(index) == _INDEX_BYTES else b""
+
+    @staticmethod
+    def _is_copied(index: bytes) -> bool:
+        """Return whether all of the -wal is in the main file, and synced."""
+        if not index:
+            return False
+        _, frames, _, copied = _INDEX.unpack_from(index)
+        return bool(copied >= frames)
+
+    def _version_of_wal(self, index: bytes) -> int | None:
+        """Return the version that the -wal's last transaction wrote; None when it has none."""
+        page, frames, salts, _ = _INDEX.unpack_from(index)
+        if self.wal is None or not frames or os.pread(self.wal, _WAL_HEADER_BYTES, 0)[_SALTS] != salts:
+            return None
+        if self._wal_version[:2] != (salts, frames):
+            version = _last_version(self.wal, page if page > 1 else 65_536, frames)
+            self._wal_version = salts, frames, version
+        return self._wal_version[2]
 
     def _main_header(self) -> tuple[int, int, int] | None:
         """Return page size, pages and version; None for a file without a header."""
         data = b"" if self.main is None else os.pread(self.main, _HEADER.size, 0)
         return None if len(data) < _HEADER.size else _HEADER.unpack(data)
 
-    def _oldest(self, page: int, frames: int, salts: bytes, copied: int) -> int | None:
-        """Return the lowest version that the main file may have; None when the -wal does not tell."""
-        if self.wal is None or not frames or os.pread(self.wal, _WAL_HEADER_BYTES, 0)[_SALTS] != salts:
-            return None
-        if self._versions.salts != salts:
-            self._versions = _WalVersions(salts)
-        versions = self._versions
-        if versions.first is None:
-            versions.first = _first_version(self.wal, page, range(versions.frames_read, frames))
-            versions.frames_read = frames
-        if copied != versions.copied[0]:
-            versions.copied = copied, _first_version(self.wal, page, range(copied - 1, -1, -1))
-        if versions.copied[1] is not None:
-            return versions.copied[1]
-        return None if versions.first is None else _signed(versions.first - 1)
+
+def _read(connection: sqlite3.Connection, pragma: str) -> int:
+    value: int = connection.execute(f"PRAGMA {pragma}").fetchone()[0]
+    return value
 
 
-def _first_version(wal: int, page: int, frames: range) -> int | None:
-    """Return the version of the first of these frames that has a first page."""
-    for frame in frames:
+def _last_version(wal: int, page: int, frames: int) -> int | None:
+    """Return the version of the last of these frames that has a first page."""
+    for frame in range(frames - 1, -1, -1):
         start = _WAL_HEADER_BYTES + frame * (_FRAME_HEADER_BYTES + page)
         if int.from_bytes(os.pread(wal, 4, start)) == 1:
             return int.from_bytes(os.pread(wal, 4, start + _FRAME_HEADER_BYTES + _VERSION_AT), signed=True)

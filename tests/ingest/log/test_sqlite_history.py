@@ -353,6 +353,20 @@ def test_nothing_is_acknowledged_into_a_copy_that_is_written_over_the_file_until
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+def test_a_checkpoint_that_a_reader_held_up_is_not_taken_for_a_copy(path: Path, writer: Writer) -> None:
+    writer.append(*large("before", 5))
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM records").fetchone()
+        writer.append(*large("since", 5))
+        checkpoint(path, "PASSIVE")
+        writer.append(*large("after", 5))
+        assert len(writer.acknowledged) == 15
+    checkpoint(path, "PASSIVE")
+    writer.append(*large("at last", 5))
+    assert len(writer.acknowledged) == 20
+
+
 def test_a_copy_written_over_the_file_that_its_wal_belongs_to_loses_nothing(
     path: Path, tmp_path: Path, writer: Writer
 ) -> None:
