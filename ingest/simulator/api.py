@@ -3,13 +3,15 @@
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from json import JSONDecodeError
 from typing import Any, ClassVar
 
 import orjson
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -17,6 +19,8 @@ from starlette.routing import Route
 from ingest.simulator.account import SimulatedAccount, Webhook
 from ingest.simulator.subscriptions import Recipient
 from ingest.simulator.world import Change, Meeting
+
+MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,26 @@ async def read_json_object(request: Request) -> dict[str, Any] | None:
     except (JSONDecodeError, UnicodeDecodeError):
         return None
     return body if isinstance(body, dict) else None
+
+
+def cut_to_millisecond(moment: datetime) -> datetime:
+    """Return the start of the moment's millisecond."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def read_instant(query: QueryParams, name: str, invalid: Callable[[str], ApiError]) -> datetime | None:
+    """Return an instant of a query, in UTC where it names no zone; None when it is absent.
+
+    Raises the error that `invalid` makes of the name of a parameter that is no instant.
+    """
+    if name not in query:
+        return None
+    try:
+        instant = datetime.fromisoformat(query[name])
+        instant + MILLISECOND  # overflows at the end of time
+    except (ValueError, OverflowError):
+        raise invalid(name) from None
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
 def derive_credential(account: SimulatedAccount, name: str) -> str:

@@ -9,7 +9,7 @@ import math
 from base64 import b64encode
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from starlette.datastructures import QueryParams
@@ -19,7 +19,14 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ingest.simulator.account import SimulatedAccount
-from ingest.simulator.api import ApiError, SimulatedApi, json_response
+from ingest.simulator.api import (
+    MILLISECOND,
+    ApiError,
+    SimulatedApi,
+    cut_to_millisecond,
+    json_response,
+    read_instant,
+)
 from ingest.simulator.appointedd.api_v2 import ApiV2, error_document, not_found_document
 from ingest.simulator.appointedd.records import (
     CATEGORIES,
@@ -45,7 +52,7 @@ from ingest.simulator.world import Meeting
 _MOST = 100
 _SIGNS = {"ascending": 1, "descending": -1}
 _TOKENS = "/v2/oauth/tokens"
-_ZERO, _MILLISECOND = timedelta(0), timedelta(milliseconds=1)
+_ZERO = timedelta(0)
 
 # The times by which lists are sorted and filtered. The natural order is that of creation, which is that of
 # the numbers.
@@ -255,35 +262,24 @@ def _filter_by_time(query: QueryParams, entries: ByNumber, times: Mapping[str, M
     A bound is moved once, which is cheaper than to cut the time of every entry.
     """
     for name, moment in times.items():
-        after, before = _instant(query, f"{name}_after"), _instant(query, f"{name}_before")
+        after, before = (read_instant(query, f"{name}_{side}", _invalid_date) for side in ("after", "before"))
         if after:
-            first = _cut_to_millisecond(after)
-            first += _ZERO if after == first else _MILLISECOND
+            first = cut_to_millisecond(after)
+            first += _ZERO if after == first else MILLISECOND
             entries = {number: entry for number, entry in entries.items() if moment(entry) >= first}
         if before:
-            end = _cut_to_millisecond(before) + _MILLISECOND
+            end = cut_to_millisecond(before) + MILLISECOND
             entries = {number: entry for number, entry in entries.items() if moment(entry) < end}
     return entries
-
-
-def _cut_to_millisecond(moment: datetime) -> datetime:
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-
-
-def _instant(query: QueryParams, name: str) -> datetime | None:
-    if name not in query:
-        return None
-    try:
-        instant = datetime.fromisoformat(query[name])
-        instant + _MILLISECOND  # overflows at the end of time
-    except (ValueError, OverflowError):
-        raise _error(f"{name} is not an ISO 8601 date") from None
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
 def _words(query: QueryParams, name: str) -> set[str]:
     """Return the values of a parameter that may be repeated or contain commas."""
     return {word for value in query.getlist(name) for word in value.split(",") if word}
+
+
+def _invalid_date(name: str) -> ApiError:
+    return _error(f"{name} is not an ISO 8601 date")
 
 
 def _error(message: str, status_code: int = 400) -> ApiError:

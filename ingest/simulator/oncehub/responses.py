@@ -5,17 +5,17 @@ https://help.oncehub.com/developers/overview/errors/
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ingest.simulator.api import ApiError, json_response
+from ingest.simulator.api import MILLISECOND, ApiError, cut_to_millisecond, json_response, read_instant
 from ingest.simulator.world import Meeting
 
 _MAXIMUM_LIMIT = 100
-_ZERO, _MILLISECOND = timedelta(0), timedelta(milliseconds=1)
+_ZERO = timedelta(0)
 
 
 def error(status_code: int, type_: str, message: str, **fields: str) -> Response:
@@ -91,29 +91,18 @@ def filter_by_time(
 
     A bound is moved once, which is cheaper than to cut the time of every meeting.
     """
-    after, before = _instant(query, f"{name}.gt"), _instant(query, f"{name}.lt")
+
+    def invalid_date(parameter: str) -> ApiError:
+        return invalid_request(f"Invalid date: {query[parameter]}", parameter)
+
+    after, before = (read_instant(query, f"{name}.{side}", invalid_date) for side in ("gt", "lt"))
     if after and before and after > before:
         raise invalid_request(f"{name}.gt cannot be later than {name}.lt", f"{name}.gt")
     if after:
-        first = _cut_to_millisecond(after) + _MILLISECOND
+        first = cut_to_millisecond(after) + MILLISECOND
         meetings = [meeting for meeting in meetings if moment(meeting) >= first]
     if before:
-        end = _cut_to_millisecond(before)
-        end += _ZERO if before == end else _MILLISECOND
+        end = cut_to_millisecond(before)
+        end += _ZERO if before == end else MILLISECOND
         meetings = [meeting for meeting in meetings if moment(meeting) < end]
     return meetings
-
-
-def _cut_to_millisecond(moment: datetime) -> datetime:
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
-
-
-def _instant(query: QueryParams, name: str) -> datetime | None:
-    if name not in query:
-        return None
-    try:
-        instant = datetime.fromisoformat(query[name])
-        instant + _MILLISECOND  # overflows at the end of time
-    except (ValueError, OverflowError):
-        raise invalid_request(f"Invalid date: {query[name]}", name) from None
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
