@@ -11,6 +11,9 @@ from hypothesis import HealthCheck, settings
 from tests.consumers.postgres import missing_programs
 from tests.kafka.broker import missing_tools, running_broker
 
+# Here, so that a PostgreSQL is started once for all folders.
+pytest_plugins = ["tests.consumers.fixtures"]
+
 # A shell that runs the tests in the background has them ignore interrupts, and so would all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
