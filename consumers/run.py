@@ -12,7 +12,7 @@ from ingest.readiness import Probe
 from ingest.settings import Settings
 from ingest.settings.live import Live
 from ingest.settings.sources import load_settings, watched_paths
-from ingest.warehouse.reach import check_reachable
+from ingest.warehouse.destination import check_reachable
 
 log = structlog.get_logger()
 

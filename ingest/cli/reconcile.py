@@ -174,7 +174,7 @@ def _probes(settings: Settings) -> "dict[str, Probe]":
     A vendor's own trouble is in the metrics instead.
     """
     from ingest.log_probes import AppendProbe, probe_loaded
-    from ingest.warehouse.reach import check_reachable
+    from ingest.warehouse.destination import check_reachable
 
     return {
         "log": AppendProbe(settings),

@@ -18,7 +18,7 @@ from ingest.settings.sources import load_settings
 from ingest.simulator.sender import DeliveryStats
 from ingest.simulator.simulation import Pace
 from ingest.simulator.truth import Difference
-from ingest.warehouse.lock import warehouse_lock
+from ingest.warehouse.duckdb_file import warehouse_lock
 from ingest.warehouse.query import query
 from tests.e2e.processes import eventually
 from tests.ingest.cli.command import COMMAND, PATIENCE, Result, environment, ingest, refused
