@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 import dlt
+from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 from dlt.sources.helpers.rest_client.paginators import BasePaginator
 from dlt.sources.rest_api.typing import EndpointResource
@@ -18,10 +19,9 @@ from requests import Response
 from ingest.errors import ConfigurationError, PayloadError
 from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
-from ingest.rest.parsing import json_object
-from ingest.vendors.bookeo import BookeoSettings
-from ingest.vendors.incremental import Span, incremental_resource
-from ingest.vendors.paginators import VendorPaginator
+from ingest.rest.responses import json_object
+from ingest.vendors.bookeo import Bookeo, BookeoSettings
+from ingest.vendors.dlt_resources import Span, VendorPaginator, incremental_resource, rest_resources
 from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window
 
 _PAGE = 100
@@ -225,6 +225,21 @@ def _minute(moment: datetime) -> str:
     Bookeo did not accept milliseconds.
     """
     return f"{format_instant(moment)[:16]}:00Z"
+
+
+@dlt.source(name="bookeo", section="bookeo")
+def source(
+    secret_key: TSecretStrValue = dlt.secrets.value,
+    api_key: TSecretStrValue = dlt.secrets.value,
+    api_url: str | None = None,
+    hold_ids: Sequence[str] = (),
+) -> Iterator[DltResource]:
+    """Yield all resources of an account.
+
+    `hold_ids` are the ids of the holds to read, because Bookeo does not list them. If there are any, `holds`
+    is read like the other resources.
+    """
+    yield from rest_resources(Bookeo, api_url, hold_ids, secret_key=secret_key, api_key=api_key)
 
 
 REST = BookeoRest

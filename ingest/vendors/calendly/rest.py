@@ -12,6 +12,9 @@ from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
+import dlt
+from dlt.common.typing import TSecretStrValue
+from dlt.extract import DltResource
 from dlt.sources.helpers.rest_client.paginators import BasePaginator, JSONResponseCursorPaginator
 from dlt.sources.rest_api.typing import EndpointResource
 from requests import Response
@@ -21,9 +24,10 @@ from ingest.errors import PayloadError
 from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.oauth import OAuthApp, RotatingTokens
-from ingest.rest.parsing import json_object
-from ingest.vendors.calendly import CalendlySettings
+from ingest.rest.responses import json_object
+from ingest.vendors.calendly import Calendly, CalendlySettings
 from ingest.vendors.calendly.booking import ScheduledEvent
+from ingest.vendors.dlt_resources import rest_resources
 from ingest.vendors.fields import ABSENT, OBJECT, Payload, Word, read_value
 from ingest.vendors.rest import Rest, Window
 
@@ -289,6 +293,18 @@ def _last_segment(uri: str) -> str:
 
 def _has_started(event: _ListEntry, now: datetime) -> bool:
     return event.status == "active" and event.start_time is not None and event.start_time <= now
+
+
+@dlt.source(name="calendly", section="calendly")
+def source(
+    api_token: TSecretStrValue = dlt.secrets.value, scope: str = "organization", api_url: str | None = None
+) -> Iterator[DltResource]:
+    """Yield the resources that the token can read.
+
+    `scope` is "organization", which needs the token of an owner or admin, or "user".
+    Raises VendorUnavailable and VendorRefused.
+    """
+    yield from rest_resources(Calendly, api_url, api_token=api_token, scope=scope)
 
 
 REST = CalendlyRest

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import dlt
 import structlog
+from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 from dlt.sources.helpers.rest_client.paginators import BasePaginator
 from dlt.sources.rest_api.typing import Endpoint, EndpointResource
@@ -19,12 +20,11 @@ from requests import Response
 from ingest.booking import BookingStatus
 from ingest.errors import PayloadError, VendorRefused, VendorUnavailable
 from ingest.instant import format_instant
-from ingest.rest import Credential, Limits, Rate, Record
-from ingest.rest.cache import ListCache
+from ingest.rest import Credential, Limits, ListCache, Rate, Record
+from ingest.vendors.dlt_resources import VendorPaginator, rest_resources
 from ingest.vendors.fields import read_value
-from ingest.vendors.oncehub import SECRET_NAMES, OncehubSettings
+from ingest.vendors.oncehub import SECRET_NAMES, Oncehub, OncehubSettings
 from ingest.vendors.oncehub.booking import Booked
-from ingest.vendors.paginators import VendorPaginator
 from ingest.vendors.rest import Resource, Rest, Window
 
 T = TypeVar("T")
@@ -308,6 +308,12 @@ def _webhook_events_resource(read: Callable[[], Iterator[list[Record]]], label: 
 def _second(moment: datetime) -> str:
     """Return an instant to the second, such as `2026-06-10T06:30:00Z`."""
     return f"{format_instant(moment)[:19]}Z"
+
+
+@dlt.source(name="oncehub", section="oncehub")
+def source(api_key: TSecretStrValue = dlt.secrets.value, api_url: str | None = None) -> Iterator[DltResource]:
+    """Yield all REST resources of the account that the API key belongs to."""
+    yield from rest_resources(Oncehub, api_url, api_key=api_key)
 
 
 REST = OncehubRest
