@@ -121,6 +121,15 @@ def incremental_resource(
     return dlt.resource(pages, name=name, primary_key=key, write_disposition="merge")
 
 
+def generated_resource(name: str, read: Callable[[], Iterator[Any]], **hints: Any) -> DltResource:
+    """Return a resource of what `read` yields. dlt itself takes functions only, and no methods."""
+
+    def records() -> Iterator[Any]:
+        yield from read()
+
+    return dlt.resource(records, name=name, **hints)
+
+
 def split(window: Window, longest: timedelta) -> Iterator[Window]:
     """Split a window into consecutive windows that are not longer than `longest`.
 

@@ -4,7 +4,7 @@ https://www.bookeo.com/apiref/
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -21,7 +21,13 @@ from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.responses import json_object
 from ingest.vendors.bookeo import Bookeo, BookeoSettings
-from ingest.vendors.dlt_resources import Span, VendorPaginator, incremental_resource, rest_resources
+from ingest.vendors.dlt_resources import (
+    Span,
+    VendorPaginator,
+    generated_resource,
+    incremental_resource,
+    rest_resources,
+)
 from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window
 
 _PAGE = 100
@@ -134,9 +140,16 @@ class BookeoRest(Rest[BookeoSettings]):
         Clients of the live API have seen `retryAfter`.
         """
         seconds = super().retry_after(response)
-        if seconds is None and not response.ok:
-            return _to_seconds(json_object(response).get("retryAfter"))
-        return seconds
+        if seconds is not None or response.ok:
+            return seconds
+        value = json_object(response).get("retryAfter")
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            return None
+        try:
+            seconds = float(value)
+        except (ValueError, OverflowError):
+            return None
+        return seconds if 0 <= seconds < math.inf else None
 
     def remedy(self, status: int) -> str:
         if status == 403:  # noqa: PLR2004 - forbidden, which Bookeo answers to wrong keys too
@@ -150,6 +163,7 @@ class BookeoRest(Rest[BookeoSettings]):
         """Return all resources.
 
         Only bookings can be filtered by time of change. `customers_people` takes a request for each customer.
+        `holds` has no list, so it is only read when it is named.
         """
         span = Span(_HISTORY, _OVERLAP, self.longest_window)
         return [
@@ -161,7 +175,9 @@ class BookeoRest(Rest[BookeoSettings]):
             _list_resource("resources", "settings/resources", "id"),
             incremental_resource("payments", "id", self.settings.name, span, self._payments),
             _list_resource("webhooks", "webhooks", "id"),
-            _resource_by_id("holds", "id", self._holds),
+            generated_resource(
+                "holds", self._holds, primary_key="id", write_disposition="merge", selected=False
+            ),
         ]
 
     def _holds(self) -> Iterator[Record]:
@@ -184,10 +200,8 @@ class BookeoRest(Rest[BookeoSettings]):
                 yield {"id": hold_id, **hold}
 
     def _payments(self, window: Window) -> Iterator[list[Record]]:
-        bounds = {
-            "startTime": _minute(window.since),
-            "endTime": _minute((window.until or self.now()) + _MINUTE),
-        }
+        until = window.until or self.now()
+        bounds = {"startTime": _minute(window.since), "endTime": _minute(until + _MINUTE)}
         return self.pages("payments", "data", itemsPerPage=_PAGE, **bounds)
 
 
@@ -197,26 +211,6 @@ def _list_resource(name: str, path: str, key: str) -> EndpointResource:
         "primary_key": key,
         "endpoint": {"path": path, "params": {"itemsPerPage": _PAGE}, "data_selector": "data"},
     }
-
-
-def _resource_by_id(name: str, key: str, read: Callable[[], Iterator[Record]]) -> DltResource:
-    """Return a resource that has no list, and that is only read when it is named."""
-
-    def records() -> Iterator[Record]:
-        yield from read()
-
-    return dlt.resource(records, name=name, primary_key=key, write_disposition="merge", selected=False)
-
-
-def _to_seconds(value: object) -> float | None:
-    """Return seconds, given as a number or as text, as a float; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        seconds = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return seconds if 0 <= seconds < math.inf else None
 
 
 def _minute(moment: datetime) -> str:

@@ -8,7 +8,6 @@ https://developer.calendly.com/api-docs
 
 import re
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -160,7 +159,8 @@ class CalendlyRest(Rest[CalendlySettings]):
         staff, location and guests.
         """
         event = read_value(_ListEntry, entry)
-        if self.settings.check_no_shows and _has_started(event, self.now()):
+        is_active = event.status == "active"
+        if self.settings.check_no_shows and is_active and event.start_time and event.start_time <= self.now():
             return False
         bookings = [row.booking for row in stored if row.booking.gone_at is None]
         active_bookings = [booking for booking in bookings if booking.status not in _ENDED_STATUSES]
@@ -257,7 +257,8 @@ class CalendlyRest(Rest[CalendlySettings]):
             },
             {
                 **_list_resource("scheduled_events", **self.scope_params),
-                "processing_steps": [{"map": _with_uuid}],
+                # Paths of requests contain the last segment of an event's URI.
+                "processing_steps": [{"map": lambda event: {**event, "uuid": _last_segment(event["uri"])}}],
             },
             _list_resource("invitees", path="scheduled_events/{resources.scheduled_events.uuid}/invitees"),
             _list_resource("organization_memberships", organization=organization),
@@ -282,17 +283,8 @@ def _list_resource(name: str, path: str | None = None, **params: str) -> Endpoin
     }
 
 
-def _with_uuid(event: dict[str, Any]) -> dict[str, Any]:
-    """Return the event with `uuid`, the last segment of its URI, which paths of requests contain."""
-    return {**event, "uuid": _last_segment(event["uri"])}
-
-
 def _last_segment(uri: str) -> str:
     return uri.rstrip("/").rpartition("/")[2]
-
-
-def _has_started(event: _ListEntry, now: datetime) -> bool:
-    return event.status == "active" and event.start_time is not None and event.start_time <= now
 
 
 @dlt.source(name="calendly", section="calendly")
