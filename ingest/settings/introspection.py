@@ -92,7 +92,7 @@ def _sentence(path: list[str], kind: str, message: str, tree: Tree, variables: S
 def _nearest_setting(path: list[str], tree: Tree, *, by_variable: bool) -> str | None:
     """Return the setting that was probably meant; None where none is near."""
     if by_variable and len(path) == 1:  # one underscore may join two levels, like `receiver_port`
-        joined = {
+        joined: dict[str, tuple[str, ...]] = {
             f"{section}_{key}": (section, key)
             for section, model in section_models().items()
             for key in model.model_fields

@@ -23,7 +23,7 @@ from ingest.errors import PayloadError
 from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.oauth import OAuthApp, RotatingTokens
-from ingest.rest.responses import json_object
+from ingest.rest.responses import error_details, json_object
 from ingest.vendors.calendly import Calendly, CalendlySettings
 from ingest.vendors.calendly.booking import ScheduledEvent
 from ingest.vendors.dlt_resources import rest_resources
@@ -227,7 +227,7 @@ class CalendlyRest(Rest[CalendlySettings]):
         A missing scope for a webhook event is answered with 400, a missing scope for reading with 403.
         """
         is_bad_request = response.status_code == 400  # noqa: PLR2004 - bad request
-        details = "; ".join(self.error_details(json_object(response))) if is_bad_request else ""
+        details = "; ".join(error_details(json_object(response))) if is_bad_request else ""
         return super().describe_error(response, remedy or (_GIVE_SCOPES if _SCOPE.search(details) else ""))
 
     def remedy(self, status: int) -> str:
