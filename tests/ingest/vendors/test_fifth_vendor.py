@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ingest.signing import timestamped_hmac
+from ingest.signing import timestamped_header
 from tests.e2e.processes import eventually
 from tests.ingest.cli.command import COMMAND, PATIENCE, Result, environment, ingest, refused
 from tests.kafka.broker import free_port
@@ -104,8 +104,7 @@ class Installation:
 
     def deliver(self, body: bytes, secret: str = SECRET) -> int | None:
         """Send a signed delivery as Acme would."""
-        timestamp = str(int(datetime.now(UTC).timestamp()))
-        headers = {"Acme-Signature": f"t={timestamp},v1={timestamped_hmac(secret, timestamp, body)}"}
+        headers = {"Acme-Signature": timestamped_header(secret, "v1", body, datetime.now(UTC))}
         return self._status("POST", "/webhooks/acme/acme", content=body, headers=headers)
 
     def rows(self) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from ingest.signing import timestamped_hmac
+from ingest.signing import timestamped_header
 from ingest.simulator import SimulatedVendor
 from ingest.simulator.account import SimulatedAccount, Webhook
 from ingest.simulator.world import Capabilities, Change, ChangeKind, Meeting
@@ -39,10 +39,7 @@ class SimulatedAcme(SimulatedAccount):
         )
 
     def headers(self, webhook: Webhook, sent_at: datetime) -> Mapping[str, str]:
-        timestamp = str(int(sent_at.timestamp()))
-        return {
-            "Acme-Signature": f"t={timestamp},v1={timestamped_hmac(self.secret, timestamp, webhook.body)}"
-        }
+        return {"Acme-Signature": timestamped_header(self.secret, "v1", webhook.body, sent_at)}
 
     def expected(self, meeting: Meeting) -> Mapping[str, Any]:
         return {
