@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from starlette.applications import Starlette
@@ -53,12 +54,14 @@ def build_app(settings: Settings, accounts: Accounts, producer: Producer) -> Sta
     public_path = _decode_path(urlsplit(settings.public_url).path).rstrip("/")
     webhooks, refusals = Webhooks(settings, accounts, watched), Refusals(accounts, public_path)
     routes = [
-        Route("/webhooks/{vendor}/{account}", webhooks.endpoint, methods=["POST"]),
+        Route("/webhooks/{vendor}/{account}", webhooks, methods=["POST"]),
         Route("/healthz", _health_endpoint(site_of(settings))),
     ]
     # Once more below the path of `public_url`, for proxies that do not strip it.
     mounts = [Mount(public_path, app=Router(routes, redirect_slashes=False))] if public_path else []
-    app = Starlette(
+    app = ReceiverApp(
+        webhooks,
+        public_path,
         routes=[*routes, *mounts],
         middleware=[Middleware(PathsAsSent)],
         exception_handlers={404: refusals.answer, 405: refusals.answer},
@@ -67,6 +70,28 @@ def build_app(settings: Settings, accounts: Accounts, producer: Producer) -> Sta
     )
     app.router.redirect_slashes = False  # a redirect would go to whatever host the caller named
     return app
+
+
+class ReceiverApp(Starlette):
+    """An application that takes deliveries past its middleware and routes, which cost as much as the rest.
+
+    They get every other request, also deliveries whose path is written in another way.
+    """
+
+    def __init__(self, webhooks: Webhooks, public_path: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._webhooks = webhooks
+        self._prefixes = {"/webhooks", f"{public_path}/webhooks"}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            path, _, name = scope["raw_path"].decode("latin-1").rpartition("/")
+            prefix, _, vendor = path.rpartition("/")
+            if prefix in self._prefixes and (account := self._webhooks.account(vendor, name)):
+                await self._webhooks.answer(account, scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
 
 
 class PathsAsSent:

@@ -33,13 +33,19 @@ _OTHER_PROTOCOLS = {
     b"PROXY ": "the PROXY protocol came before the request: switch it off in the proxy",
     b"\r\n\r\n\x00\r\nQUIT\n": "the PROXY protocol came before the request: switch it off in the proxy",
 }
-_NOTE_VERIFIED = "note_verified"
+_CONNECTION = "connection"
 
 
 def note_verified(scope: Scope) -> None:
     """Note that the connection of this request has brought a verified delivery, so it is closed last."""
-    if _NOTE_VERIFIED in scope.get("state", {}):
-        scope["state"][_NOTE_VERIFIED]()
+    if connection := scope.get("state", {}).get(_CONNECTION):
+        connection.has_delivered = True
+
+
+def has_arrived(scope: Scope) -> bool:
+    """Return whether a request's body is known to be complete, so that no limit on its time is needed."""
+    connection = scope.get("state", {}).get(_CONNECTION)
+    return connection is not None and not connection.is_within_message
 
 
 class IdleConnections:
@@ -100,7 +106,7 @@ class BoundedHttp(HttpToolsProtocol):
     _head_size = 0
     _beside_the_body = 0
     _within_head = False
-    _within_message = False
+    is_within_message = False
     _between_messages = False
     _is_new = True
     _deadline: TimerHandle | None = None
@@ -150,12 +156,12 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        """Begin a request, and give its scope the way to note a verified delivery."""
-        self._within_head = self._within_message = True
+        """Begin a request, and put the connection into its scope."""
+        self._within_head = self.is_within_message = True
         self._between_messages = False
         self._head_size = 0
         super().on_message_begin()
-        self.scope["state"][_NOTE_VERIFIED] = self._note_verified
+        self.scope["state"][_CONNECTION] = self
 
     def on_url(self, url: bytes) -> None:
         """Add a piece of the target. Raises ValueError, which ends in 414."""
@@ -199,22 +205,19 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """End a request; the next one on this connection is counted anew."""
         self._beside_the_body = 0
-        self._within_message = False
+        self.is_within_message = False
         self._between_messages = True
         self._stop_clock()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Limit the time for the rest of a request that was answered early, or for the next head."""
-        if self._within_message:
+        if self.is_within_message:
             self._start_clock()
         self.timeout_keep_alive = self._idle_seconds()
         super().on_response_complete()
         if self.cycle.response_complete and not self.transport.is_closing():
             self.config.idle.add(self)
-
-    def _note_verified(self) -> None:
-        self.has_delivered = True
 
     def _restore_fragment(self) -> None:
         """Put back what uvicorn cuts off after a `#`: a target has no fragment (RFC 9112, section 3.2)."""

@@ -1,17 +1,16 @@
 """The webhook endpoint, which verifies, parses and appends a delivery, and only then acknowledges it."""
 
-import asyncio
 import traceback
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 
 import structlog
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.types import Scope
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
 
 from ingest.clock import CLOCK_REMEDY
 from ingest.dead_letter import DeadLetter, redact_headers, redact_query
@@ -31,9 +30,10 @@ from ingest.telemetry import (
 from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 from receivers.accounts import Accounts
+from receivers.appender import Appender
 from receivers.clock import MeasuredClock, SignatureClock, judge
 from receivers.diagnosis import Diagnoser
-from receivers.http_protocol import note_verified
+from receivers.http_protocol import has_arrived, note_verified
 from receivers.in_flight import InFlight, Reservation
 from receivers.losses import report_loss
 
@@ -49,49 +49,84 @@ _STATUS = {
     "too_large": 413,
     "unavailable": 503,
 }
-_RETRY_AFTER_SECONDS = "10"
+_RETRY_AFTER = (b"retry-after", b"10")  # seconds
+_ANSWERS: dict[str, Message] = {
+    outcome: {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [(b"content-length", b"0"), *[_RETRY_AFTER] * (outcome == "unavailable")],
+    }
+    for outcome, status in _STATUS.items()
+}
+_NO_BODY: Message = {"type": "http.response.body", "body": b""}
+
+# To look up the labels takes longer than to count.
+_deliveries, _delivery_seconds, _signed_by = (
+    cache(DELIVERIES.labels),
+    cache(DELIVERY_SECONDS.labels),
+    cache(SIGNED_BY.labels),
+)
 
 Result = tuple[str, BackgroundTask | None]
 """The outcome of a delivery, a key of `_STATUS`, and what is left to do after the answer."""
 
 
+class TooLarge(Exception):
+    """A body is larger than `receiver.body_limit`."""
+
+
 class Webhooks:
-    """The endpoint `POST /webhooks/{vendor}/{account}` for the accounts of the settings."""
+    """The endpoint `POST /webhooks/{vendor}/{account}` for the accounts of the settings, an ASGI application.
+
+    It has no request and no response of Starlette, which take as long as everything that is done here.
+    """
 
     def __init__(self, settings: Settings, accounts: Accounts, producer: Producer) -> None:
         self._settings = settings
         self._accounts = accounts
         self._producer = producer
-        self._in_flight = InFlight(settings.receiver.connection_limit, settings.receiver.in_flight_limit)
+        receiver = settings.receiver
+        self._body_limit, self._body_seconds = receiver.body_limit, receiver.body_timeout.total_seconds()
+        self._appender = Appender(producer, receiver.append_timeout.total_seconds())
+        self._in_flight = InFlight(receiver.connection_limit, receiver.in_flight_limit)
         self._signature_clock = SignatureClock()
         self._measured_clock = MeasuredClock(Path(settings.reconcile.state_dir))
         self._diagnoser = Diagnoser(accounts)
 
-    async def endpoint(self, request: Request) -> Response:
-        """Answer a request. Raises HTTPException where no account has the URL.
+    def account(self, vendor: str, name: str) -> AnyAccount | None:
+        """Return the account at a URL; None where there is none."""
+        return self._accounts.get((vendor, name))
 
-        Any other error that escapes is a bug: it is answered 500, and the vendor tries again.
-        """
-        account = self._accounts.get((request.path_params["vendor"], request.path_params["account"]))
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that a route has matched. Raises HTTPException where no account has the URL."""
+        account = self.account(scope["path_params"]["vendor"], scope["path_params"]["account"])
         if account is None:
             raise HTTPException(404, "unknown vendor or account")
-        started = perf_counter()
-        outcome, background = await self._handle(account, request)
-        labels = (account.vendor, account.name)
-        DELIVERIES.labels(*labels, outcome).inc()
-        DELIVERY_SECONDS.labels(*labels).observe(perf_counter() - started)
-        headers = {"Retry-After": _RETRY_AFTER_SECONDS} if outcome == "unavailable" else None
-        return Response(status_code=_STATUS[outcome], headers=headers, background=background)
+        await self.answer(account, scope, receive, send)
 
-    async def _handle(self, account: AnyAccount, request: Request) -> Result:
+    async def answer(self, account: AnyAccount, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a delivery to an account.
+
+        Any error that escapes is a bug: it is answered 500, and the vendor tries again.
+        """
+        started = perf_counter()
+        outcome, background = await self._handle(account, scope, receive)
+        _deliveries(account.vendor, account.name, outcome).inc()
+        _delivery_seconds(account.vendor, account.name).observe(perf_counter() - started)
+        await send(_ANSWERS[outcome])
+        await send(_NO_BODY)
+        if background is not None:
+            await background()
+
+    async def _handle(self, account: AnyAccount, scope: Scope, receive: Receive) -> Result:
         """Read and accept one delivery.
 
         Returns the outcome also of a request that cannot be read, or not be made durable.
         """
         try:
             with self._in_flight.reserve(account.source) as reservation:
-                delivery = await self._read(request, reservation)
-                return await self._accept(account, delivery, request.scope, reservation)
+                delivery = await self._read(scope, receive, reservation)
+                return await self._accept(account, delivery, scope, reservation)
         except LogUnavailable as error:
             log.warning("delivery.unavailable", source=account.source, why=str(error), throttle=True)
             return "unavailable", None
@@ -101,9 +136,7 @@ class Webhooks:
             why = "its body did not come within receiver.body_timeout"
             log.warning("delivery.slow_body", source=account.source, why=why, throttle=True)
             return "slow_body", None
-        except (
-            HTTPException
-        ):  # all that Starlette raises while it reads a body: receiver.body_limit is exceeded
+        except TooLarge:
             why = "it is larger than receiver.body_limit"
             log.warning("delivery.too_large", source=account.source, why=why, throttle=True)
             return "too_large", None
@@ -125,9 +158,9 @@ class Webhooks:
             return "rejected", self._diagnoser.task(account, delivery)
         note_verified(scope)
         self._note_time(account, delivery, verified.proof.sent_at)
-        SIGNED_BY.labels(account.vendor, account.name, verified.proof.signed_by).inc()
+        _signed_by(account.vendor, account.name, verified.proof.signed_by).inc()
         topic, record, dead_letter = self._to_record(account, verified)
-        await self._append(topic, record, reservation)
+        await self._appender.append(topic, record, reservation.hold_bytes())
         report_loss(account, verified, self._producer, self._settings.audit_topic)
         if dead_letter is None:
             return "accepted", None
@@ -136,21 +169,35 @@ class Webhooks:
         log.warning("delivery.dead_lettered", source=account.source, reason=reason, detail=detail)
         return "dead_lettered", None
 
-    async def _read(self, request: Request, reservation: Reservation) -> Delivery:
-        """Read a request.
-
-        Raises LogUnavailable, ClientDisconnect, TimeoutError, and HTTPException for a body that is too large.
-        """
+    async def _read(self, scope: Scope, receive: Receive, reservation: Reservation) -> Delivery:
+        """Read a request. Raises LogUnavailable, ClientDisconnect, TimeoutError, TooLarge."""
         received_at, received_by = datetime.now(UTC), self._measured_clock.now()
-        parts = []
-        async with reservation.reading_body(self._settings.receiver.body_timeout.total_seconds()):
-            async for part in request.stream():
-                if part:  # the last one is empty
-                    reservation.add(len(part))
-                    parts.append(part)
-        lines = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw)
-        query: bytes = request.scope["query_string"]
-        return Delivery(query.decode("latin-1"), Headers.of(lines), b"".join(parts), received_at, received_by)
+        headers = Headers(scope["headers"])
+        if has_arrived(scope):
+            body = await self._read_body(receive, reservation)
+            reservation.complete()
+        else:
+            if headers.declared_length() > self._body_limit:
+                raise TooLarge
+            async with reservation.reading_body(self._body_seconds):
+                body = await self._read_body(receive, reservation)
+        return Delivery(scope["query_string"].decode("latin-1"), headers, body, received_at, received_by)
+
+    async def _read_body(self, receive: Receive, reservation: Reservation) -> bytes:
+        parts: list[bytes] = []
+        size, has_more = 0, True
+        while has_more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            part, has_more = message.get("body", b""), message.get("more_body", False)
+            if part:  # the last one may be empty
+                size += len(part)
+                if size > self._body_limit:
+                    raise TooLarge
+                reservation.add(len(part))
+                parts.append(part)
+        return b"".join(parts)
 
     def _to_record(
         self, account: AnyAccount, verified: VerifiedDelivery
@@ -166,16 +213,6 @@ class Webhooks:
             log.error("delivery.parse_crashed", source=account.source, where=where)  # noqa: TRY400 - the message may quote the body
         dead_letter = _dead_letter(account, verified, reason, detail)
         return self._settings.dead_letter_topic, dead_letter.to_record(), dead_letter
-
-    async def _append(self, topic: str, record: Record, reservation: Reservation) -> None:
-        """Append a record, and return once it is durable. Raises LogUnavailable when that takes too long."""
-        future = self._producer.append(topic, [record])
-        reservation.release_bytes_after(future)
-        try:
-            async with asyncio.timeout(self._settings.receiver.append_timeout.total_seconds()):
-                await asyncio.wrap_future(future)
-        except TimeoutError:
-            raise LogUnavailable("the log did not acknowledge within receiver.append_timeout") from None
 
     def _judge_wrong_time(self, account: AnyAccount, delivery: Delivery, refusal: WrongTime) -> str:
         """Return the outcome of a delivery that is signed well, but at a wrong time.

@@ -120,7 +120,7 @@ def test_the_published_example_without_its_query_has_the_other_published_signatu
 
 def test_a_delivery_signed_for_the_registered_url_verifies_whatever_host_a_proxy_shows() -> None:
     signed = delivery(body())
-    proxied = Headers(
+    proxied = Headers.of(
         (*signed.headers.lines, ("host", "10.0.0.7:8080"), ("x-forwarded-host", "evil.example.org"))
     )
     verified = bookeo().verify(Delivery(signed.query, proxied, signed.body, SENT), SENT)
