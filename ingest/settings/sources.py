@@ -192,9 +192,9 @@ def _secret_keys(table: Any, model: type[BaseModel]) -> list[str]:
 class Live(Generic[T]):
     """A value that is read from files.
 
-    `current` checks the files now and then, which takes some microseconds, and lets a thread read them when one has
-    changed. Whatever goes wrong in reading leaves the value as it is, because a mistake in a file must not
-    stop a running process. Files that could not be read are read again when they change, and seldom
+    `current` checks the files now and then, which takes some microseconds, and lets a thread read them when
+    one has changed. Whatever goes wrong in reading leaves the value as it is, because a mistake in a file
+    must not stop a running process. Files that could not be read are read again when they change, and seldom
     otherwise. `trouble` says what is wrong, and is "" as long as nothing is.
     """
 
