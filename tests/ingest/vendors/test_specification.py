@@ -301,6 +301,4 @@ def test_every_field_that_a_mapping_reads_is_in_the_specification(vendor: str) -
         reached |= shape_reached
     assert missing == set()
     names = {base.__name__ for shape in reached for base in shape.__mro__}  # with those whose fields it has
-    assert set(shapes(vendor)) <= names, (
-        "shapes that `reads` does not lead to"
-    )
+    assert set(shapes(vendor)) <= names, "shapes that `reads` does not lead to"
