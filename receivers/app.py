@@ -21,7 +21,9 @@ from ingest.log_probes import probe_records
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings, watched_paths
 from ingest.telemetry import configure_logging
+from ingest.vendors import AnyAccount
 from receivers.accounts import Accounts, ReloadingAccounts, accounts_with_secrets
+from receivers.http_protocol import WholeRequest
 from receivers.refusals import Refusals
 from receivers.site import SITE_HEADER, site_of
 from receivers.spool.folder import open_producer
@@ -87,15 +89,26 @@ class ReceiverApp(Starlette):
         self._webhooks = webhooks
         self._prefixes = {"/webhooks", f"{public_path}/webhooks"}
 
+    def take(self, request: WholeRequest) -> bool:
+        """Answer a delivery that has arrived whole."""
+        if account := self._account(request.scope):
+            self._webhooks.take(account, request)
+        return account is not None
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] == "http" and scope["method"] == "POST":
-            path, _, name = scope["raw_path"].decode("latin-1").rpartition("/")
-            prefix, _, vendor = path.rpartition("/")
-            if prefix in self._prefixes and (account := self._webhooks.account(vendor, name)):
-                await self._webhooks.answer(account, scope, receive, send)
-                return
-        await super().__call__(scope, receive, send)
+        if scope["type"] == "http" and (account := self._account(scope)):
+            await self._webhooks.answer(account, scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    def _account(self, scope: Scope) -> AnyAccount | None:
+        """Return the account that a request is delivered to; None for any other request."""
+        if scope["method"] != "POST":
+            return None
+        path, _, name = scope["raw_path"].decode("latin-1").rpartition("/")
+        prefix, _, vendor = path.rpartition("/")
+        return self._webhooks.account(vendor, name) if prefix in self._prefixes else None
 
 
 class PathsAsSent:

@@ -1,7 +1,7 @@
 """Appends deliveries to the log: those that arrive in one turn of the event loop go together."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,31 +9,32 @@ from dataclasses import dataclass
 from ingest.errors import LogRefused, LogUnavailable
 from ingest.log import Producer, Record
 
+Outcome = LogUnavailable | None
+"""None when a record is durable; the error when that is not certain."""
+
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """A record to append, and who waits for its outcome.
+    """A record to append, and who is told of its outcome.
 
-    `acknowledged` may fail before the log has an outcome; `on_outcome` is called when it has.
+    `on_answer` is called once: with the log's outcome, or when that does not come in time. `on_outcome` is
+    called with the log's outcome, however late.
     """
 
     record: Record
-    acknowledged: "asyncio.Future[None]"
+    on_answer: Callable[[Outcome], None]
     on_outcome: Callable[[], None]
+    is_answered: bool = False
 
-    def resolve(self, error: BaseException | None) -> None:
-        """Pass on the log's outcome."""
-        self.on_outcome()
-        if self.acknowledged.done():
-            return  # nobody waits any more
-        if error is None:
-            self.acknowledged.set_result(None)
-        else:
-            self.acknowledged.set_exception(LogUnavailable(str(error)))
+    def answer(self, outcome: Outcome) -> None:
+        """Answer whoever waits, unless that was done."""
+        if not self.is_answered:
+            self.is_answered = True
+            self.on_answer(outcome)
 
 
 class Appender:
-    """Appends records for coroutines of one event loop, many of them with one append of a producer.
+    """Appends records for an event loop, those of one turn of it with one append of a producer.
 
     Under load this saves most of what an append costs: a transaction or a request to a broker, a lock, and
     above all that the producer's thread wakes this one. A lone record does not wait for others.
@@ -45,18 +46,22 @@ class Appender:
         self._next: dict[str, list[_Entry]] = {}  # by topic, what the next appends have
         self._retries: set[asyncio.Task[None]] = set()
 
-    def append(self, topic: str, record: Record, on_outcome: Callable[[], None]) -> "asyncio.Future[None]":
+    def append(
+        self,
+        topic: str,
+        record: Record,
+        on_answer: Callable[[Outcome], None],
+        on_outcome: Callable[[], None],
+    ) -> None:
         """Append a record.
 
-        The future resolves when the record is durable, and fails with LogUnavailable when that is not certain
-        in time. `on_outcome` is called when the log has acknowledged or refused the record, however late.
+        Calls `on_answer` in the loop when the record is durable, and with an error when that is not certain
+        in time; `on_outcome` when the log has acknowledged or refused the record, however late.
         """
-        loop = asyncio.get_running_loop()
         if not self._next:
+            loop = asyncio.get_running_loop()
             loop.call_soon(self._append_together, loop)
-        entry = _Entry(record, loop.create_future(), on_outcome)
-        self._next.setdefault(topic, []).append(entry)
-        return entry.acknowledged
+        self._next.setdefault(topic, []).append(_Entry(record, on_answer, on_outcome))
 
     def _append_together(self, loop: asyncio.AbstractEventLoop) -> None:
         appends, self._next = self._next, {}
@@ -87,8 +92,7 @@ class Appender:
             retry.add_done_callback(self._retries.discard)
             return
         deadline.cancel()
-        for entry in entries:
-            entry.resolve(error)
+        _settle(entries, error)
 
     async def _append_apart(
         self, topic: str, entries: Sequence[_Entry], deadline: asyncio.TimerHandle
@@ -101,13 +105,16 @@ class Appender:
             future = self._producer.append(topic, [entry.record])
             with suppress(LogUnavailable):
                 await asyncio.wrap_future(future)
-            entry.resolve(future.exception())
+            _settle([entry], future.exception())
         deadline.cancel()
 
 
-def _give_up(entries: Sequence[_Entry]) -> None:
+def _settle(entries: Iterable[_Entry], error: BaseException | None) -> None:
     for entry in entries:
-        if not entry.acknowledged.done():
-            entry.acknowledged.set_exception(
-                LogUnavailable("the log did not acknowledge within receiver.append_timeout")
-            )
+        entry.on_outcome()
+        entry.answer(None if error is None else LogUnavailable(str(error)))
+
+
+def _give_up(entries: Iterable[_Entry]) -> None:
+    for entry in entries:
+        entry.answer(LogUnavailable("the log did not acknowledge within receiver.append_timeout"))

@@ -5,15 +5,16 @@ connections.
 """
 
 from asyncio import TimerHandle, Transport
+from functools import partial
 from http import HTTPStatus
 from itertools import chain
 from math import ceil
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import structlog
 import uvicorn
-from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from ingest.telemetry import REFUSED_REQUESTS
 
@@ -42,10 +43,27 @@ def note_verified(scope: Scope) -> None:
         connection.has_delivered = True
 
 
-def has_arrived(scope: Scope) -> bool:
-    """Return whether a request's body is known to be complete, so that no limit on its time is needed."""
-    connection = scope.get("state", {}).get(_CONNECTION)
-    return connection is not None and not connection.is_within_message
+class WholeRequest:
+    """A request that has arrived whole, and the way to answer it without a task of its own."""
+
+    __slots__ = ("_connection", "_cycle", "body", "scope")
+
+    def __init__(self, connection: "BoundedHttp", cycle: RequestResponseCycle) -> None:
+        self.scope: Scope = cycle.scope  # type: ignore[assignment]  # uvicorn has a type of its own for it
+        self.body = bytes(cycle.body)
+        self._connection, self._cycle = connection, cycle
+
+    def answer(self, status: int, headers: bytes = b"") -> None:
+        """Send an answer without a body. `headers` are lines with their ends."""
+        self._connection.answer(self._cycle, status, headers)
+
+
+@runtime_checkable
+class TakesWholeRequests(Protocol):
+    """An application that may take a request without a task."""
+
+    def take(self, request: WholeRequest) -> bool:
+        """Take a request, which is then answered some time. Returns False to leave it to a task."""
 
 
 class IdleConnections:
@@ -85,6 +103,12 @@ class HttpConfig(uvicorn.Config):
         super().__init__(app, http=BoundedHttp, **options)
         self.head_timeout = head_timeout
         self.idle = IdleConnections()
+        self.takes_requests = False
+
+    def load(self) -> None:
+        """Load the application, and look whether it takes requests without a task."""
+        super().load()
+        self.takes_requests = isinstance(self.loaded_app, TakesWholeRequests)
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -110,6 +134,7 @@ class BoundedHttp(HttpToolsProtocol):
     _between_messages = False
     _is_new = True
     _deadline: TimerHandle | None = None
+    _unstarted: tuple[RequestResponseCycle, Any] | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Make room for the connection, and wait for a request."""
@@ -137,6 +162,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._is_new = False
             _log_other_protocol(data)
         super().data_received(data)
+        self._start()
         if self._beside_the_body > _MAX_HEAD_BYTES and not self.transport.is_closing():
             self._head_status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             self.send_400_response("The request's head is too large.")
@@ -216,8 +242,40 @@ class BoundedHttp(HttpToolsProtocol):
             self._start_clock()
         self.timeout_keep_alive = self._idle_seconds()
         super().on_response_complete()
+        self._start()
         if self.cycle.response_complete and not self.transport.is_closing():
             self.config.idle.add(self)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # Not before all that has arrived is parsed: a request that is whole by then may need no task.
+        self._unstarted = cycle, app
+
+    def _start(self) -> None:
+        if self._unstarted is None:
+            return
+        (cycle, app), self._unstarted = self._unstarted, None
+        # Otherwise uvicorn has chosen another application, to answer 503.
+        if app is self.app and not cycle.more_body and self.config.takes_requests:
+            try:
+                if app.take(WholeRequest(self, cycle)):
+                    return
+            except Exception as error:  # noqa: BLE001  a bug: uvicorn logs it and answers 500
+                app = partial(_fail, error)
+        super()._start_asgi_task(cycle, app)
+
+    def answer(self, cycle: RequestResponseCycle, status: int, headers: bytes) -> None:
+        """Answer a request without a body, as uvicorn does for an application."""
+        if cycle.disconnected:
+            return
+        lines = [b"%b: %b\r\n" % header for header in cycle.default_headers]
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        self.transport.write(b"".join([STATUS_LINE[status], *lines, headers, b"content-length: 0\r\n\r\n"]))
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def _restore_fragment(self) -> None:
         """Put back what uvicorn cuts off after a `#`: a target has no fragment (RFC 9112, section 3.2)."""
@@ -265,6 +323,10 @@ class BoundedHttp(HttpToolsProtocol):
         """
         crowded = self.limit_concurrency is not None and 2 * len(self.connections) > self.limit_concurrency
         return ceil(self.config.head_timeout) if crowded else self.config.timeout_keep_alive
+
+
+async def _fail(error: Exception, _scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise error
 
 
 def _log_other_protocol(data: bytes) -> None:

@@ -13,6 +13,8 @@ from ingest.telemetry import IN_FLIGHT_BYTES
 # A body makes progress with each 16 KiB, so that a byte now and then does not count. Vendors' bodies are
 # smaller than that.
 _PROGRESS_BYTES = 16 * 1024
+_TOO_MANY_REQUESTS = "the account has too many requests under way for its share of receiver.connection_limit"
+_TOO_MANY_BYTES = "too much waits for the log: the account's share of receiver.in_flight_limit is reached"
 _DROPPED = (
     "its body was not whole, and others needed the room: the limits "
     "are receiver.connection_limit and receiver.in_flight_limit"
@@ -78,11 +80,17 @@ class Capacity:
         while self._incomplete and self._incomplete_total + amount > self._incomplete_limit:
             if not drop_stalest(max(self._incomplete, key=self._incomplete.__getitem__)):
                 return False
+        if not self.acquire_complete(account, amount, drop_stalest):
+            return False
+        self._incomplete[account] += amount
+        self._incomplete_total += amount
+        return True
+
+    def acquire_complete(self, account: str, amount: int, drop_stalest: Callable[[str], bool]) -> bool:
+        """Take an amount for a request that is complete already. Returns False where that is too much."""
         while not self._share.acquire(account, amount):
             if not drop_stalest(account):
                 return False
-        self._incomplete[account] += amount
-        self._incomplete_total += amount
         return True
 
     def complete(self, account: str, amount: int) -> None:
@@ -115,12 +123,27 @@ class InFlight:
         Raises LogUnavailable when the account's share is used up by complete requests.
         """
         if not self.requests.acquire(account, 1, self.drop_stalest):
-            raise LogUnavailable(
-                "the account has too many requests under way for its share of receiver.connection_limit"
-            )
+            raise LogUnavailable(_TOO_MANY_REQUESTS)
         reservation = Reservation(account, self)
         self.note_progress(reservation)
         return reservation
+
+    def admit(self, account: str, size: int) -> None:
+        """Count a request that has arrived whole, and its bytes, until both are released.
+
+        Raises LogUnavailable when the account's share of either is used up.
+        """
+        if not self.requests.acquire_complete(account, 1, self.drop_stalest):
+            raise LogUnavailable(_TOO_MANY_REQUESTS)
+        if not self.bytes.acquire_complete(account, size, self.drop_stalest):
+            self.requests.release(account, 1)
+            raise LogUnavailable(_TOO_MANY_BYTES)
+        IN_FLIGHT_BYTES.set(self.bytes.used)
+
+    def release_bytes(self, account: str, size: int) -> None:
+        """Release the bytes of a request."""
+        self.bytes.release(account, size)
+        IN_FLIGHT_BYTES.set(self.bytes.used)
 
     def note_progress(self, reservation: "Reservation") -> None:
         """Make a request the last of its account to be dropped."""
@@ -192,9 +215,7 @@ class Reservation:
         if not self._in_flight.bytes.acquire(
             self.account, size, lambda account: self._in_flight.drop_stalest(account, self)
         ):
-            raise LogUnavailable(
-                "too much waits for the log: the account's share of receiver.in_flight_limit is reached"
-            )
+            raise LogUnavailable(_TOO_MANY_BYTES)
         if self._bytes // _PROGRESS_BYTES < (self._bytes + size) // _PROGRESS_BYTES:
             self._in_flight.note_progress(self)
         self._bytes += size
@@ -215,13 +236,11 @@ class Reservation:
             self._in_flight.requests.complete(self.account, self._requests)
             self._in_flight.bytes.complete(self.account, self._bytes)
 
-    def hold_bytes(self) -> Callable[[], None]:
-        """Hold the bytes beyond the request, until the function is called that this returns."""
+    def hold_bytes(self) -> None:
+        """Hold the bytes beyond the request, until `release_bytes` is called."""
         self._awaits_log = True
-        return self.release_bytes
 
     def release_bytes(self) -> None:
         """Release the bytes."""
-        self._in_flight.bytes.release(self.account, self._bytes)
+        self._in_flight.release_bytes(self.account, self._bytes)
         self._bytes = 0
-        IN_FLIGHT_BYTES.set(self._in_flight.bytes.used)

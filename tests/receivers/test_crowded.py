@@ -231,10 +231,11 @@ def test_bytes_that_wait_for_the_log_count_until_it_has_resolved_them() -> None:
     in_flight = InFlight(10, 1000)
     with in_flight.reserve("sales") as reservation:
         reservation.add(600)
-        release_bytes = reservation.hold_bytes()
+        reservation.hold_bytes()
+        waiting = reservation
     with in_flight.reserve("sales") as reservation, pytest.raises(LogUnavailable, match="in_flight_limit"):
         reservation.add(600)
-    release_bytes()
+    waiting.release_bytes()
     with in_flight.reserve("sales") as reservation:
         reservation.add(600)
 
@@ -344,10 +345,10 @@ def test_a_whole_body_is_dropped_for_nobody_and_what_was_dropped_is_given_back_o
         unfinished.add(100)
         complete.add(300)
         complete.complete()
-        release_bytes = complete.hold_bytes()
+        complete.hold_bytes()
         with in_flight.reserve("sales") as another:
             another.add(150)
-    release_bytes()
+    complete.release_bytes()
     assert in_flight.bytes.used == 0
 
 
