@@ -13,7 +13,7 @@ from ingest.cli.output import print_note
 
 if TYPE_CHECKING:
     from ingest.cli.demo.sandbox import Sandbox
-    from ingest.simulator.sender import DeliveryStats, Sender
+    from ingest.simulator.simulation import DeliveryStats, Sender
 
 _DEFAULT_FOLDER = Path(".simulated")
 _LINE_SECONDS = 5.0
@@ -74,8 +74,7 @@ def simulate(
 
 
 async def _simulate(sandbox: "Sandbox", rate: float, lose: float, seconds: float, seed: int) -> None:
-    from ingest.simulator.sender import Chaos, Sender
-    from ingest.simulator.simulation import Pace, run_simulation
+    from ingest.simulator.simulation import Chaos, Pace, Sender, run_simulation
 
     sender = Sender(Chaos(lost=lose), seed)
     lines = asyncio.create_task(_print_progress(sender))

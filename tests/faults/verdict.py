@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from ingest.cli.demo.report import rows_as_dicts
 from ingest.settings import Settings
-from ingest.simulator.account import SimulatedAccount
-from ingest.simulator.truth import Difference, differences
+from ingest.simulator.account import Difference, SimulatedAccount, differences
 from ingest.simulator.world import World
 from ingest.warehouse.query import query_all
 from tests.faults.load import EventKey, Told

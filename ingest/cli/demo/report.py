@@ -10,9 +10,8 @@ from typing import Any
 from ingest.cli.demo.sandbox import Sandbox
 from ingest.errors import IngestError
 from ingest.settings import Settings
-from ingest.simulator.sender import DeliveryStats
-from ingest.simulator.simulation import Pace
-from ingest.simulator.truth import Difference
+from ingest.simulator.account import Difference
+from ingest.simulator.simulation import DeliveryStats, Pace
 from ingest.warehouse.query import query, query_all
 
 _EPOCH = datetime.fromtimestamp(0, UTC)

@@ -15,7 +15,7 @@ from ingest.booking import BookingStatus
 from ingest.cli.demo.report import DemoOptions, DemoReport, Reconciliation, WarehouseMonitor
 from ingest.cli.demo.sandbox import Sandbox
 from ingest.cli.output import Console, message, new_table, print_line
-from ingest.simulator.sender import DeliveryStats
+from ingest.simulator.simulation import DeliveryStats
 
 _LINE_SECONDS = 2.0
 _SHOWN_DIFFERENCES = 10
