@@ -39,7 +39,7 @@ def init(
         ingest init --public-url https://hooks.mycompany.com
         ingest init --schema > ingest.schema.json
     """
-    from ingest.settings.schema import TITLE, settings_schema
+    from ingest.settings.introspection import TITLE, settings_schema
 
     schema_text = json.dumps(settings_schema(), indent=2, ensure_ascii=False) + "\n"
     if schema:

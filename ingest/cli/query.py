@@ -15,7 +15,7 @@ from ingest.cli.options import AsJson, Config, read_settings
 from ingest.cli.output import json_text, print_csv, print_json, print_line, print_rows
 from ingest.duration import parse_duration
 from ingest.errors import ConfigurationError
-from ingest.warehouse.values import JsonText
+from ingest.warehouse import JsonText
 
 _STDIN = "-"
 _MONEY_DIGITS = 2
@@ -60,7 +60,7 @@ def query(
         ingest query --file report.sql --csv > report.csv
         ingest query - --json < report.sql
     """
-    from ingest.warehouse.bounds import Bounds
+    from ingest.warehouse import Bounds
     from ingest.warehouse.query import query_bounded
 
     if as_json and as_csv:

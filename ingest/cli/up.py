@@ -19,8 +19,7 @@ from ingest.cli.options import (
     receive_settings,
     stop_with_parent,
 )
-from ingest.settings.live import Live
-from ingest.settings.sources import Snapshot, load_snapshot, watched_paths
+from ingest.settings.sources import Live, Snapshot, load_snapshot, watched_paths
 from ingest.telemetry import configure_logging
 
 log = structlog.get_logger()
