@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from structlog.testing import capture_logs
 
-from ingest.cli.check.vendors import check_rest
+from ingest.cli.check.checks import check_rest
 from ingest.errors import ConfigurationError, VendorRefused
 from ingest.finding import State
 from ingest.settings import Settings
