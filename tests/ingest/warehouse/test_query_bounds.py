@@ -26,10 +26,10 @@ BOUNDS = Bounds(60)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("bounds")
-    (made / "other.secrets.toml").write_text(f'secret = "{SECRET}"\n')
-    (made / "other.secrets.toml").chmod(0o600)
-    return made
+    folder = tmp_path_factory.mktemp("bounds")
+    (folder / "other.secrets.toml").write_text(f'secret = "{SECRET}"\n')
+    (folder / "other.secrets.toml").chmod(0o600)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +102,14 @@ REACHING_ITS_OWN_FILES = [
 @pytest.mark.parametrize("sql", REACHING_ITS_OWN_FILES)
 def test_the_files_of_the_warehouse_itself_are_not_reached(command: Command, folder: Path, sql: str) -> None:
     file = folder / "warehouse.duckdb"
-    whole = file.read_bytes()
+    content = file.read_bytes()
     try:
         with pytest.raises(ConfigurationError):
             query_bounded(command.settings, sql.format(file=file), BOUNDS)
-        assert file.read_bytes() == whole
+        assert file.read_bytes() == content
         assert list(folder.glob(f"{file.name}.wal*")) == []
     finally:  # else the other tests have no warehouse
-        file.write_bytes(whole)
+        file.write_bytes(content)
         for left in folder.glob(f"{file.name}.wal*"):
             left.unlink()
 
@@ -145,8 +145,8 @@ def test_rows_are_limited_where_that_was_asked_for_and_too_many_are_refused_wher
     assert len(query_bounded(command.settings, f"select * from range({MOST_ROWS})", BOUNDS).rows) == MOST_ROWS
     with pytest.raises(ConfigurationError, match="--limit"):
         query_bounded(command.settings, many, BOUNDS)
-    shown = command.run("query", "--json", "--limit", "2", "select * from range(10)")
-    assert json.loads(shown.stdout) == [{"range": 0}, {"range": 1}]
+    answer = command.run("query", "--json", "--limit", "2", "select * from range(10)")
+    assert json.loads(answer.stdout) == [{"range": 0}, {"range": 1}]
 
 
 @pytest.mark.parametrize(
