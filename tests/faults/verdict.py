@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ingest.settings import Settings
-from ingest.simulator.account import SimulatedAccount
-from ingest.simulator.truth import Difference, differences
+from ingest.simulator.account import Difference, SimulatedAccount, differences
 from ingest.simulator.world import World
 from ingest.warehouse.query import query, query_all
 from tests.faults.load import EventKey, Told

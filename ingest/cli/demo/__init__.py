@@ -15,8 +15,7 @@ from ingest.cli.output import print_json, print_note
 
 if TYPE_CHECKING:
     from ingest.cli.demo.sandbox import Sandbox
-    from ingest.simulator.sender import DeliveryStats
-    from ingest.simulator.simulation import Pace
+    from ingest.simulator.simulation import DeliveryStats, Pace
 
 _DEMO_FOLDER = Path(".demo")
 _SIMULATION_FOLDER = Path(".simulated")
@@ -125,8 +124,7 @@ def simulate(
 
 
 async def _simulate(sandbox: "Sandbox", pace: "Pace", lose: float, seed: int) -> None:
-    from ingest.simulator.sender import Chaos, Sender
-    from ingest.simulator.simulation import run_simulation
+    from ingest.simulator.simulation import Chaos, Sender, run_simulation
 
     sender = Sender(Chaos(lost=lose), seed)
 

@@ -14,9 +14,8 @@ from ingest.cli.demo.sandbox import Sandbox
 from ingest.cli.output import Console, new_table, print_line
 from ingest.errors import IngestError
 from ingest.settings import Settings
-from ingest.simulator.sender import DeliveryStats
-from ingest.simulator.simulation import Pace
-from ingest.simulator.truth import Difference
+from ingest.simulator.account import Difference
+from ingest.simulator.simulation import DeliveryStats, Pace
 from ingest.warehouse.query import query_all
 
 _SHOWN_DIFFERENCES = 10

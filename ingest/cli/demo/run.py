@@ -18,10 +18,9 @@ from ingest.cli.demo.report import DemoOptions, DemoReport, Reconciliation, Ware
 from ingest.cli.demo.sandbox import Processes, Sandbox
 from ingest.cli.output import Console, message, new_table
 from ingest.errors import VendorUnavailable
-from ingest.simulator.sender import Chaos, DeliveryStats, RetryPolicy, Sender
-from ingest.simulator.simulation import LOOKBACK, run_simulation
-from ingest.simulator.truth import differences
-from ingest.simulator.vendor import load_simulated_vendor
+from ingest.simulator import load_simulated_vendor
+from ingest.simulator.account import differences
+from ingest.simulator.simulation import LOOKBACK, Chaos, DeliveryStats, RetryPolicy, Sender, run_simulation
 from ingest.vendors import vendor_names
 from ingest.warehouse.query import query
 

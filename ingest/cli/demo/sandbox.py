@@ -19,9 +19,9 @@ from ingest.errors import ConfigurationError, WarehouseUnavailable
 from ingest.locks import HeldLock, exclusive
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings, secrets_path
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.account import SimulatedAccount
 from ingest.simulator.server import RestServer
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import World
 from ingest.vendors import vendor_names
 
