@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tests.ingest.cli.command import ingest
+from tests.support.processes import ingest
 
 VENDOR = """\
 from ingest.vendors.appointedd import Appointedd

@@ -4,9 +4,7 @@
 """
 
 import base64
-import itertools
 import os
-import random
 import re
 import shutil
 import signal
@@ -18,10 +16,12 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
+
+from tests.support.ports import free_port
 
 _POM = Path(__file__).with_name("pom.xml")
 _CACHE = Path(__file__).parents[2] / ".cache" / "kafka"
@@ -88,30 +88,6 @@ def fetch() -> Path:
                 subprocess.run(command, check=True)
                 copied.rename(libs)
     return libs
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on, and that no other test gets meanwhile.
-
-    Neither the system nor another process of pytest hands it out.
-    """
-    while True:
-        port = next(_PORTS)
-        with closing(socket.socket()) as listener, suppress(OSError):
-            listener.bind(("127.0.0.1", port))
-            return port
-
-
-def _own_ports() -> Iterator[int]:
-    """Cycle through the ports of this process of pytest, below those of the system (from 32768)."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    first = 20_000 + worker % _WORKERS * _PORTS_EACH
-    start = random.randrange(_PORTS_EACH)  # not where the run before began: its connections may still linger
-    return (first + (start + number) % _PORTS_EACH for number in itertools.count())
-
-
-_WORKERS, _PORTS_EACH = 12, 1000
-_PORTS = _own_ports()
 
 
 def new_cluster_id() -> str:

@@ -14,7 +14,8 @@ from receivers.in_flight import Capacity, FairShare, InFlight
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import writing_to
 from tests.receivers.requests import SALES, SECRET, booking, raw, subject
-from tests.receivers.running import PATIENCE, Receiver, subjects, wait_for
+from tests.receivers.running import Receiver, subjects
+from tests.support.polling import PATIENCE, wait_for
 
 HEAD = f"POST {SALES} HTTP/1.1\r\nHost: hooks.example.com\r\n".encode()
 UNFINISHED = HEAD.replace(b"sales", b"noisy") + b"Content-Length: 1000\r\n\r\nonly the beginning"

@@ -10,7 +10,8 @@ import pytest
 
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
-from tests.ingest.cli.command import PATIENCE, ingest, refused
+from tests.support.polling import PATIENCE
+from tests.support.processes import ingest, refused
 
 TABLES = """
 create schema ingest;

@@ -13,7 +13,7 @@ from ingest.simulator.api import RateLimit, SimulatedApi
 from ingest.simulator.server import RestServer
 from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change, ChangeKind, Meeting, World
-from tests.ingest.simulator.accounts import SIMULATED, advance, candidate_of
+from tests.support.accounts import SIMULATED, advance, candidate_of
 
 STEP = timedelta(minutes=7, microseconds=1234)
 

@@ -7,8 +7,8 @@ from functools import cache
 from ingest.simulator.api import SimulatedApi
 from ingest.simulator.subscriptions import Subscriptions
 from ingest.simulator.world import Change
-from tests.ingest.simulator.accounts import delivery_from, product_account
 from tests.ingest.simulator.rest.served import ServedAccount, history_of, served
+from tests.support.accounts import delivery_from, product_account
 
 cached_history = cache(history_of)
 

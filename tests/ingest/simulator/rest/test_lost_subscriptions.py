@@ -12,7 +12,6 @@ from ingest.simulator.server import LostResponse
 from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import ChangeKind
 from ingest.vendors import vendor_names
-from tests.ingest.simulator.accounts import ACCOUNTS, SECRET, SIMULATED
 from tests.ingest.simulator.rest.served import ServedAccount
 from tests.ingest.simulator.rest.subscribers import (
     cached_history,
@@ -23,6 +22,7 @@ from tests.ingest.simulator.rest.subscribers import (
 from tests.ingest.simulator.rest.test_bookeo_subscriptions import FIELDS as BOOKEO
 from tests.ingest.simulator.rest.test_calendly_subscriptions import FIELDS as CALENDLY
 from tests.ingest.simulator.rest.test_oncehub_subscriptions import FIELDS as ONCEHUB
+from tests.support.accounts import ACCOUNTS, SECRET, SIMULATED
 
 CREATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "bookeo": ("webhooks", BOOKEO),

@@ -15,7 +15,7 @@ from ingest.simulator.oncehub.webhooks import booking_id, user_id
 from ingest.simulator.server import RestServer
 from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change, ChangeKind, Meeting
-from tests.ingest.simulator.accounts import ACCOUNTS, SIMULATED, advance, candidate_of, new_world
+from tests.support.accounts import ACCOUNTS, SIMULATED, advance, candidate_of, new_world
 
 A_MILLISECOND = timedelta(milliseconds=1)
 CHANGES = [
