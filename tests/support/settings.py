@@ -8,7 +8,7 @@ from typing import Any
 import tomlkit
 
 from ingest.settings import Settings
-from ingest.settings.secret_fields import secret_fields
+from ingest.settings.introspection import secret_fields
 from ingest.vendors import load_account_class
 from tests.support.processes import IngestProcess, Result, ingest, start_ingest
 

@@ -25,7 +25,7 @@ from ingest.errors import (
 )
 from ingest.simulator.server import RestServer
 from ingest.simulator.vendor import load_simulated_vendor
-from ingest.vendors import incremental as changes
+from ingest.vendors import dlt_resources
 from ingest.warehouse.destination import destination, reading_client
 from tests.consumers.harness import open_consumer
 from tests.consumers.samples import sample
@@ -223,7 +223,7 @@ def test_after_a_clock_that_was_ahead_nothing_is_missed(
         meetings = sync_harness.side.meetings
         number, late = meetings.popitem()
         with monkeypatch.context() as patched:
-            patched.setattr(changes, "datetime", Ahead)
+            patched.setattr(dlt_resources, "datetime", Ahead)
             assert sync_harness.sync("bookings")["bookings"].rows == len(meetings)
         meetings[number] = replace(late, changed_at=datetime.now(UTC) - timedelta(minutes=30))
         assert sync_harness.sync("bookings")["bookings"].problem is None
