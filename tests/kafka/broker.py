@@ -26,6 +26,7 @@ from tests.support.ports import free_port
 _POM = Path(__file__).with_name("pom.xml")
 _CACHE = Path(__file__).parents[2] / ".cache" / "kafka"
 _LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
+_PASSWORD = "not-a-secret"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 15.0
 
@@ -90,6 +91,26 @@ def fetch() -> Path:
     return libs
 
 
+def fetch_certificate() -> Path:
+    """Return a folder with a key for 127.0.0.1 (`keys.p12`) and its certificate (`ca.pem`), made once."""
+    folder = _CACHE / "certificate"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+                _make_certificate(Path(unfinished))
+                shutil.copytree(unfinished, folder)
+    return folder
+
+
+def _make_certificate(folder: Path) -> None:
+    store = ["-keystore", str(folder / "keys.p12"), "-storepass", _PASSWORD, "-alias", "broker"]
+    names = ["-dname", "CN=127.0.0.1", "-ext", "san=ip:127.0.0.1", "-validity", "36500"]
+    pem = ["-rfc", "-file", str(folder / "ca.pem")]
+    for command in (["-genkeypair", "-keyalg", "EC", *names], ["-exportcert", *pem]):
+        subprocess.run(["keytool", *command, *store], check=True, capture_output=True)
+
+
 def new_cluster_id() -> str:
     """All nodes of a cluster have it."""
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
@@ -98,7 +119,7 @@ def new_cluster_id() -> str:
 class Broker:
     """One KRaft node, broker and controller in one, that keeps its data in `home` over restarts."""
 
-    user, password = "ingest", "not-a-secret"
+    user, password = "ingest", _PASSWORD
 
     def __init__(
         self, libs: Path, home: Path, port: int | None = None, *, overrides: str = "", cluster_id: str = ""
@@ -114,7 +135,7 @@ class Broker:
         text = _PROPERTIES.format(home=home, login=_LOGIN, user=self.user, password=self.password, **ports)
         self._properties.write_text(text + overrides)  # of two properties of one name Java takes the last
         if "listeners=" not in overrides:
-            self._make_certificate()
+            shutil.copytree(fetch_certificate(), home, dirs_exist_ok=True)
         self._format_storage(cluster_id or new_cluster_id())
 
     def start(self) -> None:
@@ -162,18 +183,6 @@ class Broker:
         """Let the frozen process go on."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
-
-    def _make_certificate(self) -> None:
-        store = ["-keystore", str(self._home / "keys.p12"), "-storepass", self.password, "-alias", "broker"]
-        names = ["-dname", "CN=127.0.0.1", "-ext", "san=ip:127.0.0.1"]
-        subprocess.run(
-            ["keytool", "-genkeypair", "-keyalg", "EC", *names, *store], check=True, capture_output=True
-        )
-        subprocess.run(
-            ["keytool", "-exportcert", "-rfc", "-file", str(self.cafile), *store],
-            check=True,
-            capture_output=True,
-        )
 
     def _format_storage(self, cluster_id: str) -> None:
         options = (f"--cluster-id={cluster_id}", f"--config={self._properties}")
