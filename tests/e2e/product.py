@@ -11,8 +11,7 @@ from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings
 from ingest.simulator.account import SimulatedAccount
-from ingest.simulator.sender import Chaos, DeliveryStats, Sender
-from ingest.simulator.simulation import Pace, run_simulation
+from ingest.simulator.simulation import Chaos, DeliveryStats, Pace, Sender, run_simulation
 from ingest.simulator.world import World
 from ingest.vendors import vendor_names
 from ingest.warehouse.query import query

@@ -14,9 +14,8 @@ from ingest.errors import IngestError
 from ingest.settings import Settings, section_models
 from ingest.settings.layers import variable_name
 from ingest.settings.sources import load_settings
-from ingest.simulator.sender import DeliveryStats
-from ingest.simulator.simulation import Pace
-from ingest.simulator.truth import Difference
+from ingest.simulator.account import Difference
+from ingest.simulator.simulation import DeliveryStats, Pace
 from ingest.warehouse.duckdb_file import warehouse_lock
 from ingest.warehouse.query import query
 from tests.support.polling import PATIENCE, wait_for

@@ -4,12 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ingest.cli.demo.report import rows_as_dicts
 from ingest.settings import Settings
-from ingest.simulator.account import SimulatedAccount
-from ingest.simulator.truth import Difference, differences
+from ingest.simulator.account import Difference, SimulatedAccount, differences
 from ingest.simulator.world import World
-from ingest.warehouse.query import query_all
+from ingest.warehouse.query import query, query_all
 from tests.faults.load import Deliveries, EventKey
 
 _EVENTS = "select source, id from booking_events where via = 'webhook'"
@@ -126,6 +124,6 @@ def verdict(
     return judge(
         deliveries,
         rows,
-        differences(world, dialects, rows_as_dicts(settings, "select * from bookings")),
+        differences(world, dialects, query(settings, "select * from bookings").dicts()),
         backlog,
     )

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.api import RateLimit
 from ingest.simulator.server import RestServer
-from ingest.simulator.vendor import load_simulated_vendor
 from tests.month.month import Month, MonthPlan
 from tests.support.settings import Tree
 

@@ -9,8 +9,8 @@ from consumers.message import BookingMessage
 from consumers.rows import TABLES, Row
 from ingest.booking import Booking
 from ingest.event import Event
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.account import SimulatedAccount, Webhook
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change, World
 from ingest.vendors import AnyAccount, Delivery, load_account_class, vendor_names
 from ingest.vendors.delivery import Headers

@@ -23,8 +23,8 @@ from ingest.errors import (
     VendorUnavailable,
     WarehouseUnavailable,
 )
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.server import RestServer
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.vendors import dlt_resources
 from ingest.warehouse.destination import destination, reading_client
 from tests.consumers.harness import open_consumer

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from ingest.cli.commands import app
 from ingest.errors import ConfigurationError
-from tests.ingest.cli.folder_tree import tree
+from tests.ingest.cli.run_commands import tree
 from tests.receivers.subscriptions.installation import Installation, open_installation
 from tests.support.polling import PATIENCE
 from tests.support.processes import environment, ingest, refused

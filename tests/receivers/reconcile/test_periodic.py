@@ -9,8 +9,8 @@ import pytest
 
 from ingest.errors import IngestError
 from ingest.settings import Settings
+from ingest.simulator.account import differences
 from ingest.simulator.calendly.api import CalendlyApi
-from ingest.simulator.truth import differences
 from ingest.warehouse.query import query
 from tests.receivers.reconcile.pipeline import Pipeline
 from tests.support.polling import get, wait_for

@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ingest.simulator.subscriptions import Subscription
+from ingest.simulator.api import Subscription
 from tests.receivers.subscriptions.installation import SOMEBODY, Installation, open_installation
 from tests.support.polling import wait_for
 from tests.support.ports import free_port
