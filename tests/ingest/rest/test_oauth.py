@@ -21,7 +21,7 @@ from ingest.simulator.appointedd.api import AppointeddApi
 from ingest.simulator.calendly.api import CalendlyApi
 from ingest.vendors.rest import AnyRest
 from tests.ingest.rest.answering import Answers, told
-from tests.ingest.rest.rig import Side, listed, simulated
+from tests.support.simulated_vendor import Side, listed, simulated
 
 
 class Oauth:

@@ -16,8 +16,8 @@ from ingest.simulator.appointedd.api import AppointeddApi
 from ingest.simulator.oncehub.api import OncehubApi
 from ingest.vendors.dlt_resources import split
 from ingest.vendors.rest import Window
-from tests.ingest.rest.rig import ALL, END, Side, listed, read, simulated
-from tests.ingest.simulator.accounts import BEGINNING, SIMULATED
+from tests.support.accounts import BEGINNING, SIMULATED
+from tests.support.simulated_vendor import ALL, END, Side, listed, read, simulated
 
 
 def paths(side: Side) -> list[str]:

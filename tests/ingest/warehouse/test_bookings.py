@@ -16,9 +16,10 @@ from ingest.settings import Settings
 from ingest.warehouse import bookings as stored
 from ingest.warehouse import duckdb_file
 from ingest.warehouse.bookings import BookingsTable
-from tests.consumers.harness import ConsumerHarness, Tree
+from tests.consumers.harness import ConsumerHarness
 from tests.consumers.samples import START, moment, sample
 from tests.consumers.test_sharing import hold_file
+from tests.support.settings import Tree
 
 FULL = Booking(
     booking_id="B0", version="2026/05/01", status=BookingStatus.NO_SHOW, starts_at=moment(0),

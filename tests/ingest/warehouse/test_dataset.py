@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.consumers.harness import ROOT, ConsumerHarness
+from tests.consumers.harness import ConsumerHarness
 from tests.consumers.samples import sample
+from tests.support.processes import ROOT
 
 DOCUMENT = (ROOT / "docs" / "tables.md").read_text()
 EXAMPLE = DOCUMENT.split("```python\n")[1].split("```")[0]
