@@ -230,7 +230,7 @@ def test_columns_of_rows_that_are_never_written_again_get_another_remedy(
     harness.load(sample(1, "B1"))
     with harness.warehouse._pipeline.sql_client() as client:
         client.execute_sql(f"ALTER TABLE {client.make_qualified_table_name(table)} DROP COLUMN {column}")
-    [finding] = [one for one in check_tables(harness.settings) if table in one.detail]
+    [finding] = [candidate for candidate in check_tables(harness.settings) if table in candidate.detail]
     harness.warehouse._failed = True  # as at a start, and after a load that failed
     with capture_logs() as lines:
         harness.load(sample(2, "B2"))

@@ -15,7 +15,8 @@ from ingest.telemetry import IN_FLIGHT_BYTES, Throttle
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import Answer, InProcess, writing_to
 from tests.receivers.requests import booking, booking_body, signed, subject
-from tests.receivers.running import Receiver, subjects, wait_for
+from tests.receivers.running import Receiver, subjects
+from tests.support.polling import wait_for
 
 COME_AGAIN = Answer(503, {"content-length": "0", "retry-after": "10"}, b"")
 

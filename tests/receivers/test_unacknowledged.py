@@ -11,7 +11,8 @@ from tests.receivers.conftest import Start
 from tests.receivers.controlled_log import ControlledLog
 from tests.receivers.in_process import writing_to
 from tests.receivers.requests import booking
-from tests.receivers.running import Receiver, wait_for
+from tests.receivers.running import Receiver
+from tests.support.polling import wait_for
 
 RECORD = Record("key", b"{}")
 PROBE = Record("probe", b"probe")

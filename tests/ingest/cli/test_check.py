@@ -11,9 +11,9 @@ from ingest.cli.check import Check, run_groups
 from ingest.errors import ConfigurationError
 from ingest.finding import Finding, ok
 from ingest.simulator.appointedd.api import AppointeddApi
-from tests.ingest.cli.command import ingest
-from tests.ingest.rest.rig import simulated
-from tests.kafka.broker import free_port
+from tests.support.ports import free_port
+from tests.support.processes import ingest
+from tests.support.simulated_vendor import simulated
 
 PORTS = [
     ("RECEIVER", "PORT"),

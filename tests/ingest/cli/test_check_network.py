@@ -28,9 +28,9 @@ from ingest.errors import ConfigurationError
 from ingest.finding import Finding, State
 from ingest.settings import Settings
 from receivers.site import site_of
-from tests.ingest.rest.rig import simulated
-from tests.kafka.broker import free_port
 from tests.receivers.running import on_linux
+from tests.support.ports import free_port
+from tests.support.simulated_vendor import simulated
 
 _NOBODY = 65534
 PUBLIC = "https://hooks.example.com"

@@ -16,7 +16,7 @@ from ingest.settings.introspection import TITLE
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import load_settings
 from ingest.vendors import ranked_account_classes
-from tests.ingest.cli.command import ingest, refused
+from tests.support.processes import ingest, refused
 
 CONFIG, SECRETS, SCHEMA = "ingest.toml", "ingest.secrets.toml", "ingest.schema.json"
 # The example account of each vendor.

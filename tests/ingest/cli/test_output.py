@@ -24,7 +24,8 @@ from ingest.cli.query import json_value, text_value
 from ingest.errors import IngestError
 from ingest.telemetry import configure_logging
 from ingest.visible import visible
-from tests.ingest.cli.command import COMMAND, PATIENCE, environment, ingest, refused
+from tests.support.polling import PATIENCE
+from tests.support.processes import COMMAND, environment, ingest, refused
 
 ROOT = Path(__file__).parents[3]
 # A title, a screen, a colour, a cursor and a bell; C1's own; right-to-left; zero width; a tag; line

@@ -12,17 +12,19 @@ import pytest
 
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
-from tests.consumers.harness import Command, Tree, opened, tree_for
+from tests.consumers.harness import open_consumer
 from tests.consumers.samples import sample
-from tests.ingest.cli.command import PATIENCE, ingest, refused
+from tests.support.polling import PATIENCE
+from tests.support.processes import ingest, refused
+from tests.support.settings import CommandRunner, Tree, settings_tree
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandRunner]:
     """Return a command with a warehouse of two bookings, whose consumer is still open."""
     folder = tmp_path_factory.mktemp("query")
-    tree: Tree = tree_for(folder)
-    with opened(tree) as harness:
+    tree: Tree = settings_tree(folder)
+    with open_consumer(tree) as harness:
         harness.load(
             sample(
                 1,
@@ -38,17 +40,17 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
                 payment_information={"amount_charged": 30, "currency": "JPY"},
             ),
         )
-        yield Command(folder, tree, TZ="Asia/Tokyo")
+        yield CommandRunner(folder, tree, TZ="Asia/Tokyo")
 
 
-def test_json_is_one_array_of_objects(command: Command) -> None:
+def test_json_is_one_array_of_objects(command: CommandRunner) -> None:
     answer = command.run(
         "query",
         "--json",
         "select booking_id, starts_at, price, staff, customer_phone from bookings order by booking_id",
     )
-    assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout) == [
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out) == [
         {
             "booking_id": "B1",
             "starts_at": "2026-05-09T08:00:00Z",
@@ -58,10 +60,10 @@ def test_json_is_one_array_of_objects(command: Command) -> None:
         },
         {"booking_id": "B2", "starts_at": None, "price": 30, "staff": [], "customer_phone": None},
     ]
-    assert len(answer.stdout.splitlines()) == 1
+    assert len(answer.out.splitlines()) == 1
 
 
-def test_json_columns_are_nested_and_other_types_are_plain(command: Command) -> None:
+def test_json_columns_are_nested_and_other_types_are_plain(command: CommandRunner) -> None:
     sql = (
         "select data, count(*) over () as events, date '2026-05-09' as day, timestamp '2026-05-09 08:00' as"
         " naive, 0.1::decimal(9,2) as fine,"
@@ -69,7 +71,7 @@ def test_json_columns_are_nested_and_other_types_are_plain(command: Command) -> 
         " interval 1 microsecond as time_ from booking_events"
         " where id = 'E1')"
     )
-    row = json.loads(command.run("query", "--json", sql).stdout)[0]
+    row = json.loads(command.run("query", "--json", sql).out)[0]
     assert row.pop("data")["data"]["id"] == "B1"
     assert row == {
         "events": 1, "day": "2026-05-09", "naive": "2026-05-09T08:00:00", "fine": 0.1, "wide": 1000.0,
@@ -78,61 +80,59 @@ def test_json_columns_are_nested_and_other_types_are_plain(command: Command) -> 
     }  # fmt: skip
 
 
-def test_json_of_no_rows_is_an_empty_array(command: Command) -> None:
-    assert command.run("query", "--json", "select * from bookings where false").stdout == "[]\n"
+def test_json_of_no_rows_is_an_empty_array(command: CommandRunner) -> None:
+    assert command.run("query", "--json", "select * from bookings where false").out == "[]\n"
 
 
-def test_csv_has_a_header_and_what_it_needs_quoted(command: Command) -> None:
+def test_csv_has_a_header_and_what_it_needs_quoted(command: CommandRunner) -> None:
     answer = command.run(
         "query",
         "--csv",
         "select booking_id, service_name, created_at, staff, location from bookings order by booking_id",
     )
-    assert list(csv.reader(io.StringIO(answer.stdout))) == [
+    assert list(csv.reader(io.StringIO(answer.out))) == [
         ["booking_id", "service_name", "created_at", "staff", "location"],
         ["B1", "told by E1", "2026-05-01T09:00:00Z", '["USR-1"]', ""],
         ["B2", 'a "quoted", é', "2026-05-01T09:00:00Z", "[]", ""],
     ]
 
 
-def test_for_people_it_is_a_table(command: Command) -> None:
+def test_for_people_it_is_a_table(command: CommandRunner) -> None:
     answer = command.run("query", "select booking_id, status from bookings order by booking_id")
     assert [
-        word for word in ("booking_id", "status", "B1", "B2", "confirmed") if word not in answer.stdout
+        word for word in ("booking_id", "status", "B1", "B2", "confirmed") if word not in answer.out
     ] == []
 
 
 @pytest.mark.parametrize(
     "sql", ["selec 1", "select nothing from bookings", "select * from nowhere", "select 1/'a'"]
 )
-def test_what_the_database_cannot_answer_is_exit_code_2(command: Command, sql: str) -> None:
+def test_what_the_database_cannot_answer_is_exit_code_2(command: CommandRunner, sql: str) -> None:
     answer = command.run("query", "--json", sql)
-    assert (answer.returncode, answer.stdout) == (2, "")
-    assert answer.stderr.startswith("error: ")
-    assert "Traceback" not in answer.stderr
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("error: ")
+    assert "Traceback" not in answer.err
 
 
-def test_statements_that_write_are_refused(command: Command) -> None:
+def test_statements_that_write_are_refused(command: CommandRunner) -> None:
     for sql in (
         "delete from bookings",
         "drop table bookings",
         "insert into bookings (booking_id) values ('B3')",
         "create table mine (a int)",
     ):
-        assert command.run("query", sql).returncode == 2
-    assert json.loads(command.run("query", "--json", "select count(*) as n from bookings").stdout) == [
-        {"n": 2}
-    ]
+        assert command.run("query", sql).code == 2
+    assert json.loads(command.run("query", "--json", "select count(*) as n from bookings").out) == [{"n": 2}]
 
 
 def test_before_anything_was_loaded_it_is_exit_code_3(tmp_path: Path) -> None:
-    command = Command(tmp_path, tree_for(tmp_path))
+    command = CommandRunner(tmp_path, settings_tree(tmp_path))
     for prepare in (None, "check"):  # which makes the file, and no tables
         if prepare:
             command.run(prepare)
         answer = command.run("query", "select * from bookings")
-        assert answer.returncode == 3
-        assert "nothing has been loaded yet" in answer.stderr
+        assert answer.code == 3
+        assert "nothing has been loaded yet" in answer.err
 
 
 TABLES = """

@@ -18,8 +18,9 @@ from ingest.finding import Finding, State, failed
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
 from ingest.settings import Settings
-from tests.ingest.cli.command import COMMAND, PATIENCE, Result, environment, ingest
-from tests.kafka.broker import free_port
+from tests.support.polling import PATIENCE
+from tests.support.ports import free_port
+from tests.support.processes import COMMAND, Result, environment, ingest
 
 NOW = datetime(2026, 6, 10, 12, tzinfo=UTC)
 SETTINGS = Settings.model_validate(

@@ -14,7 +14,7 @@ from ingest.simulator.server import RestServer
 from ingest.simulator.world import Meeting
 from ingest.vendors import load_account_class, vendor_names
 from ingest.vendors.rest import AnyRest, Window
-from tests.ingest.simulator.accounts import BEGINNING, SIMULATED, advance, new_world
+from tests.support.accounts import BEGINNING, SIMULATED, advance, new_world
 
 HASTY = RetryBudget(busy=5.0, failing=2.0, answer=5.0)
 END = BEGINNING + timedelta(days=5)
@@ -90,9 +90,9 @@ def listed(rest: AnyRest, window: Window = ALL) -> list[dict[str, Any]]:
     return [dict(entry) for page in rest.bookings(window) for entry in page]
 
 
-def read(rest: AnyRest, record: Mapping[str, Any], seen: datetime = END) -> dict[str, Any]:
+def read(rest: AnyRest, record: Mapping[str, Any], seen_at: datetime = END) -> dict[str, Any]:
     """Return the columns that a record becomes."""
-    booking = rest.account.booking(rest.account.observe(record, seen))
+    booking = rest.account.booking(rest.account.observe(record, seen_at))
     assert booking is not None
     columns = {name: getattr(booking, name) for name in booking.__slots__}
     lists = {

@@ -11,14 +11,14 @@ from starlette.responses import Response
 from consumers.sync import SyncResult, sync
 from ingest.settings import Settings
 from ingest.warehouse.query import query
-from tests.consumers.harness import Tree
-from tests.ingest.rest.rig import Side, simulated
+from tests.support.settings import Tree
+from tests.support.simulated_vendor import Side, simulated
 
 # The prefix of dlt's own columns, which are new with each load.
 _DLT_PREFIX = "_dlt_"
 
 
-class SyncRig:
+class SyncHarness:
     """A vendor's account and a warehouse.
 
     `tree` has the settings of the account; `side` is its simulated vendor.
@@ -83,7 +83,7 @@ class SyncRig:
 
 
 @contextmanager
-def syncing(vendor: str, tree: Tree, folder: Path) -> Iterator[SyncRig]:
+def syncing(vendor: str, tree: Tree, folder: Path) -> Iterator[SyncHarness]:
     """Return the account and warehouse, while the vendor serves."""
     with simulated(vendor, folder / "tokens") as side:
-        yield SyncRig(tree, side, folder)
+        yield SyncHarness(tree, side, folder)

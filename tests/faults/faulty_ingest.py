@@ -1,6 +1,6 @@
 """The `ingest` command, made to kill or stop itself at a moment that is ordered from outside.
 
-`python -m tests.faults.doomed consume …`
+`python -m tests.faults.faulty_ingest consume …`
 
 The file that FAULTS_ORDERS names holds a signal and a moment, as `SIGKILL before load`. The process that gets
 there first takes the order away and obeys.
@@ -57,26 +57,26 @@ def _arm(command: str, orders: Path) -> None:
 
 def _stepped(function: Callable[..., Any], step: str, obey: Callable[[str], None]) -> Callable[..., Any]:
     @functools.wraps(function)
-    def doomed(*arguments: Any, **keywords: Any) -> Any:
+    def interruptible(*arguments: Any, **keywords: Any) -> Any:
         obey(f"before {step}")
         result = function(*arguments, **keywords)
         obey(f"after {step}")
         return result
 
-    return doomed
+    return interruptible
 
 
 def _stepped_coroutine(
     function: Callable[..., Any], step: str, obey: Callable[[str], None]
 ) -> Callable[..., Any]:
     @functools.wraps(function)
-    async def doomed(*arguments: Any, **keywords: Any) -> Any:
+    async def interruptible(*arguments: Any, **keywords: Any) -> Any:
         obey(f"before {step}")
         result = await function(*arguments, **keywords)
         obey(f"after {step}")
         return result
 
-    return doomed
+    return interruptible
 
 
 def _obey(orders: Path, moment: str) -> None:

@@ -21,12 +21,14 @@ PUBLIC_URL = "https://hooks.example.com"
 SECRET = "one-that-only-these-tests-use"
 
 
+def simulated_account(vendor: str, public_url: str, name: str) -> SimulatedAccount:
+    """Return an account whose webhooks go to this public URL."""
+    return load_simulated_vendor(vendor).account(f"{public_url}/webhooks/{vendor}/{name}", SECRET)
+
+
 def simulated_accounts(url: str) -> Mapping[str, SimulatedAccount]:
     """Return one account per vendor, named after it."""
-    return {
-        vendor: load_simulated_vendor(vendor).account(f"{url}/webhooks/{vendor}/{vendor}", SECRET)
-        for vendor in vendor_names()
-    }
+    return {vendor: simulated_account(vendor, url, vendor) for vendor in vendor_names()}
 
 
 def product_account(

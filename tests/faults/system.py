@@ -18,13 +18,13 @@ from ingest.errors import LogUnavailable
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings, secrets_path
 from receivers.spool.folder import spool_states
-from tests.faults.child import Child
 from tests.faults.clock import Clock, find_library
 from tests.faults.disk import Disk, can_mount
-from tests.faults.doomed import ORDERS
+from tests.faults.faulty_ingest import ORDERS
 from tests.faults.plan import CLOCKS, Kind
 from tests.faults.servers import Servers
-from tests.ingest.cli.command import environment
+from tests.faults.supervised_process import SupervisedProcess
+from tests.support.processes import environment
 
 _LOOK_SECONDS = 0.05
 _START_SECONDS = 120.0
@@ -32,7 +32,7 @@ _SETTLE_SECONDS = 300.0
 _WORKERS = 2
 
 
-class Stand:
+class System:
     """The running product, started in an empty folder.
 
     `consumers` are by their instance names.
@@ -40,14 +40,14 @@ class Stand:
 
     def __init__(self, folder: Path, seed: int, servers: Servers, ending: ExitStack, *, clocks: bool) -> None:
         self.folder, self.servers, self._ending = folder, servers, ending
-        self.stage = Sandbox(folder, "", workers=_WORKERS, seed=seed)
+        self.sandbox = Sandbox(folder, "", workers=_WORKERS, seed=seed)
         self.orders = {command: folder / f"orders.{command}" for command in ("consume", "receive")}
         self.clocks = {command: Clock(folder / f"clock.{command}") for command in ("consume", "receive")}
         self._library = find_library() if clocks else None
         self.disks = self._make_disks()
         self.settings = self._write_settings()
         self._chance = random.Random(seed)
-        self._ended: list[Child] = []
+        self._ended: list[SupervisedProcess] = []
         self.consumers = {"": self._start("consume")}
         self.receiver = self._start("receive")
 
@@ -137,14 +137,11 @@ class Stand:
                 child.look()
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def _start(self, command: str, **variables: str) -> Child:
+    def _start(self, command: str, **variables: str) -> SupervisedProcess:
         clock = self.clocks[command].environ(self._library) if self._library else {}
         environ = environment(**{ORDERS: str(self.orders[command])}, **clock, **variables)
-        child = Child(
-            [command, "--config", str(self.stage.config)],
-            self.folder / f"{command}.log",
-            environ,
-            self._chance,
+        child = SupervisedProcess(
+            self.folder, [command, "--config", str(self.sandbox.config)], environ, self._chance
         )
         self._ending.callback(child.end)
         return child
@@ -159,11 +156,11 @@ class Stand:
         return disks
 
     def _add_secret(self, section: str, **values: str) -> None:
-        with secrets_path(self.stage.config).open("a", encoding="utf-8") as file:
+        with secrets_path(self.sandbox.config).open("a", encoding="utf-8") as file:
             file.write(tomlkit.dumps({section: values}))
 
     def _write_settings(self) -> Settings:
-        tree = tomlkit.parse(self.stage.config.read_text(encoding="utf-8")).unwrap()
+        tree = tomlkit.parse(self.sandbox.config.read_text(encoding="utf-8")).unwrap()
         log, warehouse, postgres = self.folder / "log", self.folder / "warehouse", self.servers.postgres
         tree["log"] = self.servers.url if self.servers.brokers else f"sqlite:///{log}/log.db"
         tree["kafka"] = {"replication_factor": self.servers.replication} if self.servers.brokers else {}
@@ -175,5 +172,5 @@ class Stand:
             self._add_secret("warehouse", credentials=postgres.url)
         else:
             tree["warehouse"]["credentials"] = f"{warehouse}/warehouse.duckdb"
-        self.stage.config.write_text(tomlkit.dumps(tree), encoding="utf-8")
-        return load_settings(str(self.stage.config), environ={})
+        self.sandbox.config.write_text(tomlkit.dumps(tree), encoding="utf-8")
+        return load_settings(str(self.sandbox.config), environ={})
