@@ -35,7 +35,8 @@ STEPS = {
     },
     "receive": {
         "verify": "receivers.webhook:Webhooks._to_record",
-        "append": "receivers.webhook:Webhooks._append",
+        "append": "receivers.appender:Appender._append",
+        "answer": "receivers.webhook:Webhooks._conclude",
     },
 }
 MOMENTS = {
