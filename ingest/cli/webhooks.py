@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingest.cli import ExitCode, webhooks_trial
+from ingest.cli import ExitCode
 from ingest.cli import webhooks_view as view
 from ingest.cli.options import AsJson, Config, complete_account, read_settings
 from ingest.cli.output import confirm, counted, print_line, show_waits
@@ -233,6 +233,35 @@ def rotate(
         raise typer.Exit(ExitCode.FAILED)
 
 
+@group.command("test")
+@show_waits()
+def trial(
+    name: Annotated[str, typer.Argument(help="Account.", autocompletion=complete_account)],
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, help="Seconds to wait until a consumer has loaded it.")
+    ] = 60.0,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Send a harmless signed delivery to the account's public URL, and say where it stops, and why.
+
+    It is followed to the warehouse. Nothing is asked of the vendor, and no booking is made: the delivery is a
+    row of booking_events of type <vendor>.ingest.test.
+
+    Exit code 0: it is in the warehouse; 1: something on the way is wrong; 2: a setting is wrong; 3: something
+    cannot be reached, or does not run.
+
+    Examples:
+        ingest webhooks test sales
+        ingest webhooks test sales --json
+    """
+    from ingest.cli.webhooks_trial import run_trial
+
+    settings = _settings(config)
+    (account,) = settings.choose_accounts([name])
+    raise typer.Exit(run_trial(settings, account, wait, as_json=as_json))
+
+
 def _finish_rotation(settings: Settings, account: AnyAccount, store: "SecretStore", *, force: bool) -> None:
     from receivers.subscriptions.rotation import Rotation
 
@@ -345,6 +374,3 @@ def _fill_gaps(settings: Settings, accounts: Sequence[AnyAccount]) -> bool:
             troubles.append(trouble)
             view.print_unfilled(gap, trouble)
     return not troubles
-
-
-group.command("test")(webhooks_trial.trial)

@@ -1,4 +1,4 @@
-"""`webhooks test`: follow a delivery of our own from the public URL to the warehouse."""
+"""The trial of `webhooks test`: a delivery of our own, followed from the public URL to the warehouse."""
 
 import socket
 import ssl
@@ -8,22 +8,19 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import requests
-import typer
 
 from ingest.address import Address, local_address
 from ingest.cli import ExitCode
-from ingest.cli.options import AsJson, Config, complete_account, read_settings
-from ingest.cli.output import print_json, print_line, show_waits
+from ingest.cli.output import print_json, print_line
 from ingest.clock import CLOCK_SKEW
 from ingest.errors import IngestError, LogUnavailable
 from ingest.log import Partition
 from ingest.rest.responses import explain_no_response
 from ingest.settings import Settings
-from ingest.telemetry import configure_logging
 from ingest.tls import explain_tls_error
 from ingest.vendors import AnyAccount, Delivery
 from ingest.waits import Wait
@@ -44,33 +41,9 @@ _UNREACHED = (
 
 T = TypeVar("T")
 
-WaitSeconds = Annotated[
-    float, typer.Option("--wait", min=0, help="Seconds to wait until a consumer has loaded it.")
-]
 
-
-@show_waits()
-def trial(
-    name: Annotated[str, typer.Argument(help="Account.", autocompletion=complete_account)],
-    wait: WaitSeconds = 60.0,
-    as_json: AsJson = False,
-    config: Config = None,
-) -> None:
-    """Send a harmless signed delivery to the account's public URL, and say where it stops, and why.
-
-    It is followed to the warehouse. Nothing is asked of the vendor, and no booking is made: the delivery is a
-    row of booking_events of type <vendor>.ingest.test.
-
-    Exit code 0: it is in the warehouse; 1: something on the way is wrong; 2: a setting is wrong; 3: something
-    cannot be reached, or does not run.
-
-    Examples:
-        ingest webhooks test sales
-        ingest webhooks test sales --json
-    """
-    settings = read_settings(config)
-    configure_logging("webhooks")
-    (account,) = settings.choose_accounts([name])
+def run_trial(settings: Settings, account: AnyAccount, wait: float, *, as_json: bool) -> int:
+    """Trace a trial delivery, print its steps, and return the exit code."""
     trace = DeliveryTrace(settings, account, account.test_delivery(), wait)
     steps = []
     for step in trace.steps():
@@ -100,7 +73,7 @@ def trial(
                 ],
             }
         )
-    raise typer.Exit(code)
+    return code
 
 
 @dataclass(frozen=True, slots=True)

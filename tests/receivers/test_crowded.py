@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager, suppress
 
 import pytest
@@ -248,13 +247,14 @@ def test_half_of_it_is_there_for_an_account_that_is_alone_in_whatever_parts_it_i
 
 
 def test_bytes_that_wait_for_the_log_count_until_it_has_resolved_them() -> None:
-    in_flight, waiting = InFlight(10, 1000), Future[None]()
+    in_flight = InFlight(10, 1000)
     with in_flight.reserve("sales") as reservation:
         reservation.add(600)
-        reservation.release_bytes_after(waiting)
+        reservation.hold_bytes()
+        waiting = reservation
     with in_flight.reserve("sales") as reservation, pytest.raises(LogUnavailable, match="in_flight_limit"):
         reservation.add(600)
-    waiting.set_result(None)
+    waiting.release_bytes()
     with in_flight.reserve("sales") as reservation:
         reservation.add(600)
 
@@ -359,14 +359,15 @@ def test_a_body_that_makes_progress_is_not_dropped_for_others_and_one_that_trick
 
 
 def test_a_whole_body_is_dropped_for_nobody_and_what_was_dropped_is_given_back_once() -> None:
-    in_flight, waiting = InFlight(4, 1000), Future[None]()
+    in_flight = InFlight(4, 1000)
     with in_flight.reserve("sales") as complete, in_flight.reserve("sales") as unfinished:
         unfinished.add(100)
         complete.add(300)
-        complete.release_bytes_after(waiting)
+        complete.complete()
+        complete.hold_bytes()
         with in_flight.reserve("sales") as another:
             another.add(150)
-    waiting.set_result(None)
+    complete.release_bytes()
     assert in_flight.bytes.used == 0
 
 

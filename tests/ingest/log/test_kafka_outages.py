@@ -14,13 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import confluent_kafka
 import pytest
-from kafka import KafkaProducer
 
 from ingest.errors import LogUnavailable
 from ingest.log import Producer, Record
 from ingest.log.kafka import KafkaLogConsumer, KafkaLogProducer, backlog
-from ingest.log.kafka.cluster import Cluster
 from ingest.log.kafka_settings import KafkaSettings
 from tests.ingest.log.harness import QUICKLY, KafkaFixture, append, numbered, read, values
 from tests.kafka.broker import Broker, fetch, running_broker
@@ -108,20 +107,19 @@ def test_append_returns_at_once_while_there_is_no_broker() -> None:
 def test_an_append_for_which_connecting_took_too_long_leaves_the_connection_to_the_next(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log, connected = KafkaFixture(broker.servers), Counter[Any]()
-    connect = Cluster.open
+    log, clients = KafkaFixture(broker.servers), list[confluent_kafka.Producer]()
 
-    def slowly(cluster: Cluster, client: Any, **options: Any) -> Any:
-        connected[client] += 1
+    def connect_slowly(*options: Any, **callbacks: Any) -> confluent_kafka.Producer:
         time.sleep(3.0)
-        return connect(cluster, client, **options)
+        clients.append(confluent_kafka.Producer(*options, **callbacks))
+        return clients[-1]
 
-    monkeypatch.setattr(Cluster, "open", slowly)
+    monkeypatch.setattr("ingest.log.kafka.producer.Producer", connect_slowly)
     monkeypatch.setattr("ingest.log.kafka.producer._DELIVERY_SECONDS", 2.5)
     with closing(KafkaLogProducer(broker.servers, log.settings, [log.topic])) as producer:
         assert isinstance(producer.append(log.topic, numbered(1)).exception(PATIENCE), LogUnavailable)
         append_until_it_works(producer, log, b"second")
-    assert connected[KafkaProducer] == 1
+    assert len(clients) == 1
 
 
 def test_an_outage_leaves_no_threads_behind() -> None:

@@ -13,6 +13,11 @@ from ingest.settings.sources import Live, Snapshot, load_settings, load_snapshot
 from tests.support.polling import wait_for
 
 
+@pytest.fixture(autouse=True)
+def _files_are_checked_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingest.settings.sources._LOOK_SECONDS", 0.0)
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "value"

@@ -27,9 +27,9 @@ print("read")
 def script(harness: ConsumerHarness) -> str:
     """Return the document's example for this warehouse."""
     warehouse = harness.settings.warehouse
-    given = warehouse.credentials.get_secret_value() if warehouse.credentials else ""
+    database = warehouse.credentials.get_secret_value() if warehouse.credentials else ""
     text = EXAMPLE.replace('dataset_name="ingest"', f'dataset_name="{warehouse.dataset}"').replace(
-        "data/warehouse.duckdb", given
+        "data/warehouse.duckdb", database
     )
     if not warehouse.duckdb_file:
         text = text.replace("destinations.duckdb", "destinations.postgres")

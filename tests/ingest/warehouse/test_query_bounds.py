@@ -29,10 +29,10 @@ BOUNDS = Bounds(60)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("bounds")
-    (made / "other.secrets.toml").write_text(f'secret = "{SECRET}"\n')
-    (made / "other.secrets.toml").chmod(0o600)
-    return made
+    folder = tmp_path_factory.mktemp("bounds")
+    (folder / "other.secrets.toml").write_text(f'secret = "{SECRET}"\n')
+    (folder / "other.secrets.toml").chmod(0o600)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -107,14 +107,14 @@ def test_the_files_of_the_warehouse_itself_are_not_reached(
     command: CommandRunner, folder: Path, sql: str
 ) -> None:
     file = folder / "warehouse.duckdb"
-    whole = file.read_bytes()
+    content = file.read_bytes()
     try:
         with pytest.raises(ConfigurationError):
             query_bounded(command.settings, sql.format(file=file), BOUNDS)
-        assert file.read_bytes() == whole
+        assert file.read_bytes() == content
         assert list(folder.glob(f"{file.name}.wal*")) == []
     finally:  # else the other tests have no warehouse
-        file.write_bytes(whole)
+        file.write_bytes(content)
         for left in folder.glob(f"{file.name}.wal*"):
             left.unlink()
 
