@@ -70,8 +70,8 @@ _USER_AND_PASSWORD = re.compile(r"(?<=://)\S*@")  # in the addresses that some d
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Raise dlt's errors as ours.
+def translated(subject: str = "") -> Iterator[None]:
+    """Raise dlt's errors as ours, with messages that begin with `subject`.
 
     They become LoadRefused where the driver blames the data, and ConfigurationError for dlt's configuration.
     Others become WarehouseUnavailable, since they may pass. Our own errors stay as they are.
@@ -81,10 +81,10 @@ def translated() -> Iterator[None]:
     except IngestError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a driver raises
-        raise _translation(list(causes_of(error))) from None
+        raise _translation(list(causes_of(error)), subject) from None
 
 
-def _translation(causes: Sequence[BaseException]) -> IngestError:
+def _translation(causes: Sequence[BaseException], subject: str) -> IngestError:
     for cause in causes:
         if isinstance(cause, IngestError):
             return cause
@@ -100,7 +100,7 @@ def _translation(causes: Sequence[BaseException]) -> IngestError:
             )
     # dlt names its jobs after the tables.
     jobs = (cause.job_id for cause in causes if isinstance(cause, LoadClientJobException))
-    table = next((f"table {job.partition('.')[0]}: " for job in jobs), "")
+    table = next((f"table {job.partition('.')[0]}: " for job in jobs), subject)
     message = f"{table}{type(causes[-1]).__name__}: {_first_line(causes[-1])}"
     if any(map(_is_lack_of_memory, causes)):
         if _DUCKDB_LIMIT.search(message):
