@@ -30,9 +30,9 @@ from consumers.warehouse.tables import Tables, columns_of
 from ingest.errors import LoadRefused, OutOfMemory, UnreadableValue, WarehouseUnavailable
 from ingest.log import Partition
 from ingest.settings import Settings
+from ingest.warehouse import readable_values
 from ingest.warehouse.destination import POSTGRES, destination
 from ingest.warehouse.errors import translated
-from ingest.warehouse.values import readable_values
 
 log = structlog.get_logger()
 

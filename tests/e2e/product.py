@@ -15,10 +15,9 @@ import tomlkit
 from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.account import SimulatedAccount
-from ingest.simulator.sender import Chaos, DeliveryStats, Sender
-from ingest.simulator.simulation import Pace, run_simulation
-from ingest.simulator.vendor import load_simulated_vendor
+from ingest.simulator.simulation import Chaos, DeliveryStats, Pace, Sender, run_simulation
 from ingest.simulator.world import World
 from ingest.vendors import vendor_names
 from ingest.warehouse.query import query

@@ -13,7 +13,7 @@ import pytest
 from ingest.instant import parse_instant
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
-from ingest.simulator.truth import differences
+from ingest.simulator.account import differences
 from ingest.simulator.world import Change
 from tests.e2e.processes import eventually
 from tests.e2e.product import SECRET, DeliveringVendors, Product, Up, account_name, delivering

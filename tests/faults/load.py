@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from ingest.settings import Settings
 from ingest.simulator.account import SimulatedAccount, Webhook
-from ingest.simulator.sender import Chaos, RetryPolicy, Sender
+from ingest.simulator.simulation import Chaos, RetryPolicy, Sender
 from ingest.vendors import Delivery
 from ingest.vendors.delivery import Headers
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ingest.simulator.truth import Difference
+from ingest.simulator.account import Difference
 from tests.faults.load import Told
 from tests.faults.verdict import Found, Left, judge
 

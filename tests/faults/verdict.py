@@ -4,12 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ingest.cli.demo.report import rows_as_dicts
 from ingest.settings import Settings
-from ingest.simulator.account import SimulatedAccount
-from ingest.simulator.truth import Difference, differences
+from ingest.simulator.account import Difference, SimulatedAccount, differences
 from ingest.simulator.world import World
-from ingest.warehouse.query import query_all
+from ingest.warehouse.query import query, query_all
 from tests.faults.load import EventKey, Told
 
 _EVENTS = "select source, id from booking_events where via = 'webhook'"
@@ -114,5 +112,5 @@ def verdict(
         [(row[0], row[1]) for row in events], [(row[0], row[1], row[2]) for row in bookings], dead[0][0]
     )
     return judge(
-        told, found, differences(world, dialects, rows_as_dicts(settings, "select * from bookings")), left
+        told, found, differences(world, dialects, query(settings, "select * from bookings").dicts()), left
     )

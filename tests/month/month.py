@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.account import SimulatedAccount
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change, World
 from ingest.vendors import Delivery, vendor_names
 from ingest.vendors.delivery import Headers

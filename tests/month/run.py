@@ -17,8 +17,8 @@ from ingest.instant import format_instant
 from ingest.log import Record
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings
+from ingest.simulator.account import Difference, differences
 from ingest.simulator.api import RateLimit
-from ingest.simulator.truth import Difference, differences
 from ingest.warehouse.query import query
 from tests.ingest.cli.command import COMMAND, environment
 from tests.month.month import PUBLIC_URL, Month, MonthPlan

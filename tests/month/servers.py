@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.api import RateLimit
 from ingest.simulator.server import RestServer
-from ingest.simulator.vendor import load_simulated_vendor
 from tests.month.month import Month, MonthPlan
 
 _START_SECONDS = 120.0

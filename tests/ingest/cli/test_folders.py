@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from ingest.cli.commands import app
 from ingest.errors import ConfigurationError
 from tests.ingest.cli.command import PATIENCE, environment, ingest, refused
-from tests.ingest.cli.folder_tree import tree
+from tests.ingest.cli.run_commands import tree
 from tests.receivers.subscriptions.installation import Installation, opened
 
 # Commands that only read, with the exit codes they may have in a product that has not run yet.

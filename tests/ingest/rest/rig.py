@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ingest.rest import RetryBudget
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.api import RateLimit, SimulatedApi
 from ingest.simulator.server import RestServer
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Meeting
 from ingest.vendors import load_account_class, vendor_names
 from ingest.vendors.rest import AnyRest, Window

@@ -9,12 +9,12 @@ from consumers.message import BookingMessage
 from consumers.rows import TABLES, Row
 from ingest.booking import Booking
 from ingest.event import Event
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.account import SimulatedAccount, Webhook
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change, World
 from ingest.vendors import AnyAccount, Delivery, load_account_class, vendor_names
 from ingest.vendors.delivery import Headers
-from ingest.warehouse.values import parsed_json
+from ingest.warehouse import parsed_json
 
 BEGINNING = datetime(2026, 6, 1, 9, 12, 34, 567891, UTC)
 PUBLIC_URL = "https://hooks.example.com"

@@ -15,7 +15,7 @@ from consumers.batch import by_booking
 from consumers.message import BookingMessage
 from consumers.version_guard import newest_wins
 from ingest.errors import VerificationError
-from ingest.simulator.truth import differences
+from ingest.simulator.account import differences
 from ingest.simulator.world import Change, World
 from ingest.vendors import vendor_names
 from ingest.vendors.delivery import Delivery

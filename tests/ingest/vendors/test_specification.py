@@ -17,9 +17,9 @@ from dlt.sources.rest_api import rest_api_resources
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ingest.errors import VendorRefused, VendorUnavailable
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.api import SimulatedApi
 from ingest.simulator.server import RestServer
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change
 from ingest.vendors.rest import AnyRest
 from tests.ingest.rest.rig import Side, listed, read

@@ -10,11 +10,10 @@ from typing import Any
 from ingest.errors import IngestError
 from ingest.event import Event
 from ingest.log import Record
-from ingest.simulator.account import SimulatedAccount
+from ingest.simulator import load_simulated_vendor
+from ingest.simulator.account import Difference, SimulatedAccount, differences
 from ingest.simulator.api import RateLimit
 from ingest.simulator.server import RestServer
-from ingest.simulator.truth import Difference, differences
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change, World
 from ingest.vendors import Delivery
 from ingest.vendors.delivery import Headers

@@ -15,7 +15,7 @@ from ingest.errors import LogUnavailable
 from ingest.event import Event
 from ingest.log import Producer, Record
 from ingest.loss import LOST
-from ingest.simulator.truth import differences
+from ingest.simulator.account import differences
 from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 from receivers.losses import report_loss

@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from structlog.testing import capture_logs
 
-from ingest.cli.check.vendors import check_rest
+from ingest.cli.check.checks import check_rest
 from ingest.errors import ConfigurationError, VendorRefused
 from ingest.finding import State
 from ingest.settings import Settings
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.server import Fault, RestServer
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import World
 from ingest.vendors import vendor_names
 from receivers.reconcile.report import Report

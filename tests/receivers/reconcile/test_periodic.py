@@ -12,8 +12,8 @@ import pytest
 
 from ingest.errors import IngestError
 from ingest.settings import Settings
+from ingest.simulator.account import differences
 from ingest.simulator.calendly.api import CalendlyApi
-from ingest.simulator.truth import differences
 from ingest.warehouse.query import query
 from tests.e2e.processes import eventually
 from tests.ingest.cli.command import COMMAND, PATIENCE, environment

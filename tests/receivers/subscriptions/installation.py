@@ -15,15 +15,16 @@ from starlette.responses import Response
 from ingest.settings import Settings
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import load_settings, secrets_path
+from ingest.simulator import load_simulated_vendor
+from ingest.simulator.api import Subscription
 from ingest.simulator.server import RestServer
-from ingest.simulator.subscriptions import Subscription, Subscriptions
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.vendors import AnyAccount
 from ingest.warehouse.deliveries import Arrivals
 from receivers.subscriptions.apply import Applied, Permissions, SubscriptionManager
 from receivers.subscriptions.check import open_manager
 from receivers.subscriptions.plan import Action
 from receivers.subscriptions.secret_store import FileSecretStore, SecretStore
+from tests.ingest.simulator.rest.served import subscriptions_of
 
 PUBLIC_URL = "https://hooks.example.com"
 SOMEBODY = "https://elsewhere.example.org/hooks"
@@ -41,13 +42,13 @@ class FaultyVendor:
         self.url = f"{PUBLIC_URL}/webhooks/{name}/sales"
         self.dialect = load_simulated_vendor(name).account(self.url, SECRET)
         self.rest = load_simulated_vendor(name).api(self.dialect, {})
-        self.subscriptions: Subscriptions = self.rest.subscriptions  # type: ignore[attr-defined]  # those with an API have them
+        self.subscriptions = subscriptions_of(self.rest)
         self.subscriptions.clear()
         self.lose = 0
         self.hang = False
         self.released = threading.Event()
-        create: Endpoint = self.subscriptions._create
-        setattr(self.subscriptions, "_create", partial(self._lossy, create))  # noqa: B010 - it is a method
+        create: Endpoint = self.subscriptions.create
+        setattr(self.subscriptions, "create", partial(self._lossy, create))  # noqa: B010 - it is a method
         self.server = RestServer({"sales": self.rest})
 
     async def _lossy(self, create: Endpoint, request: Request) -> Response:

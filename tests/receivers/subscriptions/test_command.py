@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.simulator.subscriptions import Subscription
+from ingest.simulator.api import Subscription
 from tests.consumers.harness import until
 from tests.ingest.cli.command import COMMAND, Result, environment, ingest, refused
 from tests.receivers.subscriptions.installation import SOMEBODY, Installation, opened

@@ -14,6 +14,7 @@ from receivers.subscriptions.check import open_manager
 from receivers.subscriptions.gaps import open_gaps
 from receivers.subscriptions.plan import Action
 from receivers.subscriptions.secret_store import FileSecretStore
+from tests.ingest.simulator.rest.served import subscriptions_of
 from tests.receivers.reconcile.pipeline import Pipeline
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -24,7 +25,7 @@ def test_what_was_missed_while_nothing_was_registered_is_repaired_and_the_next_p
     tmp_path: Path, vendor: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Pipeline(tmp_path, [vendor]).open() as pipeline:
-        pipeline.rest[vendor].subscriptions.clear()  # type: ignore[attr-defined]  # those with an API have them
+        subscriptions_of(pipeline.rest[vendor]).clear()
         pipeline.deliver(pipeline.simulate(5))
         pipeline.simulate(10)
         assert pipeline.differences(), "webhooks missed something"

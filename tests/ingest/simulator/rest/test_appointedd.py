@@ -7,10 +7,10 @@ import httpx
 import orjson
 import pytest
 
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.appointedd.api import AppointeddApi
-from ingest.simulator.appointedd.webhooks import CUSTOMER, object_id, updated_at
+from ingest.simulator.appointedd.records import CUSTOMER, object_id, updated_at
 from ingest.simulator.server import RestServer
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import ChangeKind, Meeting
 from tests.ingest.simulator.accounts import ACCOUNTS, SIMULATED, candidate_of
 from tests.ingest.simulator.rest.appointedd import (

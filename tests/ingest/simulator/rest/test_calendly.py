@@ -9,7 +9,7 @@ import pytest
 
 from ingest.booking import COLUMNS
 from ingest.simulator.api import RateLimit
-from ingest.simulator.calendly.webhooks import API
+from ingest.simulator.calendly.records import API
 from ingest.simulator.world import ChangeKind, Meeting
 from tests.ingest.simulator.accounts import ACCOUNTS
 from tests.ingest.simulator.rest.served import AccountHistory, ServedAccount, history_of, served

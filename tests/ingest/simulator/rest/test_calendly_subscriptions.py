@@ -9,11 +9,11 @@ import pytest
 
 from ingest.errors import VerificationError
 from ingest.simulator.calendly.api import CalendlyApi
-from ingest.simulator.calendly.webhooks import API, user_uri
+from ingest.simulator.calendly.records import API, user_uri
 from ingest.simulator.world import ChangeKind
 from tests.ingest.simulator.accounts import SIMULATED
-from tests.ingest.simulator.rest.served import ServedAccount
-from tests.ingest.simulator.rest.subscribers import (
+from tests.ingest.simulator.rest.served import (
+    ServedAccount,
     cached_history,
     parsed_event_type,
     recipient_urls,

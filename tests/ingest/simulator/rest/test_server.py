@@ -8,9 +8,9 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.api import RateLimit, RateLimiter, SimulatedApi
 from ingest.simulator.server import RestServer
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import World
 from ingest.vendors import vendor_names
 from tests.ingest.simulator.accounts import BEGINNING, advance

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ingest.simulator.truth import Difference, differences
+from ingest.simulator.account import Difference, differences
 from tests.ingest.simulator.accounts import BEGINNING, SIMULATED, advance, new_world
 
 WORLD = new_world(3)

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from ingest.simulator.account import SimulatedAccount, Webhook
-from ingest.simulator.sender import Chaos, DeliveryStats, RetryPolicy, Sender
-from ingest.simulator.simulation import Pace, run_simulation
+from ingest.simulator.simulation import Chaos, DeliveryStats, Pace, RetryPolicy, Sender, run_simulation
 from ingest.simulator.world import Change
 from ingest.vendors import vendor_names
 from ingest.vendors.bookeo import TIMESTAMP
