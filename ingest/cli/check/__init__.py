@@ -10,7 +10,6 @@ from functools import partial
 import typer
 
 from ingest.cli import ExitCode
-from ingest.cli.check import checks
 from ingest.cli.options import AsJson, Config, read_settings
 from ingest.cli.output import Console, print_json, print_line
 from ingest.errors import IngestError
@@ -88,6 +87,8 @@ def _check_groups(settings: Settings) -> "Iterator[list[list[Check]]]":
 
     The first are done before what the others need is imported. The checks of a group use the same thing.
     """
+    from ingest.cli.check import checks  # HTTP clients, which other commands would start more slowly with
+
     yield [
         [
             Check("accounts", partial(checks.check_accounts, settings)),

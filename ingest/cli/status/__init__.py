@@ -8,7 +8,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 from rich.table import Column, Table
@@ -208,6 +207,8 @@ def gather(settings: Settings) -> Facts:
 
 def _ask_part(name: str, listener: Listener) -> Part:
     """Ask a process how it is. Another program that listens there answers in another form."""
+    import httpx  # here, because every command would start more slowly
+
     if not listener.admin_port:
         return Part(name, "unknown")
     address = str(local_address(listener.admin_host, listener.admin_port))
