@@ -35,10 +35,12 @@ _SETTLE_SECONDS = 10.0  # after the start, until nothing is prepared any more
 class Idle:
     """Seconds until the first accepted webhook, and shares of a core by process: at rest, and at the rate.
 
-    `freshness` has the seconds from each webhook to its row in `booking_events`.
+    `start_cpu_seconds` is the processor time that each process had taken by then. `freshness` has the seconds
+    from each webhook to its row in `booking_events`.
     """
 
     start_seconds: float
+    start_cpu_seconds: dict[str, float]
     at_rest: dict[str, float]
     at_rate: dict[str, float]
     freshness: list[float]
@@ -63,7 +65,7 @@ def measure(folder: Path, seconds: float, rate: float, log: str = "") -> Idle:
             if time.monotonic() > started + _PATIENCE_SECONDS:
                 raise TimeoutError("no webhook was accepted")
             time.sleep(0.005)
-        start_seconds = time.monotonic() - started
+        start_seconds, start_cpu_seconds = time.monotonic() - started, _cpu_seconds(process.pid)
         time.sleep(_SETTLE_SECONDS)
         at_rest = _shares(process.pid, seconds, lambda _: None)
         at_rate = _shares(process.pid, seconds, lambda number: _post(port, booking(1 + number)), rate)
@@ -72,7 +74,8 @@ def measure(folder: Path, seconds: float, rate: float, log: str = "") -> Idle:
             Settings.model_validate(tree),
             "select epoch(loaded_at - received_at) from booking_events where subject not like '%/0'",
         ).rows
-    return Idle(start_seconds, at_rest, at_rate, sorted(float(row[0]) for row in rows))
+    freshness = sorted(float(row[0]) for row in rows)
+    return Idle(start_seconds, start_cpu_seconds, at_rest, at_rate, freshness)
 
 
 @contextmanager
@@ -143,6 +146,8 @@ def main() -> None:
         table.add_row(f"{name}: share of a core", f"{idle.at_rest[name]:.2%}", f"{idle.at_rate[name]:.2%}")
     table.add_row("all", f"{sum(idle.at_rest.values()):.2%}", f"{sum(idle.at_rate.values()):.2%}")
     table.add_row("start to first accepted webhook", f"{idle.start_seconds:.2f} s", "")
+    for name in sorted(idle.start_cpu_seconds):
+        table.add_row(f"{name}: processor time by then", f"{idle.start_cpu_seconds[name]:.2f} s", "")
     if idle.freshness:
         middle, high = (idle.freshness[int(len(idle.freshness) * share)] for share in (0.5, 0.99))
         table.add_row("received to loaded, p50 and p99", "", f"{middle:.2f} and {high:.2f} s")
