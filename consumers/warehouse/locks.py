@@ -126,12 +126,6 @@ class Fence:
                     raise
             self._client.execute_sql("SET LOCAL lock_timeout = DEFAULT")  # a table's locks are waited for
 
-    def check(self) -> None:
-        """Raise WarehouseUnavailable when the locks did not last."""
-        if self._client:
-            with translated():
-                self._client.execute_sql("SELECT 1")
-
 
 @contextmanager
 def fenced(client: SqlClientBase[Any], patience: float) -> Iterator[Fence]:
@@ -147,7 +141,6 @@ def fenced(client: SqlClientBase[Any], patience: float) -> Iterator[Fence]:
             client.execute_sql("SET LOCAL idle_in_transaction_session_timeout = 0")  # a load may take long
         yield Fence(client, client.dataset_name, patience)
         with translated():
-            client.execute_sql("SELECT 1")
             client.commit_transaction()
     finally:
         client.close_connection()
