@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from consumers.sync import sync
-from tests.consumers.harness import ROOT, ConsumerHarness
+from tests.consumers.harness import ConsumerHarness
 from tests.consumers.samples import sample
 from tests.receivers.reconcile.pipeline import Pipeline
+from tests.support.processes import ROOT
 
 DOCUMENT = (ROOT / "docs" / "tables.md").read_text()
 RECIPES = re.findall(r"```sql\n(.*?)```", DOCUMENT, re.DOTALL)
@@ -33,8 +34,8 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     pipeline = Pipeline(tmp_path_factory.mktemp("recipes"), VENDORS)
     with pipeline.open():
         pipeline.deliver(pipeline.simulate(120))
-        done = list(sync(pipeline.rig.settings, None, [], lambda *_: None))
-        assert [one.problem for one in done if one.problem] == []
+        done = list(sync(pipeline.harness.settings, None, [], lambda *_: None))
+        assert [result.problem for result in done if result.problem] == []
         yield pipeline
 
 
@@ -44,7 +45,7 @@ def test_there_are_five_recipes() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_answers_from_a_loaded_warehouse(pipeline: Pipeline, recipe: str) -> None:
-    assert pipeline.rig.rows(recipe)
+    assert pipeline.harness.rows(recipe)
 
 
 @pytest.mark.postgres
@@ -66,7 +67,7 @@ def test_every_booking_finds_what_it_is_joined_with(
 ) -> None:
     value = "unnest(staff::text[])" if column == "staff" else column
     ours = f"(select account, {value} as id from bookings where vendor = '{vendor}') as ours"
-    (row,) = pipeline.rig.rows(
+    (row,) = pipeline.harness.rows(
         f"select count(*) as ids, count(theirs.{key}) as joined from {ours}"
         f" left join (select distinct account, {key} from {table}) as theirs on theirs.{key} = ours.id and"
         " theirs.account = ours.account"

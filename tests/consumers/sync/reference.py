@@ -11,7 +11,7 @@ from dlt.extract import DltResource
 
 from ingest.vendors import ranked_account_classes
 from ingest.vendors.rest import AnyRest
-from tests.ingest.rest.rig import simulated, vendors_with_rest
+from tests.support.simulated_vendor import simulated, vendors_with_rest
 
 FILE = Path(__file__).parents[3] / "docs" / "sources.md"
 _BEGIN, _END = "<!-- resources -->\n", "<!-- end of resources -->"

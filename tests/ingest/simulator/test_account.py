@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ingest.simulator.account import Difference, differences
-from tests.ingest.simulator.accounts import BEGINNING, SIMULATED, advance, new_world
+from tests.support.accounts import BEGINNING, SIMULATED, advance, new_world
 
 WORLD = new_world(3)
 advance(WORLD, [timedelta(minutes=10)] * 600)

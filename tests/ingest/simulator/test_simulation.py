@@ -13,8 +13,8 @@ from ingest.simulator.simulation import Chaos, DeliveryStats, Pace, RetryPolicy,
 from ingest.simulator.world import Change
 from ingest.vendors import vendor_names
 from ingest.vendors.bookeo import TIMESTAMP
-from tests.ingest.simulator.accounts import ACCOUNTS, advance, new_world, product_accounts, simulated_accounts
 from tests.ingest.simulator.receiver import FakeReceiver, fake_receiver
+from tests.support.accounts import ACCOUNTS, advance, new_world, product_accounts, simulated_accounts
 
 ORDERLY = Chaos(duplicated=0, delayed=0)
 QUICK = RetryPolicy(attempts=4, first_pause=0.01, longest_pause=0.02)

@@ -19,7 +19,7 @@ from ingest.simulator.account import differences
 from ingest.simulator.world import Change, World
 from ingest.vendors import vendor_names
 from ingest.vendors.delivery import Delivery
-from tests.ingest.simulator.accounts import (
+from tests.support.accounts import (
     ACCOUNTS,
     BEGINNING,
     SIMULATED,

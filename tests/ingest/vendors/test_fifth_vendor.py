@@ -19,9 +19,9 @@ import httpx
 import pytest
 
 from ingest.signing import timestamped_header
-from tests.e2e.processes import eventually
-from tests.ingest.cli.command import COMMAND, PATIENCE, Result, environment, ingest, refused
-from tests.kafka.broker import free_port
+from tests.support.polling import PATIENCE, wait_for
+from tests.support.ports import free_port
+from tests.support.processes import COMMAND, Result, environment, ingest, refused
 
 ROOT = Path(__file__).parents[3]
 FIFTH = Path(__file__).with_name("fifth")
@@ -96,7 +96,7 @@ class Installation:
                 stderr=lines,
             )
         try:
-            eventually(lambda: self._status("GET", "/healthz") == 200, "the receiver listens")
+            wait_for(lambda: self._status("GET", "/healthz") == 200, "the receiver listens")
             yield
         finally:
             process.send_signal(signal.SIGTERM)
@@ -179,7 +179,7 @@ def test_a_signed_delivery_is_accepted_and_becomes_a_row(installation: Installat
     with installation.up():
         assert installation.deliver(created, "nobody's secret") == 401
         assert [installation.deliver(cancelled), installation.deliver(created)] == [202, 202]
-        eventually(lambda: installation.rows() == [row], "the booking is loaded, at its newest version")
+        wait_for(lambda: installation.rows() == [row], "the booking is loaded, at its newest version")
         status = installation.run("status", "--json")
     assert status.code in {0, 1}, status
     assert "acme" in status.out

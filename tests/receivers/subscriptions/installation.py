@@ -25,11 +25,10 @@ from receivers.subscriptions.check import open_manager
 from receivers.subscriptions.plan import Action
 from receivers.subscriptions.secret_store import FileSecretStore, SecretStore
 from tests.ingest.simulator.rest.served import subscriptions_of
+from tests.support.accounts import PUBLIC_URL, simulated_account
 
-PUBLIC_URL = "https://hooks.example.com"
 SOMEBODY = "https://elsewhere.example.org/hooks"
 WITH_API = ("calendly", "oncehub", "bookeo")
-SECRET = "one-that-only-these-tests-use"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -40,7 +39,7 @@ class FaultyVendor:
     def __init__(self, name: str) -> None:
         self.name = name
         self.url = f"{PUBLIC_URL}/webhooks/{name}/sales"
-        self.dialect = load_simulated_vendor(name).account(self.url, SECRET)
+        self.dialect = simulated_account(name, PUBLIC_URL, "sales")
         self.rest = load_simulated_vendor(name).api(self.dialect, {})
         self.subscriptions = subscriptions_of(self.rest)
         self.subscriptions.clear()
@@ -99,7 +98,7 @@ class Installation:
     def write(self, public_url: str = PUBLIC_URL, **account: Any) -> None:
         """Write the settings, and the secrets file where there is none yet."""
         secrets = dict(self.vendor.rest.settings())
-        own: Mapping[str, Any] = {
+        settings: Mapping[str, Any] = {
             "api_url": self.vendor.server.api_url("sales"),
             "rate_limit": 0,
             **self._account,
@@ -111,7 +110,7 @@ class Installation:
             "warehouse": {"credentials": f"{self.folder}/warehouse.duckdb", "work_dir": f"{self.folder}/dlt"},
             "reconcile": {"state_dir": f"{self.folder}/state", "patience": "300ms"},
             "webhooks": {"timeout": "3s"},
-            "accounts": {"sales": {**self.vendor.dialect.settings(), **own}},
+            "accounts": {"sales": {**self.vendor.dialect.settings(), **settings}},
         }))  # fmt: skip
         file = secrets_path(self.config)
         if not file.exists():
@@ -170,14 +169,14 @@ class Installation:
 
     def is_settled(self) -> bool:
         """Return whether exactly what is wanted is there, with live secrets, and nothing is to be done."""
-        found = self.vendor.ours
-        slots = [subscription.events for subscription in found]
+        subscriptions = self.vendor.ours
+        slots = [subscription.events for subscription in subscriptions]
         assert len(slots) == (3 if self.vendor.name == "bookeo" else 1), slots
-        assert all(subscription.secret in self.live for subscription in found), (
+        assert all(subscription.secret in self.live for subscription in subscriptions), (
             "each is signed with a live secret"
         )
-        assert not any(subscription.disabled_at for subscription in found)
-        assert {event for subscription in found for event in subscription.events} == {
+        assert not any(subscription.disabled_at for subscription in subscriptions)
+        assert {event for subscription in subscriptions for event in subscription.events} == {
             name.replace("/", ".") for name in self.events
         }
         return set(self.plan()) == {Action.KEEP}
@@ -190,7 +189,7 @@ class Installation:
 
 
 @contextmanager
-def opened(folder: Path, vendor: str, **account: Any) -> Iterator[Installation]:
+def open_installation(folder: Path, vendor: str, **account: Any) -> Iterator[Installation]:
     """Yield an installation whose vendor has nothing of ours yet."""
     simulated = FaultyVendor(vendor)
     with simulated.server.serving():

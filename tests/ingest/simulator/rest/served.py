@@ -14,7 +14,7 @@ from ingest.simulator import load_simulated_vendor
 from ingest.simulator.api import RateLimit, SimulatedApi, Subscriptions
 from ingest.simulator.server import RestServer
 from ingest.simulator.world import Change, ChangeKind, Meeting, World
-from tests.ingest.simulator.accounts import SIMULATED, advance, candidate_of, delivery_from, product_account
+from tests.support.accounts import SIMULATED, advance, candidate_of, delivery_from, product_account
 
 STEP = timedelta(minutes=7, microseconds=1234)
 

@@ -12,7 +12,6 @@ from ingest.simulator.appointedd.api import AppointeddApi
 from ingest.simulator.appointedd.records import CUSTOMER, object_id, updated_at
 from ingest.simulator.server import RestServer
 from ingest.simulator.world import ChangeKind, Meeting
-from tests.ingest.simulator.accounts import ACCOUNTS, SIMULATED, candidate_of
 from tests.ingest.simulator.rest.appointedd import (
     ACCOUNT,
     LATEST,
@@ -23,6 +22,7 @@ from tests.ingest.simulator.rest.appointedd import (
     list_all,
     open_v1,
 )
+from tests.support.accounts import ACCOUNTS, SIMULATED, candidate_of
 
 IN_BOTH = (
     "booking_id",

@@ -8,7 +8,6 @@ import pytest
 
 from ingest.errors import VerificationError
 from ingest.simulator.world import ChangeKind
-from tests.ingest.simulator.accounts import SECRET, SIMULATED
 from tests.ingest.simulator.rest.served import (
     ServedAccount,
     cached_history,
@@ -17,6 +16,7 @@ from tests.ingest.simulator.rest.served import (
     served_without_subscriptions,
     subscriptions_of,
 )
+from tests.support.accounts import SECRET, SIMULATED
 
 PUBLIC = "https://hooks.example.com"
 BASE = f"{PUBLIC}/webhooks/bookeo/bookeo"

@@ -11,7 +11,6 @@ from ingest.errors import VerificationError
 from ingest.simulator.calendly.api import CalendlyApi
 from ingest.simulator.calendly.records import API, user_uri
 from ingest.simulator.world import ChangeKind
-from tests.ingest.simulator.accounts import SIMULATED
 from tests.ingest.simulator.rest.served import (
     ServedAccount,
     cached_history,
@@ -20,6 +19,7 @@ from tests.ingest.simulator.rest.served import (
     served_without_subscriptions,
     subscriptions_of,
 )
+from tests.support.accounts import SIMULATED
 
 OWN = f"{API}/organizations/OR00000000000001"
 OTHER = f"{API}/organizations/OR00000000000002"

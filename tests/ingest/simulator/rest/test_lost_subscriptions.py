@@ -11,7 +11,6 @@ from ingest.simulator import load_simulated_vendor
 from ingest.simulator.server import LostResponse
 from ingest.simulator.world import ChangeKind
 from ingest.vendors import vendor_names
-from tests.ingest.simulator.accounts import ACCOUNTS, SECRET, SIMULATED
 from tests.ingest.simulator.rest.served import (
     ServedAccount,
     cached_history,
@@ -19,6 +18,7 @@ from tests.ingest.simulator.rest.served import (
     served_without_subscriptions,
     subscriptions_of,
 )
+from tests.support.accounts import ACCOUNTS, SECRET, SIMULATED
 
 # The vendors whose API has subscriptions.
 WITH_SUBSCRIPTIONS = [

@@ -15,7 +15,7 @@ from ingest.simulator.oncehub.api import OncehubApi
 from ingest.simulator.oncehub.records import booking_id, user_id
 from ingest.simulator.server import RestServer
 from ingest.simulator.world import Change, ChangeKind, Meeting
-from tests.ingest.simulator.accounts import ACCOUNTS, SIMULATED, advance, candidate_of, new_world
+from tests.support.accounts import ACCOUNTS, SIMULATED, advance, candidate_of, new_world
 
 A_MILLISECOND = timedelta(milliseconds=1)
 CHANGES = [
