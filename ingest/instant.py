@@ -43,6 +43,8 @@ def utc(moment: datetime) -> datetime:
 
     Raises ValueError for a naive datetime, and when it is outside the years 1 to 9999 in UTC.
     """
+    if moment.tzinfo is UTC:
+        return moment
     if moment.tzinfo is None:
         raise ValueError("a time without a zone is not an instant")
     try:

@@ -281,9 +281,8 @@ class Webhooks:
 
     def _note_time(self, account: AnyAccount, delivery: Delivery, sent_at: datetime | None) -> None:
         """Note when the vendor signed a delivery, and how far this machine's clock is ahead by that."""
-        if sent_at is None:
+        if sent_at is None or not self._signature_clock.note(account.source, sent_at, delivery.body):
             return
-        self._signature_clock.note(account.source, sent_at, delivery.body)
         ahead = self._signature_clock.vote(account.source, delivery.received_at)
         if ahead is not None:
             CLOCK_SKEW_SECONDS.labels(account.vendor, account.name).set(ahead.total_seconds())
