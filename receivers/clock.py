@@ -62,13 +62,13 @@ class SignatureClock:
         self._deliveries: dict[str, dict[int, tuple[float, datetime]]] = {}
         self._votes: dict[str, tuple[float, datetime]] = {}
 
-    def note(self, source: str, sent_at: datetime, body: bytes) -> bool:
-        """Take note of a delivery with a right signature; return whether its account has voted."""
+    def note(self, source: str, sent_at: datetime, body: bytes) -> None:
+        """Take note of a delivery with a right signature."""
         now = self._monotonic()
         zero = sent_at - timedelta(seconds=now)
         voted_at, vote = self._votes.get(source, (float("-inf"), zero))
         if zero <= vote and now - voted_at < _FRESH_SECONDS:
-            return False
+            return
         deliveries = self._deliveries.setdefault(source, {})
         deliveries.setdefault(hash((sent_at, body)), (now, zero))
         if len(deliveries) > _MAX_DELIVERIES:
@@ -76,7 +76,6 @@ class SignatureClock:
         agreed = _agreed([zero for came_at, zero in deliveries.values() if now - came_at <= _VALID_SECONDS])
         if agreed is not None:
             self._votes[source] = now, agreed
-        return agreed is not None
 
     def vote(self, source: str, now: datetime) -> timedelta | None:
         """Return how far this machine is ahead at `now` by an account's vote; None without a recent vote.
