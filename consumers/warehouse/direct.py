@@ -5,6 +5,7 @@ whole table. So dlt makes the tables and keeps its notes about them, and rows ar
 those of a load and its row in `_dlt_loads` become visible together, or none of them does.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import BytesIO
@@ -33,7 +34,7 @@ _ROWS_PER_FETCH = 16  # a row may be as large as a body
 _KEYS_PER_TURN = 1_000_000
 
 
-class DirectTables(Tables):
+class DirectTables(Tables, ABC):
     """Tables that are read and written over one connection, which is open during a turn."""
 
     def __init__(self, pipeline: dlt.Pipeline, folder: Path) -> None:
@@ -78,17 +79,21 @@ class DirectTables(Tables):
         keys = zip(*(rows[column].to_pylist() for column in table.key), strict=True)
         return rows.filter(pa.array([key not in stored for key in keys]))
 
+    @abstractmethod
     def _transaction(self) -> AbstractContextManager[Any]:
-        raise NotImplementedError
+        """Begin a transaction that ends with the context."""
 
+    @abstractmethod
     def _make_indexes(self) -> None:
-        raise NotImplementedError
+        """Make what finds rows by their ids, where it is missing."""
 
+    @abstractmethod
     def _delete(self, table: Table, rows: pa.Table) -> None:
-        raise NotImplementedError
+        """Delete the rows that have the keys of these."""
 
+    @abstractmethod
     def _insert(self, table: str, rows: pa.Table) -> None:
-        raise NotImplementedError
+        """Insert rows."""
 
 
 class DuckDBTables(DirectTables):
@@ -102,9 +107,8 @@ class DuckDBTables(DirectTables):
     def __init__(self, pipeline: dlt.Pipeline, folder: Path) -> None:
         super().__init__(pipeline, folder)
         self._keyless = set(_ID_COLUMNS)  # tables that may have rows without a key
-        self._row_numbers: dict[
-            tuple[str, str], list[int]
-        ] = {}  # by table and id, until something is written
+        # By table and id. They hold until something is written.
+        self._row_numbers: dict[tuple[str, str], list[int]] = {}
 
     @contextmanager
     def turn(self, patience: float) -> Iterator[Fence]:  # noqa: ARG002 - the file's lock was waited for
@@ -196,10 +200,8 @@ class DuckDBTables(DirectTables):
     def _delete(self, table: Table, rows: pa.Table) -> None:
         numbers = self._find(table.name, _ids(table, rows))
         if numbers:
-            connection, name = (
-                self._client.native_connection,
-                self._client.make_qualified_table_name(table.name),
-            )
+            name = self._client.make_qualified_table_name(table.name)
+            connection = self._client.native_connection
             connection.register("ingest_numbers", pa.table({"number": pa.array(numbers, pa.int64())}))
             connection.register("ingest_keys", rows.select(table.key))
             keys = ", ".join(table.key)
