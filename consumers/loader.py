@@ -39,7 +39,7 @@ from ingest.vendors import BookingMapper
 log = structlog.get_logger()
 
 _POLL_SECONDS = 1.0
-_POLL_RECORDS = 100
+_POLL_RECORDS = 1000
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
 _LAG_EVERY_SECONDS = 15.0
@@ -142,14 +142,15 @@ class Loader:
             return records
         linger = self._settings.consumer.linger.total_seconds()
         deadline = time.monotonic() + linger - _age(records[0], datetime.now(UTC))
-        while (
-            len(records) < self._size.records
-            and (remaining_bytes := self._size.bytes - total_bytes(records)) > 0
-        ):
+        size = total_bytes(records)
+        while len(records) < self._size.records and size < self._size.bytes:
             most = min(self._size.records - len(records), _POLL_RECORDS)
-            following = self._consumer.poll(most, max(0.0, deadline - time.monotonic()), remaining_bytes)
+            following = self._consumer.poll(
+                most, max(0.0, deadline - time.monotonic()), self._size.bytes - size
+            )
             if not following:
                 break
+            size += total_bytes(following)
             records += following
         return records
 
