@@ -135,7 +135,7 @@ def _read(stored: StoredRecord, topics: Topics, mapper: Mapper, now: datetime) -
                 return None
             return Item(stored, event, reconciliation_row(event, now), table="reconciliations")
         row, booking = event_row(event, stored.position, now), mapper(event)
-        return Item(stored, event, row, BookingMessage(event, booking) if booking is not None else None)
+        return Item(stored, event, row, BookingMessage.of(event, booking) if booking is not None else None)
     except PayloadError as error:
         return to_dead_letter(stored, "unreadable_record", str(error), now)
     except MemoryError:  # the machine's fault, not the record's

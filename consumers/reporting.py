@@ -8,7 +8,6 @@ import structlog
 from consumers.batch import Chunk, Plan
 from consumers.message import BookingMessage
 from consumers.rows import Row
-from ingest.booking import BookingStatus
 from ingest.dead_letter import DeadLetter
 from ingest.event import Via
 from ingest.instant import format_instant
@@ -68,8 +67,8 @@ def _report_reconciliation(row: Row) -> None:
 
 
 def _report_message(message: BookingMessage) -> None:
-    event, booking = message.event, message.booking
-    if booking.status is BookingStatus.UNKNOWN and "status" not in booking.untold:
+    event = message.event
+    if message.has_unknown_status:
         UNKNOWN_STATUS.labels(event.vendor, event.account).inc()
     if message.is_implausible and not message.is_replayed:
         EVENTS_IMPLAUSIBLE.labels(event.vendor, event.account).inc()
@@ -78,7 +77,7 @@ def _report_message(message: BookingMessage) -> None:
             source=event.source,
             id=event.id,
             time=format_instant(event.time),
-            changed_at=booking.version,
+            changed_at=message.changed_at,
             received_at=format_instant(event.received_at),
             counts_as=message.version,
         )

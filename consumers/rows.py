@@ -6,15 +6,16 @@ everywhere.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import orjson
 import pyarrow as pa
 
 from consumers.json_text import json_text
-from ingest.booking import COLUMNS, EMPTY, Booking, BookingStatus, rounded
+from ingest.booking import COLUMNS, EMPTY, Answer, Booking, BookingStatus, rounded
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
 from ingest.instant import parse_instant, parse_stored_instant
@@ -80,6 +81,7 @@ class Table:
 # orjson sorts the keys of objects, and would leave the fields of a dataclass in their own order.
 _SORTED_JSON = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
 _BOOKINGS_JSON = ("staff", "answers", "tracking", "guests", "column_versions")
+_column_values = attrgetter(*COLUMNS)
 _EMPTY_BOOKING = Booking(booking_id="", version="", status=BookingStatus.UNKNOWN)
 
 TABLES = (
@@ -139,17 +141,20 @@ def event_row(event: Event, position: str, now: datetime) -> Row:
     }
 
 
-def booking_row(booking: Booking, event: Event, version: str, first_seen_at: datetime, now: datetime) -> Row:
+def booking_row(
+    booking: Booking, event: Event, version: str, first_seen_at: datetime, now: datetime | None
+) -> Row:
     """Make the row of a booking.
 
     `version` is the whole one, by which rows are compared; `first_seen_at` is kept from the booking's first
-    row.
+    row. `now` is None where the row is not loaded yet.
     """
-    guessed = {name: guess_version(version) for name in booking.untold if getattr(booking, name) not in EMPTY}
+    row = dict(zip(COLUMNS, _column_values(booking), strict=True))
+    guessed = {name: guess_version(version) for name in booking.untold if row[name] not in EMPTY}
     versions = dict.fromkeys(booking.untold, "") | guessed | dict(booking.column_versions or {})
     return {
-        **{name: getattr(booking, name) for name in COLUMNS},
-        **{name: as_json(getattr(booking, name)) for name in _BOOKINGS_JSON},
+        **row,
+        **{name: as_json(row[name]) for name in _BOOKINGS_JSON},
         "column_versions": as_json(versions or None),
         "vendor": event.vendor,
         "account": event.account,
@@ -219,7 +224,11 @@ def as_json(value: Any) -> str | None:
 
     Equal values make equal texts, be they dataclasses or parsed objects.
     """
-    return None if value is None else orjson.dumps(value, default=asdict, option=_SORTED_JSON).decode()
+    return None if value is None else orjson.dumps(value, default=_as_object, option=_SORTED_JSON).decode()
+
+
+def _as_object(answer: Answer) -> dict[str, str | None]:
+    return {"question": answer.question, "answer": answer.answer}
 
 
 def reconciliation_row(event: Event, now: datetime) -> Row:

@@ -41,6 +41,8 @@ def utc(moment: datetime) -> datetime:
 
     Raises ValueError for a naive datetime, and when it is outside the years 1 to 9999 in UTC.
     """
+    if moment.tzinfo is UTC:
+        return moment
     if moment.tzinfo is None:
         raise ValueError("a time without a zone is not an instant")
     try:
@@ -66,4 +68,4 @@ def parse_stored_instant(moment: datetime | str) -> datetime:
 
 def format_instant(moment: datetime) -> str:
     """Format an instant in 27 characters, with microseconds and `Z`, which sort as instants do."""
-    return f"{utc(moment).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+    return f"{utc(moment).isoformat(timespec='microseconds').removesuffix('+00:00')}Z"

@@ -196,7 +196,8 @@ def dict_way(folder: Path, settings: Settings, events: int, destination: Any) ->
     pipeline = dlt.pipeline(
         "dict_way", destination=destination, dataset_name="dict_way", pipelines_dir=str(folder / "dict-way")
     )
-    done, messages, first_at = 0, [], 0.0
+    done, first_at = 0, 0.0
+    messages: list[Any] = []
     with closing(consumer):
         while done < events:
             for polled in consumer.poll(500, max_records=_RUN_RECORDS - len(messages)).values():
@@ -258,7 +259,7 @@ def measure(log: str, events: int, warehouse: str, dict_events: int) -> list[tup
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="bench-consume-")))
         if warehouse == "postgres":
             credentials = stack.enter_context(running_postgres()).url
-            destination = dlt.destinations.postgres(credentials)
+            destination: Any = dlt.destinations.postgres(credentials)
         else:
             credentials = f"{folder}/warehouse.duckdb"
             destination = dlt.destinations.duckdb(f"{folder}/dict-way.duckdb")

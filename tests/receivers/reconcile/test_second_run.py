@@ -71,11 +71,13 @@ def repaired(sample: Sample, record: dict[str, Any], compared: tuple[str, ...]) 
     assert webhook is not None
     # What the webhook told may be newer here by a no-show's time, which lists do not have.
     row = newest_wins(
-        [BookingMessage(event, replace(webhook, booking_id=told.booking_id))], None, sample.now
+        [BookingMessage.of(event, replace(webhook, booking_id=told.booking_id))], None, sample.now
     ).row
     before = held(row, sample.now)
     if compare(told, before, compared, now, timedelta(0)) is not Verdict.MATCHED:
-        observed = BookingMessage(account.observe(record, now, superseded_version(told, before, now)), told)
+        observed = BookingMessage.of(
+            account.observe(record, now, superseded_version(told, before, now)), told
+        )
         row = newest_wins([observed], row, now).row or row
     after = held(row, sample.now)
     return compare(told, after, compared, now, timedelta(0)), after.booking

@@ -13,7 +13,7 @@ from ingest.simulator.api import RateLimit, SimulatedApi
 from ingest.simulator.server import RestServer
 from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change, ChangeKind, Meeting, World
-from tests.ingest.simulator.accounts import SIMULATED, advance, candidate_of
+from tests.ingest.simulator.accounts import SIMULATED, advance, booking_of
 
 STEP = timedelta(minutes=7, microseconds=1234)
 
@@ -38,10 +38,7 @@ class AccountHistory:
     def bookings_of_webhooks(self) -> dict[int, Booking]:
         """Return what the product reads in the latest webhook of every meeting."""
         latest = {change.meeting.number: change for change in self.changes}
-        return {
-            number: candidate_of(change, change.meeting.changed_at).booking
-            for number, change in latest.items()
-        }
+        return {number: booking_of(change) for number, change in latest.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from ingest.simulator.appointedd.webhooks import CUSTOMER, object_id, updated_at
 from ingest.simulator.server import RestServer
 from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import ChangeKind, Meeting
-from tests.ingest.simulator.accounts import ACCOUNTS, SIMULATED, candidate_of
+from tests.ingest.simulator.accounts import ACCOUNTS, SIMULATED, booking_of
 from tests.ingest.simulator.rest.appointedd import (
     ACCOUNT,
     LATEST,
@@ -249,7 +249,7 @@ def test_with_what_is_looked_up_in_place_names_are_the_same_too(client: httpx.Cl
 
 def webhook_of(record: dict[str, Any]) -> Any:
     change = LATEST[number_of(record)]
-    return candidate_of(change, change.meeting.changed_at).booking
+    return booking_of(change)
 
 
 @pytest.mark.parametrize(
