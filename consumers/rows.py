@@ -19,7 +19,7 @@ from ingest.booking import COLUMNS, EMPTY, Answer, Booking, BookingStatus, round
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
 from ingest.instant import parse_instant, parse_stored_instant
-from ingest.warehouse.values import is_instant, is_version, parsed_json
+from ingest.warehouse import is_instant, is_version, parsed_json
 
 Row = dict[str, Any]
 

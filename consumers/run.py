@@ -10,9 +10,8 @@ from consumers.warehouse import Warehouse
 from ingest.admin import serve_admin
 from ingest.readiness import Probe
 from ingest.settings import Settings
-from ingest.settings.live import Live
-from ingest.settings.sources import load_settings, watched_paths
-from ingest.warehouse.reach import check_reachable
+from ingest.settings.sources import Live, load_settings, watched_paths
+from ingest.warehouse.destination import check_reachable
 
 log = structlog.get_logger()
 

@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
 from ingest.errors import VerificationError
 
@@ -37,6 +38,24 @@ def which_matches(signatures: Iterable[str], expected: Sequence[str]) -> str:
         )
         raise VerificationError(problem)
     return str(match_position)
+
+
+def timestamped_header(secret: str, key: str, body: bytes, at: datetime) -> str:
+    """Return the header `t=<unix seconds>,<key>=<hex>` of a body that is sent at this time."""
+    timestamp = str(int(at.timestamp()))
+    return f"t={timestamp},{key}={timestamped_hmac(secret, timestamp, body)}"
+
+
+def timestamped_candidates(
+    header: str, key: str, body: bytes, secrets: Iterable[str]
+) -> tuple[datetime, list[str], list[str]]:
+    """Return the time t of a header for `timestamped_signature`, its signatures, and that of each secret.
+
+    Raises VerificationError when the header has another form.
+    """
+    timestamp, signatures = timestamped_signature(header, key)
+    expected = [timestamped_hmac(secret, timestamp, body) for secret in secrets]
+    return datetime.fromtimestamp(int(timestamp), UTC), signatures, expected
 
 
 def timestamped_hmac(secret: str, sent: str, body: bytes) -> str:

@@ -1,6 +1,6 @@
 """The vendors' REST resources as dlt sources, for pipelines outside of this project.
 
-Every vendor with a `source.py` in its folder has a source here, which is named `<vendor>_source`:
+Every vendor with a `source` in its folder's `rest.py` has a source here, which is named `<vendor>_source`:
 `from ingest.sources import calendly_source`.
 
 Tables have the names of the resources, and a later row replaces the row of the same key. Credentials are
@@ -19,10 +19,15 @@ _SUFFIX = "_source"
 def __getattr__(name: str) -> Any:
     """Return a vendor's source by its name. Raises AttributeError when there is no such source."""
     vendor = name.removesuffix(_SUFFIX)
-    if name.endswith(_SUFFIX) and vendor in vendor_names() and (module := load_module(vendor, "source")):
-        return module.source
+    if name.endswith(_SUFFIX) and vendor in vendor_names() and (source := _source(vendor)):
+        return source
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [f"{vendor}{_SUFFIX}" for vendor in vendor_names() if load_module(vendor, "source")]
+    return [f"{vendor}{_SUFFIX}" for vendor in vendor_names() if _source(vendor)]
+
+
+def _source(vendor: str) -> Any:
+    """Return the vendor's dlt source; None where the vendor has none."""
+    return getattr(load_module(vendor, "rest"), "source", None)

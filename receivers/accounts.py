@@ -7,8 +7,8 @@ import structlog
 
 from ingest.errors import ConfigurationError
 from ingest.settings import NO_ACCOUNT, Settings
-from ingest.settings.environment import variable_name
-from ingest.settings.live import Live
+from ingest.settings.layers import variable_name
+from ingest.settings.sources import Live
 from ingest.vendors import AnyAccount
 
 log = structlog.get_logger()

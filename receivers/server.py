@@ -23,8 +23,7 @@ from ingest.finding import Finding, failed
 from ingest.log_probes import AppendProbe
 from ingest.scratch import scratch_folder
 from ingest.settings import Settings
-from ingest.settings.live import Live
-from ingest.settings.sources import load_settings, watched_paths
+from ingest.settings.sources import Live, load_settings, watched_paths
 from ingest.sockets import bind
 from receivers import clock
 from receivers.accounts import ready_accounts

@@ -34,9 +34,9 @@ from consumers.warehouse.locks import Fence, fenced, loading_turn, lock_folder
 from ingest.errors import LoadRefused, OutOfMemory, UnreadableValue, WarehouseUnavailable
 from ingest.log import Partition
 from ingest.settings import Settings
+from ingest.warehouse import readable_values
 from ingest.warehouse.destination import POSTGRES, destination, keep_values
 from ingest.warehouse.errors import translated
-from ingest.warehouse.values import readable_values
 
 log = structlog.get_logger()
 

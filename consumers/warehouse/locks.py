@@ -14,8 +14,8 @@ from ingest.errors import WarehouseUnavailable
 from ingest.locks import HeldLock, exclusive
 from ingest.settings import Settings, WarehouseSettings
 from ingest.warehouse.destination import POSTGRES, credentials, make_folder
+from ingest.warehouse.duckdb_file import warehouse_lock
 from ingest.warehouse.errors import has_type_named, translated
-from ingest.warehouse.lock import warehouse_lock
 
 _FOLDER_PATIENCE_SECONDS = 10.0
 _DUCKDB_THREADS = 2  # each takes buffers of its own

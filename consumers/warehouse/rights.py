@@ -11,10 +11,15 @@ from consumers.rows import TABLES
 from ingest.errors import IngestError, WarehouseUnavailable
 from ingest.finding import Finding, failed, failure, ok, warning
 from ingest.settings import Settings
-from ingest.warehouse.destination import POSTGRES, reading_client, staging_datasets, sync_pipeline
+from ingest.warehouse.destination import (
+    POSTGRES,
+    check_reachable,
+    reading_client,
+    staging_datasets,
+    sync_pipeline,
+)
+from ingest.warehouse.duckdb_file import reading_turn
 from ingest.warehouse.errors import PERMISSION, has_type_named, translated
-from ingest.warehouse.lock import reading_turn
-from ingest.warehouse.reach import check_reachable
 
 _LOCK_SECONDS = 5.0
 _TABLE_NAMES = {table.name for table in TABLES}

@@ -17,8 +17,7 @@ from ingest.cli.options import read_settings
 from ingest.errors import ConfigurationError
 from ingest.private_file import remove_left_copies
 from ingest.settings import Settings
-from ingest.settings.live import Live
-from ingest.settings.sources import Snapshot, current_secrets_path
+from ingest.settings.sources import Live, Snapshot, current_secrets_path
 
 log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ from ingest.clock import CLOCK_SKEW
 from ingest.errors import IngestError, LogUnavailable
 from ingest.event import Event
 from ingest.log import Partition
-from ingest.rest.connection_errors import explain
+from ingest.rest.responses import explain_no_response
 from ingest.settings import Settings
 from ingest.tls import explain_tls_error
 from ingest.vendors import AnyAccount, Delivery
@@ -102,7 +102,9 @@ class DeliveryTrace:
             )
         except (OSError, UnicodeError) as error:
             reason = (
-                explain(error, host).reason if isinstance(error, OSError) else f"{host} is no name of a host"
+                explain_no_response(error, host).reason
+                if isinstance(error, OSError)
+                else f"{host} is no name of a host"
             )
             return Step(
                 "dns", reason, ExitCode.FAILED, f"make a DNS record for {host}, or correct public_url"
@@ -134,7 +136,12 @@ class DeliveryTrace:
                 _UNREACHED,
             )
         except OSError as error:
-            return Step("connection", explain(error, str(address)).reason, ExitCode.UNAVAILABLE, _UNREACHED)
+            return Step(
+                "connection",
+                explain_no_response(error, str(address)).reason,
+                ExitCode.UNAVAILABLE,
+                _UNREACHED,
+            )
 
     def _post_to_public_url(self) -> Step:
         status, trouble = self._post(self._account.webhook_url)
@@ -187,7 +194,7 @@ class DeliveryTrace:
                     allow_redirects=False,
                 )
         except requests.RequestException as error:
-            return None, explain(error, urlsplit(url).netloc).reason
+            return None, explain_no_response(error, urlsplit(url).netloc).reason
         return response.status_code, ""
 
     def _find_in_log(self) -> Step:

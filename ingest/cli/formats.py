@@ -9,7 +9,7 @@ from typing import Any
 from simplejson import RawJSON
 
 from ingest.cli.output import json_text
-from ingest.warehouse.values import JsonText
+from ingest.warehouse import JsonText
 
 _MONEY_DIGITS = 2
 _SPACES = str.maketrans("\t\n\r", "   ")

@@ -103,14 +103,14 @@ def _refuse_existing(files: list[Path], *, force: bool) -> None:
 
 
 def _schema() -> str:
-    from ingest.settings.schema import settings_schema
+    from ingest.settings.introspection import settings_schema
 
     return json.dumps(settings_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _is_schema(file: Path) -> bool:
     """Return whether an earlier `init` wrote this file, which may then be replaced."""
-    from ingest.settings.schema import TITLE
+    from ingest.settings.introspection import TITLE
 
     try:
         return TITLE in file.read_text(encoding="utf-8")

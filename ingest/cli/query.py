@@ -13,7 +13,7 @@ from ingest.duration import parse_duration
 from ingest.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from ingest.warehouse.values import QueryResult
+    from ingest.warehouse import QueryResult
 
 _STDIN = "-"
 
@@ -56,7 +56,7 @@ def query(
         ingest query --file report.sql --csv > report.csv
         ingest query - --json < report.sql
     """
-    from ingest.warehouse.bounds import Bounds
+    from ingest.warehouse import Bounds
     from ingest.warehouse.query import query_bounded
 
     if as_json and as_csv:

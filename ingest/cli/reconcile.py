@@ -22,7 +22,7 @@ from ingest.cli.output import Console, counted, new_table, print_json, print_lin
 from ingest.disk import require_writable
 from ingest.errors import ConfigurationError, VendorRefused
 from ingest.settings import Settings
-from ingest.settings.live import Live as LiveSettings
+from ingest.settings.sources import Live as LiveSettings
 from ingest.settings.sources import load_settings, watched_paths
 from ingest.telemetry import configure_logging
 from ingest.waits import announcing
@@ -174,7 +174,7 @@ def _probes(settings: Settings) -> "dict[str, Probe]":
     A vendor's own trouble is in the metrics instead.
     """
     from ingest.log_probes import AppendProbe, probe_loaded
-    from ingest.warehouse.reach import check_reachable
+    from ingest.warehouse.destination import check_reachable
 
     return {
         "log": AppendProbe(settings),

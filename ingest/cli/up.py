@@ -9,8 +9,7 @@ import typer
 from ingest.cli.child_process import ChildProcess
 from ingest.cli.exit_codes import ExitCode
 from ingest.cli.options import Config, read_settings
-from ingest.settings.live import Live
-from ingest.settings.sources import Snapshot, load_snapshot, watched_paths
+from ingest.settings.sources import Live, Snapshot, load_snapshot, watched_paths
 from ingest.telemetry import configure_logging
 
 log = structlog.get_logger()

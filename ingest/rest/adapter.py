@@ -24,9 +24,8 @@ from urllib3.exceptions import HTTPError
 
 from ingest.clock import clock_ahead
 from ingest.errors import VendorBusy, VendorRefused, VendorUnavailable, VendorUnreachable
-from ingest.rest import Rate, RequestPolicy, RetryBudget
-from ingest.rest.connection_errors import explain
-from ingest.rest.parsing import parse_json
+from ingest.rest import Rate, RequestPolicy
+from ingest.rest.responses import explain_no_response, parse_json
 from ingest.waits import Wait, announce, sleep
 
 _TIMEOUTS = (10.0, 30.0)  # seconds to connect, and between two bytes of a response
@@ -50,6 +49,7 @@ class _Call:
     Attempts and the pauses after them spend the budget. Waiting for a rate limit does not.
     """
 
+    policy: RequestPolicy
     request: PreparedRequest
     options: Mapping[str, Any]
     attempt_seconds: float = 0.0
@@ -58,12 +58,27 @@ class _Call:
     busy_seconds: float = 0.0
     failing_seconds: float = 0.0
 
-    def spend(self, state: RetryCallState, budget: RetryBudget) -> bool:
+    def may_retry(self, error: BaseException) -> bool:
+        """Return whether the request can be sent again after this error."""
+        return isinstance(error, VendorBusy) or (
+            isinstance(error, VendorUnavailable) and self.request.method in self.policy.retried_methods
+        )
+
+    def pause_seconds(self, state: RetryCallState) -> float:
+        """Return the seconds that the vendor asked the client to wait, else a backoff that grows.
+
+        Jitter is added to the vendor's number, so that several clients do not return at once.
+        """
+        error = _error(state)
+        requested = error.retry_after if isinstance(error, VendorUnavailable) else None
+        return _backoff(state) if requested is None else requested + min(_backoff(state), 1.0)
+
+    def spend(self, state: RetryCallState) -> bool:
         """Count an attempt and the pause after it, and return whether the budget is spent.
 
         When it is, no further attempt is made.
         """
-        error = _error(state)
+        error, budget = _error(state), self.policy.budget
         seconds = self.attempt_seconds + state.upcoming_sleep
         if isinstance(error, VendorBusy):
             self.busy_seconds += seconds
@@ -71,6 +86,81 @@ class _Call:
         self.failing_seconds += seconds
         worth = error.worth if isinstance(error, VendorUnreachable) else math.inf
         return self.failing_seconds > min(budget.failing, worth)
+
+    def announce_retry(self, state: RetryCallState) -> None:
+        """Tell the user about the first failure at once, and about each one that a long pause follows.
+
+        Trying again may take a minute, or a quarter of an hour.
+        """
+        error, budget = _error(state), self.policy.budget
+        if state.attempt_number == 1 or state.upcoming_sleep >= _LONG_PAUSE_SECONDS:
+            limit = budget.busy if isinstance(error, VendorBusy) else budget.failing
+            announce(f"{error}. Trying again, for up to {limit:.0f} s")
+
+
+def _error(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None
+
+
+_address_limiters: dict[tuple[str, tuple[Rate, ...]], Limiter | None] = {}
+_address_limiters_lock = threading.Lock()
+
+
+class _RateLimiter:
+    """The rate limits of one account, and the pauses that the vendor asks for.
+
+    All accounts of this process share the limits of an address.
+    """
+
+    def __init__(self, policy: RequestPolicy) -> None:
+        self._policy = policy
+        self._account_limiter = _limiter(policy.limits.account)
+        self._lock = threading.Lock()
+        self._not_before = 0.0
+
+    def pause(self, seconds: float) -> None:
+        """Let none of the account's requests begin for this time."""
+        with self._lock:
+            self._not_before = max(self._not_before, time.monotonic() + seconds)
+
+    def wait(self, host: str) -> None:
+        """Wait until the limits and the vendor's pause allow a request.
+
+        Raises VendorBusy when the vendor asked for too long a pause.
+        """
+        self._wait_for_pause()
+        address = (host, self._policy.limits.address)
+        with _address_limiters_lock:
+            if address not in _address_limiters:
+                _address_limiters[address] = _limiter(self._policy.limits.address)
+        for limiter in (_address_limiters[address], self._account_limiter):
+            if limiter:
+                wait = Wait(f"{self._policy.label} allows no more requests at the moment (its rate limit)")
+                while not limiter.try_acquire("request", timeout=_TURN_SECONDS):
+                    wait.announce_if_due()
+        self._wait_for_pause()
+
+    def _wait_for_pause(self) -> None:
+        """Wait for the end of the vendor's pause.
+
+        Raises VendorBusy when the vendor asked for a longer pause than the budget allows.
+        """
+        while (remaining := self._not_before - time.monotonic()) > 0:
+            if remaining > self._policy.budget.busy:
+                raise VendorBusy(
+                    f"{self._policy.label}: the vendor wants no request for {remaining:.0f} seconds; "
+                    "run it again then",
+                    remaining,
+                )
+            sleep(remaining, f"{self._policy.label} asked for a pause until its limit allows more requests")
+
+
+def _limiter(rates: tuple[Rate, ...]) -> Limiter | None:
+    return (
+        Limiter([PyrateRate(rate.requests, round(rate.seconds * 1000)) for rate in rates], buffer_ms=5)
+        if rates
+        else None
+    )
 
 
 class _JsonResponse(Response):
@@ -94,9 +184,8 @@ class VendorAdapter(HTTPAdapter):
     def __init__(self, policy: RequestPolicy) -> None:
         super().__init__(pool_connections=_CONNECTIONS, pool_maxsize=_CONNECTIONS)
         self._policy = policy
-        self._account_limiter = _limiter(policy.limits.account)
+        self._rate_limiter = _RateLimiter(policy)
         self._lock = threading.Lock()
-        self._not_before = 0.0
         self._sent = threading.local()
         self._clock_samples: deque[timedelta] = deque(maxlen=_CLOCK_SAMPLES)
         self.requests = 0
@@ -111,22 +200,20 @@ class VendorAdapter(HTTPAdapter):
         proxies: Mapping[str, str] | None = None,
     ) -> Response:
         """Send a request until a response is final or the budget is spent, and return the response."""
-        call = _Call(
-            request,
-            {
-                "stream": True,
-                "timeout": timeout or _TIMEOUTS,
-                "verify": verify,
-                "cert": cert,
-                "proxies": proxies,
-            },
-        )
+        options = {
+            "stream": True,
+            "timeout": timeout or _TIMEOUTS,
+            "verify": verify,
+            "cert": cert,
+            "proxies": proxies,
+        }
+        call = _Call(self._policy, request, options)
         retrying = Retrying(
-            retry=retry_if_exception(lambda error: self._may_retry(request, error)),
-            stop=lambda state: call.spend(state, self._policy.budget),
-            wait=_pause,
+            retry=retry_if_exception(call.may_retry),
+            stop=call.spend,
+            wait=call.pause_seconds,
             sleep=lambda seconds: sleep(seconds, f"{self._policy.label} is asked again then"),
-            before_sleep=self._announce_retry,
+            before_sleep=call.announce_retry,
             reraise=True,
         )
         return retrying(self._attempt, call)
@@ -152,22 +239,6 @@ class VendorAdapter(HTTPAdapter):
         with self._lock:
             return min(self._clock_samples, key=abs, default=None)
 
-    def _may_retry(self, request: PreparedRequest, error: BaseException) -> bool:
-        return isinstance(error, VendorBusy) or (
-            isinstance(error, VendorUnavailable) and request.method in self._policy.retried_methods
-        )
-
-    def _announce_retry(self, state: RetryCallState) -> None:
-        """Tell the user about the first failure at once, and about each one that a long pause follows.
-
-        Trying again may take a minute, or a quarter of an hour.
-        """
-        error = _error(state)
-        if state.attempt_number == 1 or state.upcoming_sleep >= _LONG_PAUSE_SECONDS:
-            budget = self._policy.budget
-            limit = budget.busy if isinstance(error, VendorBusy) else budget.failing
-            announce(f"{error}. Trying again, for up to {limit:.0f} s")
-
     def _attempt(self, call: _Call) -> Response:
         """Send a request, and once more with another credential if the vendor refused the first one."""
         response = self._send_once(call)
@@ -182,7 +253,9 @@ class VendorAdapter(HTTPAdapter):
         Raises VendorUnreachable, VendorUnavailable and VendorBusy.
         """
         call.attempt_seconds = 0.0
-        self._wait_for_turn(call.request)
+        self._rate_limiter.wait(_host(call.request))
+        with self._lock:
+            self.requests += 1
         start = time.monotonic()
         sent_at = self._sent.at = datetime.now(UTC)
         try:
@@ -193,13 +266,12 @@ class VendorAdapter(HTTPAdapter):
             response.raw = BytesIO(self._read_body(response, start + self._policy.budget.answer))
             response.content  # noqa: B018 - keeps the body in the response
         except (RequestException, HTTPError, OSError) as error:
-            problem = explain(error, _host(call.request))
+            problem = explain_no_response(error, _host(call.request))
             raise VendorUnreachable(f"{self._policy.label}: {problem}", problem.retry_seconds) from None
         finally:
             call.attempt_seconds = time.monotonic() - start
         if pause := self._policy.retry_after(response):
-            with self._lock:  # the pause is for all of the account's requests
-                self._not_before = max(self._not_before, time.monotonic() + pause)
+            self._rate_limiter.pause(pause)
         return response
 
     def _read_body(self, response: Response, deadline: float) -> bytes:
@@ -216,35 +288,6 @@ class VendorAdapter(HTTPAdapter):
         finally:
             response.raw.close()  # a body that was read to its end has already returned its connection
         return bytes(body)
-
-    def _wait_for_turn(self, request: PreparedRequest) -> None:
-        """Wait until the limits and the vendor's pause allow a request, and count it.
-
-        Raises VendorBusy when the vendor asked for too long a pause.
-        """
-        self._wait_for_pause()
-        for limiter in (_address_limiter(request, self._policy.limits.address), self._account_limiter):
-            if limiter:
-                wait = Wait(f"{self._policy.label} allows no more requests at the moment (its rate limit)")
-                while not limiter.try_acquire("request", timeout=_TURN_SECONDS):
-                    wait.announce_if_due()
-        self._wait_for_pause()
-        with self._lock:
-            self.requests += 1
-
-    def _wait_for_pause(self) -> None:
-        """Wait for the end of the vendor's pause.
-
-        Raises VendorBusy when the vendor asked for a longer pause than the budget allows.
-        """
-        while (remaining := self._not_before - time.monotonic()) > 0:
-            if remaining > self._policy.budget.busy:
-                raise VendorBusy(
-                    f"{self._policy.label}: the vendor wants no request for {remaining:.0f} seconds; "
-                    "run it again then",
-                    remaining,
-                )
-            sleep(remaining, f"{self._policy.label} asked for a pause until its limit allows more requests")
 
     def _check(self, response: Response) -> Response:
         """Return a successful response with JSON in it.
@@ -293,41 +336,6 @@ def open_session(policy: RequestPolicy, url: str) -> tuple[Session, VendorAdapte
     for scheme in ("https://", "http://"):
         session.mount(scheme, adapter)
     return session, adapter
-
-
-def _error(state: RetryCallState) -> BaseException | None:
-    return state.outcome.exception() if state.outcome else None
-
-
-def _pause(state: RetryCallState) -> float:
-    """Return the seconds that the vendor asked the client to wait, else a backoff that grows.
-
-    Jitter is added to the vendor's number, so that several clients do not return at once.
-    """
-    error = _error(state)
-    requested = error.retry_after if isinstance(error, VendorUnavailable) else None
-    return _backoff(state) if requested is None else requested + min(_backoff(state), 1.0)
-
-
-def _limiter(rates: tuple[Rate, ...]) -> Limiter | None:
-    return (
-        Limiter([PyrateRate(rate.requests, round(rate.seconds * 1000)) for rate in rates], buffer_ms=5)
-        if rates
-        else None
-    )
-
-
-_address_limiters: dict[tuple[str, tuple[Rate, ...]], Limiter | None] = {}
-_address_limiters_lock = threading.Lock()
-
-
-def _address_limiter(request: PreparedRequest, rates: tuple[Rate, ...]) -> Limiter | None:
-    """Return the limiter of a host and its rates, which all accounts of this process share."""
-    key = (_host(request), rates)
-    with _address_limiters_lock:
-        if key not in _address_limiters:
-            _address_limiters[key] = _limiter(rates)
-        return _address_limiters[key]
 
 
 def _host(request: PreparedRequest) -> str:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from requests import PreparedRequest, Response
 
@@ -18,7 +17,7 @@ from ingest.locks import exclusive
 from ingest.private_file import replace_private
 from ingest.rest import RETRIED_METHODS, Credential, Limits, RequestPolicy, RetryBudget
 from ingest.rest.adapter import open_session
-from ingest.rest.parsing import json_object
+from ingest.rest.responses import json_object
 
 # A token is renewed so many seconds before its end, or after half its life if that is later. It must outlive
 # a request, and clocks differ.
@@ -118,8 +117,13 @@ class _OAuth(Credential):
         access = body.get("access_token")
         if not isinstance(access, str) or not access:
             raise VendorUnavailable(f"{self._app.label}: the token endpoint answered without an access_token")
+        try:
+            life = max(0.0, float(body.get("expires_in", "")))
+        except (TypeError, ValueError):
+            life = _DEFAULT_LIFE_SECONDS
+        renew_at = time.time() + life - min(_EARLY_SECONDS, life / 2)
         refresh = body.get("refresh_token")
-        return _Token(access, _renew_at(body.get("expires_in")), refresh if isinstance(refresh, str) else "")
+        return _Token(access, renew_at, refresh if isinstance(refresh, str) else "")
 
     def _describe_error(self, response: Response) -> str:
         return self.redact(f"no token: {self._app.describe_error(response, self._remedy(response))}")
@@ -153,17 +157,19 @@ class RotatingTokens(_OAuth):
     def __init__(self, app: OAuthApp, seed: str, file: Path, setting: str) -> None:
         super().__init__(app)
         self._seed = seed
-        self._file = file
+        self._file = _TokenFile(app, seed, file)
         self._setting = setting
 
     def _get_token(self, refused: str) -> _Token:
-        with self._lock_file():
-            current = self._read()
+        with self._file.locked():
+            current = self._file.read()
             if current and current.is_valid() and current.access != refused:
                 return current
             refresh = current.refresh if current else self._seed
             token = self._request_token(grant_type="refresh_token", refresh_token=refresh)
-            return self._write(replace(token, refresh=token.refresh or refresh))
+            successor = replace(token, refresh=token.refresh or refresh)
+            self._file.write(successor)
+            return successor
 
     def redact(self, text: str) -> str:
         """Return the text without tokens, including the refresh token in the settings."""
@@ -181,17 +187,26 @@ class RotatingTokens(_OAuth):
             )
         return super()._remedy(response)
 
+
+class _TokenFile:
+    """The file with the newest pair of tokens of a seed's chain, which all processes of an account share."""
+
+    def __init__(self, app: OAuthApp, seed: str, path: Path) -> None:
+        self._app = app
+        self._seed_digest = sha256(seed.encode()).hexdigest()
+        self._path = path
+
     @contextmanager
-    def _lock_file(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Lock the file against other processes.
 
         Raises ConfigurationError when the folder is not writable, before a token is used whose successor
         could not be stored.
         """
         try:
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = exclusive(
-                self._file.with_name(f"{self._file.name}.lock"),
+                self._path.with_name(f"{self._path.name}.lock"),
                 self._app.budget.busy,
                 lambda _: VendorUnavailable(
                     f"{self._app.label}: another process has been renewing the token for too long"
@@ -200,47 +215,34 @@ class RotatingTokens(_OAuth):
                 private=True,
             )
         except OSError as error:
-            raise self._cannot_store(error) from None
+            raise self._not_writable(error) from None
         with lock:
             yield
 
-    def _cannot_store(self, error: OSError) -> ConfigurationError:
-        return ConfigurationError(
-            f"{self._app.label}: tokens cannot be kept in {self._file.parent} ({error.strerror})"
-        )
-
-    def _read(self) -> _Token | None:
+    def read(self) -> _Token | None:
         """Return the stored token of this seed's chain; None when the file does not contain one."""
         try:
-            pair = json.loads(self._file.read_bytes())
-            if pair["seed"] == self._seed_digest():
+            pair = json.loads(self._path.read_bytes())
+            if pair["seed"] == self._seed_digest:
                 return _Token(str(pair["access_token"]), float(pair["renew_at"]), str(pair["refresh_token"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return None
 
-    def _write(self, token: _Token) -> _Token:
-        """Store a token and return it. The write is atomic, even if the power fails."""
+    def write(self, token: _Token) -> None:
+        """Store a token. The write is atomic, even if the power fails. Raises ConfigurationError."""
         pair = {
             "access_token": token.access,
             "renew_at": token.renew_at,
             "refresh_token": token.refresh,
-            "seed": self._seed_digest(),
+            "seed": self._seed_digest,
         }
         try:
-            replace_private(self._file, json.dumps(pair).encode())
+            replace_private(self._path, json.dumps(pair).encode())
         except OSError as error:
-            raise self._cannot_store(error) from None
-        return token
+            raise self._not_writable(error) from None
 
-    def _seed_digest(self) -> str:
-        return sha256(self._seed.encode()).hexdigest()
-
-
-def _renew_at(expires_in: Any) -> float:
-    """Return when to renew a token with this `expires_in`, in Unix seconds."""
-    try:
-        life = max(0.0, float(expires_in))
-    except (TypeError, ValueError):
-        life = _DEFAULT_LIFE_SECONDS
-    return time.time() + life - min(_EARLY_SECONDS, life / 2)
+    def _not_writable(self, error: OSError) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self._app.label}: tokens cannot be kept in {self._path.parent} ({error.strerror})"
+        )

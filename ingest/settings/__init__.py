@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator
 
 from ingest.address import WebAddress, parse_address
 from ingest.duration import Duration
@@ -31,15 +31,6 @@ from ingest.vendors import AccountSettings, AnyAccount, load_account_class, spli
 _SQLITE, _KAFKA = "sqlite:///", "kafka://"
 
 
-def _with_names(tables: object) -> object:
-    """Add each account's name to its table. What is no table is left for pydantic to refuse."""
-    if not isinstance(tables, dict):
-        return tables
-    return {
-        name: {**table, "name": name} if isinstance(table, dict) else table for name, table in tables.items()
-    }
-
-
 def _parse_account(table: object) -> object:
     if not isinstance(table, dict):
         return table
@@ -48,52 +39,6 @@ def _parse_account(table: object) -> object:
     except ConfigurationError as error:
         raise ValueError(str(error)) from None
     return model.model_validate(table)
-
-
-def _log_url(log: str, info: ValidationInfo) -> str:
-    """Return the log's URL with an absolute path, or with a port for each broker. Raises ValueError."""
-    url = log.strip()
-    if url.startswith(_SQLITE):
-        return absolute_url(url, _SQLITE, info)
-    if url.startswith(_KAFKA):
-        _check_body_limit(info)
-        return _KAFKA + ",".join(_brokers(url.removeprefix(_KAFKA).rstrip("/")))
-    raise ValueError('write "sqlite:///data/log.db" or "kafka://host:9092,host2:9092"')
-
-
-def _brokers(text: str) -> list[str]:
-    if "@" in text:  # the log's URL is shown and logged
-        raise ValueError(
-            "must not contain a user or a password: set kafka.sasl_username and kafka.sasl_password"
-        )
-    brokers = [str(parse_address(broker, KAFKA_PORT)) for broker in split_list(text)]
-    if not brokers:
-        raise ValueError('names no broker: write "kafka://host:9092,host2:9092"')
-    return brokers
-
-
-def _check_body_limit(info: ValidationInfo) -> None:
-    """Raise ValueError for a larger body than Kafka takes.
-
-    It would be refused however often it is delivered.
-    """
-    receiver = info.data.get("receiver")
-    if receiver and receiver.body_limit > LARGEST_BODY:
-        raise ValueError(
-            f"Kafka's topics take no larger body than {LARGEST_BODY} bytes: lower receiver.body_limit"
-        )
-
-
-def _fits_largest_body(consumer: ConsumerSettings, info: ValidationInfo) -> ConsumerSettings:
-    """Check that the consumer can load the largest body that a receiver takes. Raises ValueError."""
-    receiver = info.data.get("receiver")
-    least = CONSUMER_BASE_BYTES + RECORD_FACTOR * receiver.body_limit if receiver else 0
-    if consumer.memory < least:
-        raise ValueError(
-            f"memory is too little for the largest bodies: raise consumer.memory to {least} at least, or "
-            "lower receiver.body_limit"
-        )
-    return consumer
 
 
 NO_ACCOUNT = (
@@ -113,7 +58,7 @@ class Settings(Section):
         "http://127.0.0.1:8080",
         description="Address of the receiver as the vendors see it, without `/webhooks/…`. Bookeo signs it.",
     )
-    log: Annotated[str, AfterValidator(_log_url)] = Field(
+    log: str = Field(
         "sqlite:///data/log.db",
         description="The log: `sqlite:///` and a path, or `kafka://` and brokers separated by commas, with "
         "port 9092 unless one is given.",
@@ -127,14 +72,62 @@ class Settings(Section):
         pattern=r"^[A-Za-z0-9_-]+$",
         description="Topics are named `<prefix>.<vendor>`, `<prefix>.dead-letters` and `<prefix>.audit`.",
     )
-    consumer: Annotated[ConsumerSettings, AfterValidator(_fits_largest_body)] = ConsumerSettings()
+    consumer: ConsumerSettings = ConsumerSettings()
     warehouse: WarehouseSettings = WarehouseSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
     webhooks: WebhooksSettings = WebhooksSettings()
     kafka: KafkaSettings = KafkaSettings()
-    accounts: Annotated[
-        dict[str, Annotated[AccountSettings, BeforeValidator(_parse_account)]], BeforeValidator(_with_names)
-    ] = Field(default_factory=dict)
+    accounts: dict[str, Annotated[AccountSettings, BeforeValidator(_parse_account)]] = Field(
+        default_factory=dict
+    )
+
+    @field_validator("accounts", mode="before")
+    @classmethod
+    def _add_names(cls, tables: object) -> object:
+        """Add each account's name to its table. What is no table is left for pydantic to refuse."""
+        if not isinstance(tables, dict):
+            return tables
+        return {
+            name: {**table, "name": name} if isinstance(table, dict) else table
+            for name, table in tables.items()
+        }
+
+    @field_validator("log")
+    @classmethod
+    def _parse_log(cls, log: str, info: ValidationInfo) -> str:
+        """Return the log's URL with an absolute path, or with a port for each broker."""
+        url = log.strip()
+        if url.startswith(_SQLITE):
+            return absolute_url(url, _SQLITE, info)
+        if not url.startswith(_KAFKA):
+            raise ValueError('write "sqlite:///data/log.db" or "kafka://host:9092,host2:9092"')
+        receiver = info.data.get("receiver")
+        if receiver and receiver.body_limit > LARGEST_BODY:
+            # A larger body would be refused however often it is delivered.
+            raise ValueError(
+                f"Kafka's topics take no larger body than {LARGEST_BODY} bytes: lower receiver.body_limit"
+            )
+        if "@" in url:  # the log's URL is shown and logged
+            raise ValueError(
+                "must not contain a user or a password: set kafka.sasl_username and kafka.sasl_password"
+            )
+        hosts = split_list(url.removeprefix(_KAFKA).rstrip("/"))
+        if not hosts:
+            raise ValueError('names no broker: write "kafka://host:9092,host2:9092"')
+        return _KAFKA + ",".join(str(parse_address(host, KAFKA_PORT)) for host in hosts)
+
+    @field_validator("consumer")
+    @classmethod
+    def _check_memory(cls, consumer: ConsumerSettings, info: ValidationInfo) -> ConsumerSettings:
+        """Check that the consumer can load the largest body that a receiver takes."""
+        receiver = info.data.get("receiver")
+        least = CONSUMER_BASE_BYTES + RECORD_FACTOR * receiver.body_limit if receiver else 0
+        if consumer.memory < least:
+            raise ValueError(
+                f"memory is too little for the largest bodies: raise consumer.memory to {least} at least, or "
+                "lower receiver.body_limit"
+            )
+        return consumer
 
     def build_accounts(self) -> dict[tuple[str, str], AnyAccount]:
         """Return all accounts by (vendor, account)."""

@@ -6,6 +6,7 @@ Makes the path of a DuckDB file absolute, and escapes passwords as URLs need it.
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from urllib.parse import quote, unquote
 
 from pydantic import ValidationInfo
@@ -45,22 +46,18 @@ def has_secret(credentials: object) -> bool:
         )
     if isinstance(credentials, list):
         return any(map(has_secret, credentials))
-    return isinstance(credentials, str) and _text_has_secret(credentials)
-
-
-def _text_has_secret(text: str) -> bool:
-    try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError):
-        parsed = None
-    if isinstance(parsed, dict | list):
-        return has_secret(parsed)
-    forms = {text, unquote(text)}  # the name of a parameter may be escaped too
+    if not isinstance(credentials, str):
+        return False
+    with suppress(ValueError, RecursionError):
+        parsed = json.loads(credentials)
+        if isinstance(parsed, dict | list):
+            return has_secret(parsed)
+    forms = {credentials, unquote(credentials)}  # the name of a parameter may be escaped too
     names = [name for form in forms for pair in _NAMED.findall(form) for name in pair if name]
     return (
-        bool(_PASSWORD.fullmatch(text) or _WITHOUT_SCHEME.match(text))
+        bool(_PASSWORD.fullmatch(credentials) or _WITHOUT_SCHEME.match(credentials))
         or any(map(_is_secret_name, names))
-        or "PRIVATE KEY-----" in text
+        or "PRIVATE KEY-----" in credentials
     )
 
 
@@ -72,13 +69,22 @@ def _is_secret_name(name: str) -> bool:
 def usable_credentials(url: str, info: ValidationInfo) -> str:
     """Return credentials as dlt can use them, for the destination of the validated section.
 
+    A file has an absolute path. A password is escaped, because libraries end it at its first `@`. `%` with
+    two hexadecimal digits is an escape already.
+    https://www.rfc-editor.org/rfc/rfc3986#section-3.2.1
     Raises ValueError.
     """
     if info.data.get("destination") == "duckdb":
-        return _absolute_file(url, info)
+        if duckdb_path(url) is None:
+            return url
+        return absolute_url(url, _DUCKDB, info) if url.startswith(_DUCKDB) else absolute_path(url, info)
     if url.startswith(_SQLITE) and not url.endswith(":memory:"):
         return absolute_url(url, _SQLITE, info)
-    return _with_escaped_password(url)
+    match = _PASSWORD.fullmatch(url)
+    if not match:
+        return url
+    password = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", match["password"])
+    return match["before"] + quote(password, safe="%!$&'()*+,;=-._~") + match["after"]
 
 
 def duckdb_path(url: str) -> str | None:
@@ -88,24 +94,3 @@ def duckdb_path(url: str) -> str | None:
     """
     path = url.removeprefix(_DUCKDB)
     return None if path.startswith((":", "md:", "motherduck:")) or "://" in path else path
-
-
-def _absolute_file(url: str, info: ValidationInfo) -> str:
-    if duckdb_path(url) is None:
-        return url
-    if url.startswith(_DUCKDB):
-        return absolute_url(url, _DUCKDB, info)
-    return absolute_path(url, info)
-
-
-def _with_escaped_password(credentials: str) -> str:
-    """Return credentials with their password escaped, because libraries end it at its first `@`.
-
-    `%` with two hexadecimal digits is an escape already.
-    https://www.rfc-editor.org/rfc/rfc3986#section-3.2.1
-    """
-    match = _PASSWORD.fullmatch(credentials)
-    if not match:
-        return credentials
-    password = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", match["password"])
-    return match["before"] + quote(password, safe="%!$&'()*+,;=-._~") + match["after"]

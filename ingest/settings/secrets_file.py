@@ -12,7 +12,7 @@ from tomlkit.exceptions import TOMLKitError
 from ingest.errors import ConfigurationError
 from ingest.locks import exclusive
 from ingest.private_file import replace_private
-from ingest.settings.files import decode
+from ingest.settings.layers import decode
 from ingest.vendors import split_list
 
 _LOCK_SECONDS = 10.0
@@ -65,7 +65,10 @@ class SecretsFile:
         table = self._table(intended, account)
         table[_KEY] = change(self._listed(table))
         try:
-            changed = _edited(text, account, table[_KEY])
+            document: Any = tomlkit.parse(text)
+            accounts = document.setdefault("accounts", tomlkit.table(is_super_table=True))
+            accounts.setdefault(account, tomlkit.table())[_KEY] = table[_KEY]
+            changed = tomlkit.dumps(document)
             parsed = tomllib.loads(changed)
         except (TOMLKitError, tomllib.TOMLDecodeError, AttributeError, TypeError, KeyError, ValueError):
             parsed = None
@@ -141,11 +144,3 @@ class SecretsFile:
             f"{self.path} cannot be written ({error.strerror}): make it so, or use --print-secrets and keep "
             "them elsewhere"
         )
-
-
-def _edited(text: str, account: str, secrets: list[str]) -> str:
-    document: Any = tomlkit.parse(text)
-    accounts = document.setdefault("accounts", tomlkit.table(is_super_table=True))
-    table = accounts.setdefault(account, tomlkit.table())
-    table[_KEY] = secrets
-    return tomlkit.dumps(document)

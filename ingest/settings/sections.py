@@ -8,13 +8,22 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 
 from ingest.address import Host
 from ingest.duration import Duration
 from ingest.local_path import FOLDER, LocalPath
 from ingest.settings.credentials import DEFAULT_FILE, duckdb_path, usable_credentials
-from ingest.vendors import split_list
+from ingest.vendors.account_settings import as_list
 
 
 class Section(BaseModel):
@@ -40,20 +49,6 @@ def _fits_two_bodies(limit: int, info: ValidationInfo) -> int:
     return limit
 
 
-def _not_reserved(dataset: str) -> str:
-    if dataset in {"temp", "system", "information_schema", "pg_catalog"}:
-        raise ValueError("databases keep this name for themselves; choose another")
-    return dataset
-
-
-def _absolute_credentials(credentials: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-    """Return credentials with DuckDB's file, or its default, as an absolute path if the folder is known."""
-    text = credentials.get_secret_value() if credentials else ""
-    if info.data.get("destination") == "duckdb" and not text and FOLDER in (info.context or {}):
-        text = DEFAULT_FILE
-    return SecretStr(usable_credentials(text, info)) if text else None
-
-
 def _admin_host() -> Any:
     return Field(
         "127.0.0.1", description="Host of the admin listener, which serves `/readyz` and `/metrics`."
@@ -64,11 +59,7 @@ def _admin_port(port: int) -> Any:
     return Field(port, ge=0, le=65535, description="Port of the admin listener.")
 
 
-def _as_list(value: object) -> object:
-    return split_list(value) if isinstance(value, str) else value
-
-
-Hosts = Annotated[tuple[Host, ...], BeforeValidator(_as_list)]
+Hosts = Annotated[tuple[Host, ...], BeforeValidator(as_list)]
 
 
 def _admin_hosts() -> Any:
@@ -255,19 +246,38 @@ class WarehouseSettings(Section):
         "duckdb",
         description="Name of a [dlt destination](https://dlthub.com/docs/dlt-ecosystem/destinations).",
     )
-    credentials: Annotated[SecretStr | None, AfterValidator(_absolute_credentials)] = Field(
+    credentials: SecretStr | None = Field(
         None,
         description=f"Credentials as dlt expects them. For DuckDB the path of its file, `{DEFAULT_FILE}` by "
         "default. With a password in it, only in"
         " the environment or the secrets file; the password may contain `@`, `:` and `/`, and `%` unless "
         "two hexadecimal digits follow.",
     )
-    dataset: Annotated[str, AfterValidator(_not_reserved)] = Field(
+    dataset: str = Field(
         "ingest", pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$", description="Dataset or schema of the tables."
     )
     work_dir: LocalPath = Field(
         "data/dlt", description="dlt's working folder. It can be deleted while nothing runs."
     )
+
+    @field_validator("credentials")
+    @classmethod
+    def _make_usable(cls, credentials: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        """Return credentials as dlt can use them.
+
+        DuckDB's file, or its default, has an absolute path where the folder of relative paths is known.
+        """
+        text = credentials.get_secret_value() if credentials else ""
+        if info.data.get("destination") == "duckdb" and not text and FOLDER in (info.context or {}):
+            text = DEFAULT_FILE
+        return SecretStr(usable_credentials(text, info)) if text else None
+
+    @field_validator("dataset")
+    @classmethod
+    def _check_reserved(cls, dataset: str) -> str:
+        if dataset in {"temp", "system", "information_schema", "pg_catalog"}:
+            raise ValueError("databases keep this name for themselves; choose another")
+        return dataset
 
     @property
     def duckdb_file(self) -> Path | None:

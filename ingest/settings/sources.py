@@ -1,34 +1,67 @@
 """Loads settings from all sources: `ingest.toml` < secrets file < mounted secret files < environment.
 
+`Live` loads them again in the background when a file changes.
 Written here instead of taken from pydantic-settings, whose environment source turns a secret that looks like
 a number into one, and does not see an unknown name at the top level.
 """
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+import structlog
 from pydantic import BaseModel, ValidationError
 
 from ingest.errors import ConfigurationError
+from ingest.finding import Finding, warning
 from ingest.local_path import FOLDER
 from ingest.settings import Settings, nearest_account_model, section_models
 from ingest.settings.credentials import has_secret
-from ingest.settings.environment import (
+from ingest.settings.introspection import explain, in_one_message, secret_fields
+from ingest.settings.layers import (
     CONFIG,
+    DEFAULT_CONFIG,
     SECRETS_PATH,
     Tree,
+    config_file,
     merge,
+    read_secrets,
+    read_toml,
     read_variables,
+    secrets_path,
     tree_of,
     variable_name,
 )
-from ingest.settings.faults import explain, in_one_message
-from ingest.settings.files import DEFAULT_CONFIG, config_file, read_secrets, read_toml, secrets_path
-from ingest.settings.secret_fields import secret_fields
+
+__all__ = [
+    "DEFAULT_CONFIG",
+    "Live",
+    "Snapshot",
+    "current_config_path",
+    "current_secrets_path",
+    "is_above_file",
+    "load_settings",
+    "load_snapshot",
+    "secrets_path",
+    "watched_paths",
+]
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+Stamp = tuple[str, int, int, int]
+
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
+# Callers wait for small files, so that a new secret is live at once. They do not wait for large ones, because
+# a caller may be an event loop.
+_QUICK_SECONDS, _WAIT_SECONDS = 0.25, 0.5
+# Checking many files takes a hundredth of the time at most.
+_CHEAP_SECONDS, _LOOK_SHARE = 0.001, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +110,19 @@ def load_snapshot(config: str | None = None, environ: Mapping[str, str] = os.env
 
 def _load(config: str | None, environ: Mapping[str, str]) -> tuple[Settings, Snapshot]:
     path = config_file(config or environ.get(CONFIG) or None)
-    plain, secret = read_toml(path) if path else {}, read_secrets(secrets_path(path or Path(DEFAULT_CONFIG)))
-    variables = read_variables(environ, _account_names(plain, secret))
+    secrets_file = secrets_path(path or Path(DEFAULT_CONFIG))
+    plain, secret = read_toml(path) if path else {}, read_secrets(secrets_file)
+    tables = [tree.get("accounts") for tree in (plain, secret)]
+    accounts = [name for table in tables if isinstance(table, dict) for name in table]
+    variables = read_variables(environ, accounts)
     if path is None and not secret and not variables:
         raise ConfigurationError(_no_settings(environ))
     tree = merge({name: {} for name in section_models()}, plain, secret, tree_of(variables))
-    faults = [_misplaced(where, path) for where in _secrets_in(plain, tree)]
+    faults = [
+        f"{'.'.join(setting)} is a secret and does not belong in {path}:"
+        f" set {variable_name(*setting)}, or put it in a 0600 file {secrets_file}"
+        for setting in _secrets_in(plain, tree)
+    ]
     folder = (path or Path(DEFAULT_CONFIG)).absolute().parent
     try:
         settings = Settings.model_validate(tree, context={FOLDER: folder})
@@ -115,11 +155,6 @@ def is_above_file(*path: str, environ: Mapping[str, str] = os.environ) -> bool:
     return any(variable.path[: len(path)] == path for variable in read_variables(environ, accounts))
 
 
-def _account_names(*trees: Tree) -> list[str]:
-    tables = [tree.get("accounts") for tree in trees]
-    return [name for table in tables if isinstance(table, dict) for name in table]
-
-
 def _no_settings(environ: Mapping[str, str]) -> str:
     mounted = (
         f"the folder {environ[SECRETS_PATH]} ({SECRETS_PATH}) has no setting"
@@ -131,14 +166,6 @@ def _no_settings(environ: Mapping[str, str]) -> str:
         "names another one, no INGEST_ variable"
         f" has a setting, and {mounted}. `ingest init` writes a file; or go to its folder, or name it with "
         "--config"
-    )
-
-
-def _misplaced(where: Sequence[str], path: Path | None) -> str:
-    file = secrets_path(path or Path(DEFAULT_CONFIG))
-    return (
-        f"{'.'.join(where)} is a secret and does not belong in {path}:"
-        f" set {variable_name(*where)}, or put it in a 0600 file {file}"
     )
 
 
@@ -162,14 +189,119 @@ def _secret_keys(table: Any, model: type[BaseModel]) -> list[str]:
     return [key for key in secret_fields(model) if isinstance(table, dict) and key in table]
 
 
-__all__ = [
-    "DEFAULT_CONFIG",
-    "Snapshot",
-    "current_config_path",
-    "current_secrets_path",
-    "is_above_file",
-    "load_settings",
-    "load_snapshot",
-    "secrets_path",
-    "watched_paths",
-]
+class Live(Generic[T]):
+    """A value that is read from files.
+
+    `current` checks the files, which takes some microseconds, and lets a thread read them when one has
+    changed. Whatever goes wrong in reading leaves the value as it is, because a mistake in a file must not
+    stop a running process. Files that could not be read are read again when they change, and seldom
+    otherwise. `trouble` says what is wrong, and is "" as long as nothing is.
+    """
+
+    def __init__(self, read: Callable[[], T], paths: Sequence[Path], first: T | None = None) -> None:
+        """Watch these files, and all files in those of them that are folders.
+
+        Without a `first` value, `read` is called here and may raise.
+        """
+        self._read, self._paths = read, paths
+        self._lock = threading.Lock()
+        self._reader: threading.Thread | None = None
+        self._tried: list[Stamp | None] = []
+        self._seen: list[Stamp | None] | None = None
+        self._pause, self._next, self._next_look = _FIRST_PAUSE_SECONDS, 0.0, 0.0
+        self._took = 0.0
+        self.trouble = ""
+        if first is None:
+            stamps, began = self._stamps(), time.monotonic()
+            first = read()
+            self._seen, self._took = stamps, time.monotonic() - began
+        self._value = first
+
+    def current(self) -> T:
+        """Return the last value that could be read."""
+        if (
+            time.monotonic() >= self._next_look
+            and (reader := self._start_reading())
+            and self._took < _QUICK_SECONDS
+        ):
+            reader.join(_WAIT_SECONDS)
+        return self._value
+
+    def _start_reading(self) -> threading.Thread | None:
+        """Start a thread when a file has changed, unless one is reading already.
+
+        The next call then sees later changes.
+        """
+        stamps = self._stamps()
+        if stamps == self._seen:
+            self.trouble = ""  # a mistake was taken back
+            return None
+        with self._lock:
+            again = stamps == self._tried
+            if (self._reader and self._reader.is_alive()) or (again and time.monotonic() < self._next):
+                return None
+            self._tried = stamps
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS) if again else _FIRST_PAUSE_SECONDS
+            self._reader = threading.Thread(target=self._reload, args=(stamps,), name="settings", daemon=True)
+            self._reader.start()
+            return self._reader
+
+    def _reload(self, stamps: list[Stamp | None]) -> None:
+        began = time.monotonic()
+        try:
+            value = self._read()
+        except Exception as error:  # noqa: BLE001 - or whoever asks would fail, each delivery with 500
+            why = (
+                str(error) if isinstance(error, ConfigurationError) else type(error).__name__
+            )  # whose message may quote a secret
+            self._next = time.monotonic() + self._pause
+            self.trouble = why
+            log.error("secrets.not_reloaded", why=why, kept="the settings as they were")  # noqa: TRY400 - the message has it all
+        else:
+            is_first, self._seen = self._seen is None, stamps
+            self._value, self.trouble = value, ""
+            if not is_first:
+                log.info("secrets.reloaded")
+        self._took = time.monotonic() - began
+
+    def findings(self) -> list[Finding]:
+        """Return a warning for readiness while the files cannot be used."""
+        self.current()
+        if not self.trouble:
+            return []
+        return [
+            warning(
+                "settings",
+                "the files cannot be used, so this process goes on with the settings as they were: "
+                f"{self.trouble}",
+            )
+        ]
+
+    def _stamps(self) -> list[Stamp | None]:
+        began = time.thread_time()  # to be kept waiting by others is no reason to look less often
+        stamps = [stamp for path in self._paths for stamp in _stamps(path)]
+        took = time.thread_time() - began
+        self._next_look = time.monotonic() + took * _LOOK_SHARE if took > _CHEAP_SECONDS else 0.0
+        return stamps
+
+
+def _stamps(path: Path) -> list[Stamp | None]:
+    """Return values that change when a file does, or a folder or a file in it.
+
+    A link counts as the file that it leads to in the end: Kubernetes changes mounted files by pointing the
+    link `..data`, which all of them lead through, to another folder.
+    """
+    try:
+        below = sorted(path.iterdir()) if path.is_dir() else []
+    except OSError:
+        below = []
+    return [_stamp(path), *map(_stamp, below)]
+
+
+def _stamp(path: Path) -> Stamp | None:
+    """Return values that change when a file does; None for one that cannot be read, or is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return str(path), status.st_ino, status.st_ctime_ns, status.st_size

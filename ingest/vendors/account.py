@@ -250,14 +250,9 @@ class Account(ABC, Generic[A]):
     # The following members use the vendor's optional modules, which are imported when they are first used.
 
     @property
-    def rest_module(self) -> str:
-        """Return the name of the module in the vendor's folder that defines the REST side as `REST`."""
-        return "rest"
-
-    @property
     def rest_class(self) -> "type[Rest[A]] | None":
         """Return the class of the account's REST side; None where the vendor has none."""
-        module = load_module(self.vendor, self.rest_module)
+        module = load_module(self.vendor, "rest")
         return module.REST if module else None
 
     def rest(self, state_dir: Path, budget: "RetryBudget | None" = None) -> "Rest[A]":
@@ -275,7 +270,7 @@ class Account(ABC, Generic[A]):
     def subscriptions_class(self) -> "type[Subscriptions[A]] | None":
         """Return the class for the vendor's subscriptions API; None where they are made by hand."""
         module = load_module(self.vendor, "subscriptions")
-        return getattr(module, "SUBSCRIPTIONS", None)
+        return module.SUBSCRIPTIONS if module else None
 
     def subscriptions(self, state_dir: Path, budget: "RetryBudget", timeout: float) -> "Subscriptions[A]":
         """Open the vendor's API for webhook subscriptions.
@@ -296,22 +291,18 @@ class Account(ABC, Generic[A]):
             )
         return subscriptions_class(self.rest(state_dir, budget), timeout)
 
-    def manual_steps(self, *, show_secret: bool) -> list[str]:
+    def manual_steps(self, *, show_secret: bool) -> list[str]:  # noqa: ARG002 - for vendors that show it
         """Return the steps to register webhooks by hand, one a line.
 
         They are for vendors without an API for subscriptions, and for accounts without the credential for it.
         """
         name = self.name
-        if module := load_module(self.vendor, "subscriptions"):
-            if hasattr(module, "manual_steps"):
-                steps: list[str] = module.manual_steps(self, show_secret=show_secret)
-                return steps
-            reason = (
-                f"no REST credential is set; with accounts.{name}.{self.settings.rest_needs()},"
-                f" `ingest webhooks apply {name}` does this. By hand:"
-            )
-        else:
-            reason = f"{self.vendor} has no API for webhooks. By hand:"
+        reason = (
+            f"no REST credential is set; with accounts.{name}.{self.settings.rest_needs()},"
+            f" `ingest webhooks apply {name}` does this. By hand:"
+            if self.subscriptions_class
+            else f"{self.vendor} has no API for webhooks. By hand:"
+        )
         keep_first = " (some are set: keep it the first)" if self.settings.live_secrets() else ""
         return [
             reason,

@@ -26,7 +26,8 @@ def split_list(text: str) -> list[str]:
     return [item.strip() for item in re.split(r"[,\r\n]", text) if item.strip()]
 
 
-def _as_list(value: object) -> object:
+def as_list(value: object) -> object:
+    """Return the items of a text; any other value unchanged, for pydantic to check."""
     return split_list(value) if isinstance(value, str) else value
 
 
@@ -36,14 +37,10 @@ def _refuse_empty(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return secrets
 
 
-def _list_in_words(names: list[str]) -> str:
-    *initial, last = [f"`{name}`" for name in names]
-    return f"{', '.join(initial)} or {last}" if initial else last
-
-
-Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(_as_list), AfterValidator(_refuse_empty)]
-Words = Annotated[tuple[str, ...], BeforeValidator(_as_list), Field(min_length=1)]
+Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(as_list), AfterValidator(_refuse_empty)]
+Words = Annotated[tuple[str, ...], BeforeValidator(as_list), Field(min_length=1)]
 # The description that vendors' settings have for their field `events`.
+_VENDORS = ", ".join(f"`{name}`" for name in vendor_names())
 EVENTS_DESCRIPTION = "List of events that webhooks are created for, in the vendor's words."
 
 
@@ -59,7 +56,7 @@ class AccountSettings(BaseModel):
     rest_credentials: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    vendor: str = Field(description=f"{_list_in_words(vendor_names())}.")
+    vendor: str = Field(description=f"{' or '.join(_VENDORS.rsplit(', ', 1))}.")
     webhook_secrets: Secrets = Field(
         (), description="List of secrets; a delivery may be signed with any of them."
     )

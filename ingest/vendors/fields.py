@@ -67,10 +67,6 @@ def plain_word(text: str) -> str:
     return "".join(filter(str.isalpha, text)).lower().replace("cancelled", "canceled")
 
 
-def _word(value: object) -> str | None:
-    return plain_word(_text(value) or "") or None
-
-
 def _object(value: object, field: str | None = None) -> object:
     if field and (text := _text(value)):
         return {field: text}
@@ -93,11 +89,6 @@ def _identity(value: str) -> str:
     return value
 
 
-def _absent(value: object) -> object:
-    """Return None for "" and for an empty list, which some languages write for an object without fields."""
-    return None if value in ("", [], ()) else value
-
-
 def _rare_instant(value: object) -> object:
     """Parse 24:00 and leap seconds, which pydantic refuses; return all other values unchanged."""
     try:
@@ -114,8 +105,8 @@ def _price(value: Decimal) -> Decimal:
 
 
 # For objects that the booking depends on, where a value of another type is an error:
-# `Annotated[Payment | None, ABSENT] = None`.
-ABSENT = BeforeValidator(_absent)
+# `Annotated[Payment | None, ABSENT] = None`. Some languages write an empty list for an object without fields.
+ABSENT = BeforeValidator(lambda value: None if value in ("", [], ()) else value)
 Text = Annotated[str | None, BeforeValidator(_text)]
 Id = Annotated[str, AfterValidator(_identity)]
 Instant = Annotated[AwareDatetime, BeforeValidator(_rare_instant), AfterValidator(utc)]
@@ -127,7 +118,7 @@ AnyText = Annotated[str | None, BeforeValidator(_any_text)]
 # Objects of names and texts, such as campaign parameters.
 Parameters = Annotated[dict[str, str] | None, BeforeValidator(_parameters)]
 # A vendor's word, such as a status, in the form that `plain_word` returns.
-Word = Annotated[str | None, BeforeValidator(_word)]
+Word = Annotated[str | None, BeforeValidator(lambda value: plain_word(_text(value) or "") or None)]
 # For objects that only describe, where a value of another type counts as absent.
 OBJECT = BeforeValidator(_object)
 # For lists of objects that only describe: `Annotated[tuple[Host, ...], OBJECTS] = ()`.
@@ -174,10 +165,6 @@ def read_json(shape: type[P], raw: bytes) -> P:
         except ValidationError as error:
             if error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid":
                 raise
-    return read_value(shape, _read_leniently(raw))
-
-
-def _read_leniently(raw: bytes) -> object:
     try:
         value: object = lenient_json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -185,7 +172,7 @@ def _read_leniently(raw: bytes) -> object:
             f": {error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
         )
         raise PayloadError(f"the body is not JSON{position}") from None
-    return value
+    return read_value(shape, value)
 
 
 def read_value(shape: type[P], value: object) -> P:

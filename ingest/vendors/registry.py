@@ -62,15 +62,12 @@ class BookingMapper:
 
     def __call__(self, event: "Event") -> "Booking | None":
         """Return the booking that an event is about, or None. Raises PayloadError."""
-        key = (event.vendor, event.account)
-        if key not in self._accounts:
-            self._accounts[key] = _account_without_settings(*key)
-        return self._accounts[key].booking(event)
-
-
-def _account_without_settings(vendor: str, name: str) -> "AnyAccount":
-    try:
-        account_class = load_account_class(vendor)
-        return account_class(account_class.settings_model(name=name, vendor=vendor), "")
-    except (ConfigurationError, ValueError) as error:
-        raise PayloadError(f"no vendor module for {vendor!r}") from error
+        vendor, name = event.vendor, event.account
+        if (vendor, name) not in self._accounts:
+            try:
+                account_class = load_account_class(vendor)
+                settings = account_class.settings_model(name=name, vendor=vendor)
+            except (ConfigurationError, ValueError) as error:
+                raise PayloadError(f"no vendor module for {vendor!r}") from error
+            self._accounts[vendor, name] = account_class(settings, "")
+        return self._accounts[vendor, name].booking(event)

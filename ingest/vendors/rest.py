@@ -8,10 +8,7 @@ imports.
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
@@ -27,14 +24,15 @@ from pydantic import SecretStr
 from requests import Response
 
 from ingest.booking import BookingStatus, StoredBooking
-from ingest.clock import server_time
 from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable
 from ingest.rest import Credential, Limits, Rate, Record, RequestPolicy, RetryBudget
 from ingest.rest.adapter import open_session
-from ingest.rest.parsing import json_object
+from ingest.rest.responses import error_details, json_object, one_line, remedy_for, retry_after
 from ingest.vendors.account import Account
 from ingest.vendors.account_settings import AccountSettings
-from ingest.vendors.child_resources import ChildSession, mark_children
+from ingest.vendors.dlt_resources import ChildSession, Window, mark_children
+
+__all__ = ["NOT_FOUND", "AnyRest", "Resource", "Rest", "Window"]
 
 A = TypeVar("A", bound=AccountSettings)
 T = TypeVar("T")
@@ -42,14 +40,6 @@ T = TypeVar("T")
 Resource = EndpointResource | DltResource
 
 NOT_FOUND = 404
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A span of time from `since` to `until`. Without an end it reaches into the future."""
-
-    since: datetime
-    until: datetime | None = None
 
 
 class Rest(ABC, Generic[A]):
@@ -299,10 +289,10 @@ class Rest(ABC, Generic[A]):
         The line contains no body and no secret.
         """
         body = json_object(response)
-        request_id = _one_line(self.request_id(response) or "")
-        parts = [self.error_message(body), "; ".join(self.error_details(body))]
+        request_id = one_line(self.request_id(response) or "")
+        parts = [self.error_message(body), "; ".join(error_details(body))]
         message = "; ".join(
-            line.removesuffix(".") for part in parts if (line := _one_line(self._credential.redact(part)))
+            line.removesuffix(".") for part in parts if (line := one_line(self._credential.redact(part)))
         )
         status = f"{response.status_code} {message}" if message else str(response.status_code)
         request = f" (request {request_id})" if request_id else ""
@@ -316,41 +306,13 @@ class Rest(ABC, Generic[A]):
         """Return the vendor's message in the body of an error."""
         return str(body.get("message") or body.get("title") or "")
 
-    def error_details(self, body: Record) -> list[str]:
-        """Return the details in the body of an error: missing scopes, and wrong parameters with the reasons.
-
-        Vendors that return details use the same or similar names as Calendly.
-        https://developer.calendly.com/api-docs/overview/errors
-        """
-        scopes = [scope for scope in _as_list(body.get("required_scopes")) if isinstance(scope, str)]
-        details = [_describe_detail(entry) for entry in _as_list(body.get("details"))]
-        return [*([f"required scopes: {', '.join(scopes)}"] if scopes else []), *filter(None, details)]
-
     def remedy(self, status: int) -> str:
         """Return what a person can do about a response with this status."""
-        if status < 400:  # noqa: PLR2004 - a success without the expected data
-            return "this is not how the API answers; is api_url right?"
-        is_server_error = status >= 500  # noqa: PLR2004 - the first server error
-        default = (
-            "the vendor failed; try again later"
-            if is_server_error
-            else "the vendor did not take this request"
-        )
-        return _REMEDIES.get(status, default)
+        return remedy_for(status)
 
     def retry_after(self, response: Response) -> float | None:
-        """Return the seconds to wait before a retry; None where the response does not say.
-
-        The header `Retry-After` has seconds or a date.
-        https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
-        """
-        value = response.headers.get("Retry-After", "")
-        if value.isdecimal():
-            return float(value)
-        with suppress(ValueError, TypeError, OverflowError):  # TypeError: a date without a zone
-            at, now = parsedate_to_datetime(value), server_time(response.headers) or datetime.now(UTC)
-            return max(0.0, (at - now).total_seconds())
-        return None
+        """Return the seconds to wait before a retry; None where the response does not say."""
+        return retry_after(response)
 
     def secret(self, name: str) -> str:
         """Return a secret of the account's settings.
@@ -372,40 +334,4 @@ class Rest(ABC, Generic[A]):
 
 AnyRest = Rest[Any]
 
-_REMEDIES = {
-    400: (
-        "the vendor did not take this request;"
-        " correct what it names, or run it again if a page's token was too old"
-    ),
-    401: "the key is wrong, expired or revoked; put a new one into the secrets file or the environment",
-    402: "the vendor's plan does not include this",
-    403: "the key may not read this: look at its scopes or permissions, its user's role, and the plan",
-    404: "no such thing at the vendor; is api_url right?",
-    410: "the vendor has it no longer",
-    429: "other programs use this account's allowance too; run it again later",
-}
 _SENDABLE = re.compile(r"[!-~]+")
-_LONGEST_LINE = 200
-
-
-def _as_list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _describe_detail(entry: object) -> str:
-    """Return the text of one detail of an error, such as `events: scheduled_events:read is required`.
-
-    A detail is a text, or an object that names a parameter and says what is wrong with it.
-    """
-    if not isinstance(entry, dict):
-        return entry if isinstance(entry, str) else ""
-    parts = (
-        entry.get("parameter") or entry.get("field") or entry.get("name"),
-        entry.get("message") or entry.get("detail"),
-    )
-    return ": ".join(str(part) for part in parts if part)
-
-
-def _one_line(text: str) -> str:
-    """Return a vendor's text as one line of limited length, without characters that control a terminal."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:_LONGEST_LINE]

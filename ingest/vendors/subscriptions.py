@@ -3,7 +3,7 @@
 A vendor with an API for subscriptions has a class `SUBSCRIPTIONS` in its folder's `subscriptions.py`. It
 knows which subscriptions an account needs and which ones it has, and changes them. It uses the account's REST
 side, with its credential and its limits. A request that creates something is sent once, whatever its result.
-A vendor without such an API may have a function `manual_steps` there instead.
+For a vendor without such an API, `Account.manual_steps` has the steps for a person.
 """
 
 from abc import ABC, abstractmethod

@@ -10,9 +10,9 @@ from ingest.booking import COLUMNS, Answer, Booking, BookingStatus, StoredBookin
 from ingest.errors import NothingLoaded
 from ingest.instant import parse_stored_instant
 from ingest.settings import Settings
+from ingest.warehouse import EMPTY_RESULT, QueryResult, is_instant, is_version, parsed_json
 from ingest.warehouse.duckdb_file import DuckDBFile
 from ingest.warehouse.query import query_or_empty
-from ingest.warehouse.values import EMPTY_RESULT, QueryResult, is_instant, is_version, parsed_json
 
 log = structlog.get_logger()
 
@@ -32,7 +32,9 @@ class BookingsTable:
         file = settings.warehouse.duckdb_file
         self._settings = settings
         self._duckdb = DuckDBFile(file, settings.warehouse) if file else None
-        self._has_all_columns = False
+        # The columns of ours that the table has. A consumer adds those that are new when it starts, so they
+        # are read again until all are there.
+        self._columns: list[str] = []
 
     def by(
         self, column: Literal["booking_id", "group_id"], vendor: str, account: str, keys: Sequence[str]
@@ -87,20 +89,21 @@ class BookingsTable:
         )
 
     def _select(self, condition: str, parameters: Sequence[Any]) -> list[StoredBooking]:
-        columns = self._existing_columns()
+        columns = self._columns
+        if columns != _COLUMNS:
+            existing = {column.lower() for column in self._query(["*"], "1 = 0", ["", ""]).columns}
+            self._columns = columns = [column for column in _COLUMNS if column in existing]
         if not columns:
             return []
-        result = self._query(columns, condition, parameters)
-        rows = QueryResult(columns, result.rows).dicts()
-        return [stored for row in rows if (stored := _stored_or_none(row))]
-
-    def _existing_columns(self) -> Sequence[str]:
-        """Return our columns that the table has. A consumer adds those that are new when it starts."""
-        if not self._has_all_columns:
-            existing = {column.lower() for column in self._query(["*"], "1 = 0", ["", ""]).columns}
-            self._has_all_columns = existing.issuperset(_COLUMNS)
-            return [column for column in _COLUMNS if column in existing]
-        return _COLUMNS
+        bookings: list[StoredBooking] = []
+        for row in QueryResult(columns, self._query(columns, condition, parameters).rows).dicts():
+            try:
+                bookings.append(_stored(row))
+            except (ValueError, TypeError, AttributeError) as error:
+                # A row that somebody else wrote and that cannot be read counts as missing, and is repaired.
+                why = f"{type(error).__name__}: {error}"
+                log.warning("stored.unreadable", booking_id=row["booking_id"], why=why)
+        return bookings
 
     def _query(self, columns: Sequence[str], condition: str, parameters: Sequence[Any]) -> QueryResult:
         where = f"vendor = %s AND account = %s AND {condition}"
@@ -116,19 +119,8 @@ class BookingsTable:
             return EMPTY_RESULT
 
 
-def _stored_or_none(row: Mapping[str, Any]) -> StoredBooking | None:
-    """Return the booking of a row; None for one that somebody else wrote and that cannot be read.
-
-    It then counts as missing, and is repaired.
-    """
-    try:
-        return _stored(row)
-    except (ValueError, TypeError, AttributeError) as error:
-        log.warning("stored.unreadable", booking_id=row["booking_id"], why=f"{type(error).__name__}: {error}")
-        return None
-
-
 def _stored(row: Mapping[str, Any]) -> StoredBooking:
+    """Return the booking of a row. Raises ValueError, TypeError or AttributeError when it is not readable."""
     columns: dict[str, Any] = {
         name: parse_stored_instant(value) if value is not None and is_instant(name) else value
         for name, value in row.items()
@@ -136,22 +128,17 @@ def _stored(row: Mapping[str, Any]) -> StoredBooking:
     loaded_at, row_version = columns.pop("loaded_at"), columns["version"]
     if not is_version(row_version):
         raise ValueError("its version is none")
+    column_versions = parsed_json(columns.get("column_versions"))
+    # A row that is marked as gone takes them along, and the consumer would refuse what was written by hand.
+    is_readable = isinstance(column_versions, dict) and all(
+        isinstance(text, str) for text in column_versions.values()
+    )
     columns |= {
         "status": BookingStatus(columns["status"]),
         "version": row_version.rpartition("/")[0],
         "answers": tuple(Answer(**answer) for answer in parsed_json(columns.get("answers")) or ()),
         "tracking": parsed_json(columns.get("tracking")),
-        "column_versions": _column_versions_or_none(columns.get("column_versions")),
+        "column_versions": column_versions if is_readable else None,
     }
     columns |= {name: tuple(parsed_json(columns.get(name)) or ()) for name in ("staff", "guests")}
     return StoredBooking(Booking(**columns), loaded_at, row_version)
-
-
-def _column_versions_or_none(value: Any) -> dict[str, str] | None:
-    """Return the versions of single columns; None for what somebody wrote by hand.
-
-    A row that is marked as gone takes them along, and the consumer would refuse any other value.
-    """
-    versions = parsed_json(value)
-    is_readable = isinstance(versions, dict) and all(isinstance(text, str) for text in versions.values())
-    return versions if is_readable else None

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
@@ -14,15 +14,15 @@ import sqlglot
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 
+from ingest.disk import explain_unwritable, is_usable
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded, WarehouseUnavailable
 from ingest.event import digest
 from ingest.scratch import check_scratch, scratch_folder
 from ingest.settings import Settings, WarehouseSettings
-from ingest.warehouse.bounds import Bounds, RunningQuery
+from ingest.warehouse import Bounds, RunningQuery, readable_values
+from ingest.warehouse.duckdb_file import READER_SECONDS, warehouse_lock
 from ingest.warehouse.errors import NOT_THE_QUERY, has_type_named, translated
-from ingest.warehouse.lock import READER_SECONDS, warehouse_lock
 from ingest.warehouse.postgres import keep_json, keep_times, read_only
-from ingest.warehouse.values import readable_values
 
 # Read by dlt with its first pipeline: no telemetry, no parallelism that we do not need, no retries (the
 # consumer retries), no files left behind.
@@ -44,6 +44,7 @@ os.environ["PGTZ"] = "UTC"
 logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns about statements that are refused
 
 POSTGRES = "postgres"
+_CONNECT_SECONDS = 2
 _TABLE_NAME = re.compile(r"[\w $*-]+")  # a file's has a dot, a slash or a colon
 # Options with which each end gives up a connection after 25 s of silence:
 # https://www.postgresql.org/docs/current/libpq-connect.html
@@ -54,6 +55,30 @@ _CLIENT_OPTIONS = {
     "tcp_user_timeout": "25000",
 }
 _SERVER_OPTIONS = "-ctcp_keepalives_idle=10 -ctcp_keepalives_interval=5 -ctcp_keepalives_count=3"
+
+
+def check_reachable(settings: WarehouseSettings) -> None:
+    """Raise WarehouseUnavailable when DuckDB's file or PostgreSQL is out of reach. Others are not tried.
+
+    This works beside a running consumer, because dlt is not used.
+    """
+    if file := settings.duckdb_file:
+        if trouble := explain_unwritable(file.parent):
+            raise WarehouseUnavailable(f"warehouse.credentials {file}: {trouble}")
+        if file.exists() and not is_usable(file):
+            raise WarehouseUnavailable(
+                f"warehouse.credentials {file} cannot be read and written by this user: change its owner or"
+                " mode"
+            )
+    elif settings.destination == POSTGRES and (url := credentials(settings)).startswith("postgres"):
+        import psycopg2
+
+        with (
+            translated(),
+            closing(psycopg2.connect(url, connect_timeout=_CONNECT_SECONDS)) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("SELECT 1")
 
 
 @contextmanager
@@ -213,27 +238,21 @@ def destination(settings: Settings, pipeline: str = "") -> Any:
 
 
 def credentials(settings: WarehouseSettings) -> str:
-    """Return the credentials for dlt; "" where dlt has to find them itself."""
+    """Return the credentials for dlt; "" where dlt has to find them itself.
+
+    Keepalives are added to a URL of PostgreSQL. Without them a connection that a firewall forgot is waited
+    for two hours, and so are the locks of a machine that is gone.
+    """
     if settings.duckdb_file:
         return str(settings.duckdb_file)
-    secret = settings.credentials.get_secret_value() if settings.credentials else ""
-    return _with_keepalives(secret) if settings.destination == POSTGRES else secret
-
-
-def _with_keepalives(url: str) -> str:
-    """Add keepalives to a URL of PostgreSQL.
-
-    Without them a connection that a firewall forgot is waited for two hours, and so are the locks of a
-    machine that is gone.
-    """
-    if not url.startswith("postgres"):
+    url = settings.credentials.get_secret_value() if settings.credentials else ""
+    if settings.destination != POSTGRES or not url.startswith("postgres"):
         return url  # dlt says what is wrong with it
     user, at, server = url.rpartition("@")  # a password may hold anything
     server, _, query = server.partition("?")
     parameters = dict(parse_qsl(query))
-    options = " ".join(
-        filter(None, [_SERVER_OPTIONS, parameters.get("options")])
-    )  # of two the last one counts
+    # Of two options the last one counts.
+    options = " ".join(filter(None, [_SERVER_OPTIONS, parameters.get("options")]))
     all_parameters = {**_CLIENT_OPTIONS, **parameters, "options": options}
     return f"{user}{at}{server}?{urlencode(all_parameters, quote_via=quote)}"
 

@@ -1,5 +1,6 @@
 """Read-only access to the warehouse's DuckDB file, in turns with the consumer.
 
+Only one process may have the file open, so the consumer and readers wait for each other at a lock.
 dlt is not used: half the time in which a command starts would go into importing it.
 """
 
@@ -12,14 +13,22 @@ from typing import TYPE_CHECKING, Any
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded, WarehouseUnavailable
+from ingest.locks import exclusive
 from ingest.settings import WarehouseSettings
-from ingest.warehouse.bounds import Bounds, RunningQuery
-from ingest.warehouse.lock import READER_SECONDS, reading_turn
-from ingest.warehouse.values import JsonText, QueryResult, distinct_names, in_utc, readable_values
+from ingest.warehouse import (
+    Bounds,
+    JsonText,
+    QueryResult,
+    RunningQuery,
+    distinct_names,
+    in_utc,
+    readable_values,
+)
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+READER_SECONDS = 60.0
 _MEMORY = "1GB"
 _ATTACHED_MEMORY = "200MB"
 _RETRY_SECONDS = 0.1
@@ -39,6 +48,15 @@ _LOCKED_DOWN = {
 }
 # DuckDB's names of statements that read; PIVOT is MULTI.
 _READING_STATEMENTS = {"SELECT", "EXPLAIN", "MULTI"}
+
+
+# Functions that convert values of DuckDB's types. Values of all other types are only converted to UTC.
+_CONVERTERS: dict[str, Callable[[Any], Any]] = {
+    "JSON": lambda value: None if value is None else JsonText(value),
+    "JSON[]": lambda values: (
+        None if values is None else [None if value is None else JsonText(value) for value in values]
+    ),
+}
 
 
 class DuckDBFile:
@@ -135,6 +153,10 @@ class DuckDBFile:
                 yield connection
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
 @contextmanager
 def _translated_errors(path: Path) -> Iterator[None]:
     import duckdb
@@ -159,10 +181,6 @@ def _translated_errors(path: Path) -> Iterator[None]:
         raise ConfigurationError(str(error)) from None
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
-
-
 def _check_statement(connection: "DuckDBPyConnection", sql: str, *, only_reading: bool = False) -> None:
     """Raise ConfigurationError unless there is exactly one statement, and it reads if `only_reading`."""
     statements = connection.extract_statements(sql)
@@ -180,7 +198,7 @@ def _check_statement(connection: "DuckDBPyConnection", sql: str, *, only_reading
 
 def _result(cursor: "DuckDBPyConnection", bounds: Bounds | None = None) -> QueryResult:
     columns = [(column[0], str(column[1])) for column in cursor.description or ()]
-    converters = [_converter(kind) for _, kind in columns]
+    converters = [_CONVERTERS.get(kind, in_utc) for _, kind in columns]
     rows = bounds.fetch(cursor.fetchmany) if bounds else cursor.fetchall()
     return QueryResult(
         distinct_names([name for name, _ in columns]),
@@ -188,12 +206,43 @@ def _result(cursor: "DuckDBPyConnection", bounds: Bounds | None = None) -> Query
     )
 
 
-def _converter(kind: str) -> Callable[[Any], Any]:
-    """Return the function that converts values of a DuckDB type."""
-    if kind == "JSON":
-        return lambda value: None if value is None else JsonText(value)
-    if kind == "JSON[]":
-        return lambda values: (
-            None if values is None else [None if value is None else JsonText(value) for value in values]
+@contextmanager
+def reading_turn(settings: WarehouseSettings, patience: float = READER_SECONDS) -> Iterator[None]:
+    """Take a reader's turn at the file. Raises WarehouseUnavailable after `patience` seconds.
+
+    A reader leaves no files behind: where no consumer has made the lock file, it takes no lock.
+    """
+    if settings.duckdb_file is None or not _lock_file(settings.duckdb_file).exists():
+        yield
+        return
+    with warehouse_lock(settings, patience):
+        yield
+
+
+def _lock_file(database: Path) -> Path:
+    return database.with_name(f"{database.name}.lock")
+
+
+@contextmanager
+def warehouse_lock(settings: WarehouseSettings, patience: float) -> Iterator[None]:
+    """Lock DuckDB's file while it is open; do nothing at other destinations.
+
+    Raises WarehouseUnavailable after `patience` seconds.
+    """
+    if settings.duckdb_file is None:
+        yield
+        return
+    file = _lock_file(settings.duckdb_file)
+
+    def busy(holder: str) -> WarehouseUnavailable:
+        return WarehouseUnavailable(
+            f"another process has {settings.duckdb_file} open, for longer than {patience:.0f} s now{holder}"
         )
-    return in_utc
+
+    purpose = f"the warehouse file {settings.duckdb_file} is in use"
+    try:
+        lock = exclusive(file, patience, busy, purpose=purpose)
+    except OSError as error:
+        raise WarehouseUnavailable(f"{file} cannot be made: {error.strerror}") from None
+    with lock:
+        yield

@@ -81,28 +81,44 @@ def translated() -> Iterator[None]:
     except IngestError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a driver raises
-        raise _translation(list(causes_of(error))) from None
+        causes = list(causes_of(error))
+        known_errors = (_known_error(cause) for cause in causes)
+        raise next((known for known in known_errors if known), None) or _driver_error(causes) from None
 
 
-def _translation(causes: Sequence[BaseException]) -> IngestError:
-    for cause in causes:
-        if isinstance(cause, IngestError):
-            return cause
-        if isinstance(cause, ConfigurationException):
-            return ConfigurationError(
-                f"warehouse.credentials are not what dlt can use: {_configuration_fault(cause)};"
-                f" {_CREDENTIALS_REMEDY}"
-            )
-        if isinstance(cause, ModuleNotFoundError):
-            return ConfigurationError(
-                f"warehouse.destination needs the Python package {cause.name}, which is not installed here:"
-                ' pip install "dlt[postgres]", with the name of your destination instead of postgres'
-            )
+def _known_error(cause: BaseException) -> IngestError | None:
+    """Return our error for one of ours, or for one in dlt's configuration; None for any other."""
+    if isinstance(cause, IngestError):
+        return cause
+    if isinstance(cause, ConfigurationException):
+        # Errors of this kind quote the credentials, except those that name missing fields.
+        names_fields = isinstance(cause, ConfigFieldMissingException)
+        fault = " ".join(str(cause).splitlines()[:2]) if names_fields else type(cause).__name__
+        return ConfigurationError(
+            f"warehouse.credentials are not what dlt can use: {fault}; {_CREDENTIALS_REMEDY}"
+        )
+    if isinstance(cause, ModuleNotFoundError):
+        return ConfigurationError(
+            f"warehouse.destination needs the Python package {cause.name}, which is not installed here:"
+            ' pip install "dlt[postgres]", with the name of your destination instead of postgres'
+        )
+    return None
+
+
+def _driver_error(causes: Sequence[BaseException]) -> IngestError:
+    """Return our error for a driver's, by what the driver blames."""
     # dlt names its jobs after the tables.
     jobs = (cause.job_id for cause in causes if isinstance(cause, LoadClientJobException))
     table = next((f"table {job.partition('.')[0]}: " for job in jobs), "")
-    message = f"{table}{type(causes[-1]).__name__}: {_first_line(causes[-1])}"
-    if any(map(_is_lack_of_memory, causes)):
+    line = _USER_AND_PASSWORD.sub("…@", next(iter(str(causes[-1]).splitlines()), ""))[:300]
+    if has_type_named(causes[-1], NOT_THE_QUERY):
+        remedies = (remedy for pattern, remedy in _LOGIN_REMEDIES.items() if re.search(pattern, line))
+        line = "; ".join([line, *remedies])
+    message = f"{table}{type(causes[-1]).__name__}: {line}"
+    if any(
+        has_type_named(cause, _MEMORY_ERRORS) or (isinstance(cause, OSError) and cause.errno == ENOMEM)
+        for cause in causes
+    ):
         if _DUCKDB_LIMIT.search(message):
             return RowsTooLarge(f"{message}: raise consumer.memory, of which DuckDB has a share")
         return OutOfMemory(message)
@@ -119,10 +135,6 @@ def _blames_rows(error: BaseException) -> bool:
     return is_own_state or has_type_named(error, _ROW_ERRORS)
 
 
-def _is_lack_of_memory(error: BaseException) -> bool:
-    return has_type_named(error, _MEMORY_ERRORS) or (isinstance(error, OSError) and error.errno == ENOMEM)
-
-
 def has_type_named(error: BaseException, names: set[str]) -> bool:
     """Return whether the error's class or one of its bases has one of these names."""
     return not names.isdisjoint(base.__name__ for base in type(error).__mro__)
@@ -134,20 +146,3 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
     while cause is not None:
         yield cause
         cause = cause.__cause__ or cause.__context__
-
-
-def _configuration_fault(error: ConfigurationException) -> str:
-    """Name missing fields; other errors of this kind quote the credentials."""
-    if isinstance(error, ConfigFieldMissingException):
-        return " ".join(str(error).splitlines()[:2])
-    return type(error).__name__
-
-
-def _first_line(error: BaseException) -> str:
-    line = _USER_AND_PASSWORD.sub("…@", next(iter(str(error).splitlines()), ""))[:300]
-    remedies = (
-        (remedy for pattern, remedy in _LOGIN_REMEDIES.items() if re.search(pattern, line))
-        if has_type_named(error, NOT_THE_QUERY)
-        else ()
-    )
-    return "; ".join([line, *remedies])

@@ -2,12 +2,10 @@
 
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
 from ingest.errors import ConfigurationError, NoSuchTable
-from ingest.warehouse.bounds import Bounds
-from ingest.warehouse.values import JsonText
+from ingest.warehouse import Bounds, JsonText
 
 # The oid of each type and of its arrays:
 # https://github.com/postgres/postgres/blob/master/src/include/catalog/pg_type.dat
@@ -17,8 +15,8 @@ _TIMES = {
     "timestamp": (1114, 1115),
     "timestamptz": (1184, 1185),
     "timetz": (1266, 1270),
+    "interval": (1186, 1187),
 }
-_INTERVAL = {"interval": (1186, 1187)}
 _JSON = {"json": (114, 199), "jsonb": (3802, 3807)}
 _INFINITE = {"infinity", "-infinity"}
 _END_OF_DAY = "24:"  # psycopg2 makes it the day's beginning
@@ -28,42 +26,28 @@ _Cast = Callable[[str | None, Any], Any]
 
 def keep_times(connection: Any) -> None:
     """Make a connection return times that Python cannot represent as text: 24:00, infinity, before year 1."""
-    _register(connection, _time_types())
+    _register(connection, _TIMES, _time_or_text)
 
 
 def keep_json(connection: Any) -> None:
     """Make a connection return JSON as JsonText: parsed numbers would lose digits, if they can be parsed."""
-    _register(connection, _json_types())
+    _register(connection, _JSON, lambda _oid: lambda text, _cursor: None if text is None else JsonText(text))
 
 
-def _register(connection: Any, types: list[Any]) -> None:
-    from psycopg2.extensions import register_type
+def _register(
+    connection: Any, oids: Mapping[str, tuple[int, int]], make_cast: Callable[[int], _Cast]
+) -> None:
+    """Make a connection convert values of these types, and of their arrays."""
+    from psycopg2.extensions import new_array_type, new_type, register_type
 
-    for type_ in types:
-        register_type(type_, connection)
-
-
-@cache
-def _time_types() -> list[Any]:
-    return _types(_TIMES | _INTERVAL, _time_or_text)
-
-
-@cache
-def _json_types() -> list[Any]:
-    return _types(_JSON, lambda _: lambda text, _cursor: None if text is None else JsonText(text))
-
-
-def _types(oids: Mapping[str, tuple[int, int]], make_cast: Callable[[int], _Cast]) -> list[Any]:
-    from psycopg2.extensions import new_array_type, new_type
-
-    types: list[Any] = []
     for name, (oid, array) in oids.items():
         type_ = new_type((oid,), name, make_cast(oid))
-        types += [type_, new_array_type((array,), f"{name}[]", type_)]
-    return types
+        register_type(type_, connection)
+        register_type(new_array_type((array,), f"{name}[]", type_), connection)
 
 
 def _time_or_text(oid: int) -> _Cast:
+    """Return a conversion to psycopg2's value, or to text where there is none."""
     from psycopg2.extensions import string_types
 
     psycopg2_cast = string_types[oid]
@@ -132,21 +116,16 @@ def read_only(connection: Any, sql: str, bounds: Bounds) -> tuple[list[str], lis
         except psycopg2.OperationalError:
             raise
         except psycopg2.Error as error:
-            raise ConfigurationError(
-                _plain_message(str(error.diag.message_primary or error).splitlines()[0])
-            ) from None
+            message = str(error.diag.message_primary or error).splitlines()[0]
+            # The server's messages about statements that its cursor does not take.
+            if "multi-query plan" in message:
+                message = "Only one statement is allowed."
+            elif re.fullmatch(r"cannot open .* as cursor", message):
+                message = "Only statements that read are allowed: SELECT, WITH, VALUES, TABLE, SHOW, EXPLAIN."
+            raise ConfigurationError(message) from None
         finally:
             if not connection.closed:
                 cursor.execute("ROLLBACK")
-
-
-def _plain_message(message: str) -> str:
-    """Explain the server's messages about statements that its cursor does not take."""
-    if "multi-query plan" in message:
-        return "Only one statement is allowed."
-    if re.fullmatch(r"cannot open .* as cursor", message):
-        return "Only statements that read are allowed: SELECT, WITH, VALUES, TABLE, SHOW, EXPLAIN."
-    return message
 
 
 def _read(cursor: Any, sql: str, bounds: Bounds) -> tuple[list[str], list[tuple[Any, ...]]]:

@@ -4,20 +4,22 @@ The dataset's tables have their bare names in every statement.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from ingest.errors import NoSuchTable, NothingLoaded
 from ingest.settings import Settings
-from ingest.warehouse.bounds import Bounds, RunningQuery
-from ingest.warehouse.duckdb_file import DuckDBFile
-from ingest.warehouse.values import (
+from ingest.warehouse import (
     EMPTY_RESULT,
+    Bounds,
     JsonText,
     QueryResult,
+    RunningQuery,
     distinct_names,
     in_utc,
     parsed_json,
 )
+from ingest.warehouse.duckdb_file import DuckDBFile
 
 
 def query(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> QueryResult:
@@ -52,7 +54,15 @@ def query_bounded(settings: Settings, sql: str, bounds: Bounds) -> QueryResult:
 
     Raises as `query` does, and ConfigurationError for a statement that would do more or exceeds its bounds.
     """
-    return RunningQuery().result(lambda running: _run_bounded(settings, sql, bounds, running), bounds)
+
+    def run(running: RunningQuery) -> QueryResult:
+        if file := settings.warehouse.duckdb_file:
+            return DuckDBFile(file, settings.warehouse).query_bounded(sql, bounds, running)
+        from ingest.warehouse.destination import read_bounded
+
+        return _in_utc(*read_bounded(settings, sql, bounds, running))
+
+    return RunningQuery().result(run, bounds)
 
 
 def query_all(settings: Settings, statements: Sequence[str]) -> list[QueryResult]:
@@ -62,24 +72,16 @@ def query_all(settings: Settings, statements: Sequence[str]) -> list[QueryResult
     return [query(settings, sql) for sql in statements]
 
 
-def _run_bounded(settings: Settings, sql: str, bounds: Bounds, running: RunningQuery) -> QueryResult:
-    if file := settings.warehouse.duckdb_file:
-        return DuckDBFile(file, settings.warehouse).query_bounded(sql, bounds, running)
-    from ingest.warehouse.destination import read_bounded
-
-    return _in_utc(*read_bounded(settings, sql, bounds, running))
-
-
 def _in_utc(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> QueryResult:
     return QueryResult(distinct_names(columns), [tuple(map(in_utc, row)) for row in rows])
 
 
 def _with_parsed_json(exact: QueryResult) -> QueryResult:
-    return QueryResult(exact.columns, [tuple(map(_parsed_or_text, row)) for row in exact.rows])
+    """Return a result with its JSON values parsed. Those that cannot be parsed stay text."""
 
-
-def _parsed_or_text(value: Any) -> Any:
-    try:
-        return parsed_json(value) if isinstance(value, JsonText) else value
-    except ValueError:
+    def parsed(value: Any) -> Any:
+        with suppress(ValueError):
+            return parsed_json(value) if isinstance(value, JsonText) else value
         return value
+
+    return QueryResult(exact.columns, [tuple(map(parsed, row)) for row in exact.rows])

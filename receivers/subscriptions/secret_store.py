@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ingest.errors import ConfigurationError
-from ingest.settings.environment import variable_name
+from ingest.settings.layers import variable_name
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import current_secrets_path, is_above_file
 from ingest.vendors import AccountSettings

@@ -17,7 +17,7 @@ from consumers.warehouse.rights import check_warehouse
 from ingest.errors import WarehouseUnavailable
 from ingest.finding import Finding, State
 from ingest.settings import Settings
-from ingest.warehouse.reach import check_reachable
+from ingest.warehouse.destination import check_reachable
 from tests.consumers.harness import Tree, changed
 from tests.consumers.postgres import PostgresServer
 from tests.kafka.broker import free_port

@@ -21,7 +21,7 @@ from ingest.booking import Answer, Booking, BookingStatus
 from ingest.event import Event
 from ingest.log import Partition, StoredRecord
 from ingest.vendors import GONE
-from ingest.warehouse.values import parsed_json
+from ingest.warehouse import parsed_json
 from tests.consumers.replay.test_plan import Warehouse
 from tests.consumers.samples import SOURCE, TOPIC, moment
 from tests.consumers.test_reconciled import oncehub_account

@@ -13,12 +13,12 @@ from ingest.cli.demo.report import DemoOptions, DemoReport, Reconciliation, Ware
 from ingest.cli.demo.sandbox import Sandbox, _environment
 from ingest.errors import IngestError
 from ingest.settings import Settings, section_models
-from ingest.settings.environment import variable_name
+from ingest.settings.layers import variable_name
 from ingest.settings.sources import load_settings
 from ingest.simulator.sender import DeliveryStats
 from ingest.simulator.simulation import Pace
 from ingest.simulator.truth import Difference
-from ingest.warehouse.lock import warehouse_lock
+from ingest.warehouse.duckdb_file import warehouse_lock
 from ingest.warehouse.query import query
 from tests.e2e.processes import eventually
 from tests.ingest.cli.command import COMMAND, PATIENCE, Result, environment, ingest, refused

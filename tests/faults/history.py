@@ -15,7 +15,7 @@ from kafka.errors import UnknownTopicOrPartitionError
 
 from ingest.settings import Settings
 from ingest.vendors import vendor_names
-from ingest.warehouse.lock import warehouse_lock
+from ingest.warehouse.duckdb_file import warehouse_lock
 from tests.faults.load import EventKey
 
 _TURN_SECONDS = 20.0

@@ -11,8 +11,7 @@ import pytest
 
 from ingest.errors import ConfigurationError
 from ingest.scratch import scratch_folder
-from ingest.settings.live import Live
-from ingest.settings.sources import load_settings
+from ingest.settings.sources import Live, load_settings
 from ingest.warehouse.destination import destination
 from receivers.server import WorkerApp, _run_workers
 

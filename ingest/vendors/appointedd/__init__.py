@@ -11,7 +11,7 @@ REST:     https://developers.appointedd.com/reference/booking-entity
 import re
 from base64 import b64encode
 from datetime import datetime
-from typing import Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import orjson
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
@@ -34,6 +34,9 @@ from ingest.vendors.appointedd.booking import BookingData, Record, booking_of_da
 from ingest.vendors.delivery import Headers
 from ingest.vendors.fields import Id, Payload, Text, read_json
 
+if TYPE_CHECKING:
+    from ingest.vendors.rest import Rest
+
 # A header can contain such text unchanged. How Appointedd would encode anything else is not documented.
 _HEADER_SAFE = re.compile(r"[!-~]([ -~]*[!-~])?")
 
@@ -41,6 +44,8 @@ _HEADER_SAFE = re.compile(r"[!-~]([ -~]*[!-~])?")
 # prose, in both spellings.
 _CANCELLATIONS = {"booking_cancelled", "booking_canceled", "booking_deleted"}
 _BOOKING_EVENTS = _CANCELLATIONS | {"booking_created", "booking_updated"}
+
+_TRIGGERS = ("Booking created", "Booking updated", "Booking cancelled")
 
 
 class AppointeddSettings(AccountSettings):
@@ -191,9 +196,11 @@ class Appointedd(Account[AppointeddSettings]):
         return self.settings.credential_header
 
     @property
-    def rest_module(self) -> str:
-        """Return the module of the API that the settings name."""
-        return f"rest_{self.settings.api}"
+    def rest_class(self) -> "type[Rest[AppointeddSettings]]":
+        """Return the class for the API that the settings name."""
+        from ingest.vendors.appointedd.rest import AppointeddV1, AppointeddV2
+
+        return AppointeddV1 if self.settings.api == "v1" else AppointeddV2
 
     def authenticate(self, delivery: Delivery) -> Proof:
         if not self.credential_header:
@@ -211,10 +218,15 @@ class Appointedd(Account[AppointeddSettings]):
         its event happened, so the time is that of receipt. If two versions tie, the one received later wins.
         """
         envelope = read_json(_Envelope, delivery.body)
+        data = envelope.event_data
+        if envelope.has_booking():  # one that cannot be read is already refused here, at its receipt
+            subject = read_json(_BookingEnvelope, delivery.body).event_data.booking.id
+        else:
+            subject = data.booking.id or data.customer.id or data.organisation.id or self.source
         return EventIdentity(
             id=digest(self.source, delivery.body),
             type=envelope.event_type,
-            subject=self._subject(envelope, delivery.body),
+            subject=subject,
             time=delivery.delivery.received_by or delivery.received_at,
         )
 
@@ -240,15 +252,37 @@ class Appointedd(Account[AppointeddSettings]):
         body = orjson.dumps({"event_type": TEST_EVENT, "event_data": {"organisation": {"id": name}}})
         return Delivery("", Headers.of(sign(self.settings, secret).items()), body, at)
 
-    def _subject(self, envelope: _Envelope, body: bytes) -> str:
-        """Return the id of the booking, or of another entity that the delivery is about.
+    def manual_steps(self, *, show_secret: bool) -> list[str]:
+        """Return the steps to create webhooks by hand, because Appointedd has no API for them.
 
-        A booking that cannot be read is already refused here, when the delivery is received.
+        With API v1: https://developers.appointedd.com/docs/webhooks.
+        With API v2, webhooks are created in the Enterprise Management Console. Each webhook has one trigger.
         """
-        if envelope.has_booking():
-            return read_json(_BookingEnvelope, body).event_data.booking.id
-        data = envelope.event_data
-        return data.booking.id or data.customer.id or data.organisation.id or self.source
+        site = (
+            "the Enterprise Management Console, Webhooks V2"
+            if self.settings.api == "v2"
+            else "app.appointedd.com, Connect, Create webhooks"
+        )
+        steps = [
+            f"{number}. make one with trigger “{trigger}”, URL {self.webhook_url}"
+            for number, trigger in enumerate(_TRIGGERS, 1)
+        ]
+        return [f"in {site}:", *steps, f"in each: {self._form_entry(show_secret=show_secret)}"]
+
+    def _form_entry(self, *, show_secret: bool) -> str:
+        """Return the header to enter in the webhook form, or the settings to set first."""
+        settings, newest = self.settings, next(iter(self.settings.live_secrets()), "")
+        needed = (("webhook_header", settings.credential_header), ("webhook_secrets", newest))
+        if missing := [name for name, value in needed if not value]:
+            return f"a custom header; first set accounts.{settings.name}.{' and '.join(missing)}"
+        value = (
+            newest
+            if show_secret
+            else f"the first of accounts.{settings.name}.webhook_secrets (--print-secrets shows it)"
+        )
+        if settings.webhook_user:
+            return f"basic authentication, user {settings.webhook_user}, password {value}"
+        return f"custom header {settings.webhook_header}, value {value}"
 
 
 def sign(settings: AppointeddSettings, secret: str) -> dict[str, str]:

@@ -121,6 +121,27 @@ class BookingData(Payload):
     bookables: _Bookables = ()
     service: _MaybeNamedObject = None
 
+    def status(self) -> BookingStatus:
+        """Return the status of the booking.
+
+        It is `NO_SHOW` where the booking is not cancelled and every participant is marked as `noshow`, a word
+        that is not documented.
+        """
+        status = _STATUSES.get(self.booking.status or "", BookingStatus.UNKNOWN)
+        marks = [participant.status for participant in self.participants]
+        if status is not BookingStatus.CANCELLED and marks and all(mark == "noshow" for mark in marks):
+            return BookingStatus.NO_SHOW
+        return status
+
+    def places(self) -> int | None:
+        """Return the number of places taken, which is 0 where nobody takes part.
+
+        Return None where the message does not say who takes part.
+        """
+        if "participants" not in self.model_fields_set:
+            return None
+        return sum(participant.places() for participant in self.participants)
+
 
 class Record(_Booking):
     """A booking of GET /bookings, as `Appointedd.booking_of_record` describes it."""
@@ -171,7 +192,7 @@ def booking_of_data(data: BookingData, *, cancelled: bool) -> Booking:
     """
     booking, customer = data.booking, next(iter(data.participants), _Participant())
     service = data.service or _NamedObject()
-    status = BookingStatus.CANCELLED if cancelled else _status(data)
+    status = BookingStatus.CANCELLED if cancelled else data.status()
     canonical = Booking(
         booking_id=booking.id,
         version=_version(booking, status),
@@ -189,23 +210,11 @@ def booking_of_data(data: BookingData, *, cancelled: bool) -> Booking:
         customer_name=customer.name(),
         customer_email=customer.email,
         customer_phone=customer.mobile or customer.phone,
-        participants=_places(data),
+        participants=data.places(),
         price=booking.price,  # no payload and no record tells the currency
         answers=customer.answers(),
     )
     return replace(canonical, untold=untold(data, canonical, _SOURCES))
-
-
-def _places(data: BookingData) -> int | None:
-    """Return the number of places taken, which is 0 where nobody takes part.
-
-    Return None where the message does not say who takes part.
-    """
-    return (
-        sum(participant.places() for participant in data.participants)
-        if "participants" in data.model_fields_set
-        else None
-    )
 
 
 def _version(booking: _Booking, status: BookingStatus) -> str:
@@ -220,16 +229,3 @@ def _version(booking: _Booking, status: BookingStatus) -> str:
     changed = 0 if booking.updated == booking.created else 1
     rank = 2 if status is BookingStatus.CANCELLED else changed
     return f"{format_instant(booking.updated.replace(microsecond=0))}.{rank}"
-
-
-def _status(data: BookingData) -> BookingStatus:
-    """Return the status of a booking.
-
-    It is `NO_SHOW` where the booking is not cancelled and every participant is marked as `noshow`, a word
-    that is not documented.
-    """
-    status = _STATUSES.get(data.booking.status or "", BookingStatus.UNKNOWN)
-    marks = [participant.status for participant in data.participants]
-    if status is not BookingStatus.CANCELLED and marks and all(mark == "noshow" for mark in marks):
-        return BookingStatus.NO_SHOW
-    return status

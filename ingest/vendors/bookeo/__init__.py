@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 from zoneinfo import ZoneInfo
 
 import orjson
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from ingest.booking import Booking
 from ingest.errors import PayloadError, VerificationError
@@ -62,20 +62,6 @@ _EVENTS = {
 }
 
 
-def _check_events(events: tuple[str, ...]) -> tuple[str, ...]:
-    if unknown := [event for event in events if event not in _EVENTS]:
-        raise ValueError(f"Bookeo has no event {unknown[0]!r}; write for example bookings/created")
-    return events
-
-
-def _check_zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (KeyError, ValueError, OSError):
-        raise ValueError('not an IANA time zone; write for example "Europe/Berlin"') from None
-    return value
-
-
 class BookeoSettings(AccountSettings):
     """The settings of a Bookeo account.
 
@@ -90,13 +76,29 @@ class BookeoSettings(AccountSettings):
         description="The application's secret key. It also signs webhooks unless `webhook_secrets` is set.",
     )
     api_key: SecretStr | None = Field(None, description="API key.")
-    timezone: Annotated[str, AfterValidator(_check_zone)] | None = Field(
+    timezone: str | None = Field(
         None, description="The account's IANA time zone, such as `Europe/Berlin`; Bookeo sends offsets only."
     )
-    events: Annotated[Words, AfterValidator(_check_events)] = Field(
+    events: Words = Field(
         tuple(f"bookings/{change}" for change in _CHANGES),
         description=EVENTS_DESCRIPTION,
     )
+
+    @field_validator("timezone")
+    @classmethod
+    def _check_zone(cls, zone: str | None) -> str | None:
+        try:
+            ZoneInfo(zone or "UTC")
+        except (KeyError, ValueError, OSError):
+            raise ValueError('not an IANA time zone; write for example "Europe/Berlin"') from None
+        return zone
+
+    @field_validator("events")
+    @classmethod
+    def _check_events(cls, events: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [event for event in events if event not in _EVENTS]:
+            raise ValueError(f"Bookeo has no event {unknown[0]!r}; write for example bookings/created")
+        return events
 
     def live_secrets(self) -> tuple[str, ...]:
         """Return `webhook_secrets` where they are set, as during a rotation; else the secret key."""
@@ -179,11 +181,16 @@ class Bookeo(Account[BookeoSettings]):
         return Proof(which_matches([signature], expected), _from_milliseconds(sent))
 
     def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
+        """Identify a delivery, whose type is such as `bookings.created` for `domain=bookings&type=created`.
+
+        The signature covers the query.
+        """
         headers = delivery.delivery.headers
         message_id = headers.get_single(MESSAGE_ID)
+        parameters = parse_qs(delivery.delivery.query, keep_blank_values=True)
         return EventIdentity(
             id=message_id,
-            type=_type(delivery.delivery.query),
+            type=f"{_single_word(parameters, 'domain')}.{_single_word(parameters, 'type')}",
             subject=read_json(_Envelope, delivery.body).subject(),
             time=_creation_time(message_id, _from_milliseconds(headers.get_single(TIMESTAMP))),
         )
@@ -244,17 +251,9 @@ def _from_milliseconds(milliseconds: str, base: int = 10) -> datetime:
     return _EPOCH + int(milliseconds, base) * _MILLISECOND
 
 
-def _type(query: str) -> str:
-    """Return an event's type, such as `bookings.created` for `domain=bookings&type=created`.
-
-    The signature covers the query. Raises PayloadError when a field is missing, repeated or not a word.
-    """
-    fields = parse_qs(query, keep_blank_values=True)
-    return f"{_single_word(fields, 'domain')}.{_single_word(fields, 'type')}"
-
-
-def _single_word(fields: dict[str, list[str]], name: str) -> str:
-    values = fields.get(name, [])
+def _single_word(parameters: dict[str, list[str]], name: str) -> str:
+    """Return a parameter's value. Raises PayloadError when it is missing, repeated or not a word."""
+    values = parameters.get(name, [])
     if len(values) != 1 or not _WORD.fullmatch(values[0]):
         raise PayloadError(
             f"the registered URL's query needs {name} once, as one word; run `ingest webhooks plan`"

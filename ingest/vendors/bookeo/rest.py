@@ -4,12 +4,13 @@ https://www.bookeo.com/apiref/
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from urllib.parse import quote
 
 import dlt
+from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 from dlt.sources.helpers.rest_client.paginators import BasePaginator
 from dlt.sources.rest_api.typing import EndpointResource
@@ -18,10 +19,15 @@ from requests import Response
 from ingest.errors import ConfigurationError, PayloadError
 from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
-from ingest.rest.parsing import json_object
-from ingest.vendors.bookeo import BookeoSettings
-from ingest.vendors.incremental import Span, incremental_resource
-from ingest.vendors.paginators import VendorPaginator
+from ingest.rest.responses import json_object
+from ingest.vendors.bookeo import Bookeo, BookeoSettings
+from ingest.vendors.dlt_resources import (
+    Span,
+    VendorPaginator,
+    generated_resource,
+    incremental_resource,
+    rest_resources,
+)
 from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window
 
 _PAGE = 100
@@ -134,9 +140,16 @@ class BookeoRest(Rest[BookeoSettings]):
         Clients of the live API have seen `retryAfter`.
         """
         seconds = super().retry_after(response)
-        if seconds is None and not response.ok:
-            return _to_seconds(json_object(response).get("retryAfter"))
-        return seconds
+        if seconds is not None or response.ok:
+            return seconds
+        value = json_object(response).get("retryAfter")
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            return None
+        try:
+            seconds = float(value)
+        except (ValueError, OverflowError):
+            return None
+        return seconds if 0 <= seconds < math.inf else None
 
     def remedy(self, status: int) -> str:
         if status == 403:  # noqa: PLR2004 - forbidden, which Bookeo answers to wrong keys too
@@ -150,6 +163,7 @@ class BookeoRest(Rest[BookeoSettings]):
         """Return all resources.
 
         Only bookings can be filtered by time of change. `customers_people` takes a request for each customer.
+        `holds` has no list, so it is only read when it is named.
         """
         span = Span(_HISTORY, _OVERLAP, self.longest_window)
         return [
@@ -161,7 +175,9 @@ class BookeoRest(Rest[BookeoSettings]):
             _list_resource("resources", "settings/resources", "id"),
             incremental_resource("payments", "id", self.settings.name, span, self._payments),
             _list_resource("webhooks", "webhooks", "id"),
-            _resource_by_id("holds", "id", self._holds),
+            generated_resource(
+                "holds", self._holds, primary_key="id", write_disposition="merge", selected=False
+            ),
         ]
 
     def _holds(self) -> Iterator[Record]:
@@ -184,10 +200,8 @@ class BookeoRest(Rest[BookeoSettings]):
                 yield {"id": hold_id, **hold}
 
     def _payments(self, window: Window) -> Iterator[list[Record]]:
-        bounds = {
-            "startTime": _minute(window.since),
-            "endTime": _minute((window.until or self.now()) + _MINUTE),
-        }
+        until = window.until or self.now()
+        bounds = {"startTime": _minute(window.since), "endTime": _minute(until + _MINUTE)}
         return self.pages("payments", "data", itemsPerPage=_PAGE, **bounds)
 
 
@@ -199,32 +213,27 @@ def _list_resource(name: str, path: str, key: str) -> EndpointResource:
     }
 
 
-def _resource_by_id(name: str, key: str, read: Callable[[], Iterator[Record]]) -> DltResource:
-    """Return a resource that has no list, and that is only read when it is named."""
-
-    def records() -> Iterator[Record]:
-        yield from read()
-
-    return dlt.resource(records, name=name, primary_key=key, write_disposition="merge", selected=False)
-
-
-def _to_seconds(value: object) -> float | None:
-    """Return seconds, given as a number or as text, as a float; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        seconds = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return seconds if 0 <= seconds < math.inf else None
-
-
 def _minute(moment: datetime) -> str:
     """Return a moment cut to the minute, such as `2026-06-10T06:30:00Z`.
 
     Bookeo did not accept milliseconds.
     """
     return f"{format_instant(moment)[:16]}:00Z"
+
+
+@dlt.source(name="bookeo", section="bookeo")
+def source(
+    secret_key: TSecretStrValue = dlt.secrets.value,
+    api_key: TSecretStrValue = dlt.secrets.value,
+    api_url: str | None = None,
+    hold_ids: Sequence[str] = (),
+) -> Iterator[DltResource]:
+    """Yield all resources of an account.
+
+    `hold_ids` are the ids of the holds to read, because Bookeo does not list them. If there are any, `holds`
+    is read like the other resources.
+    """
+    yield from rest_resources(Bookeo, api_url, hold_ids, secret_key=secret_key, api_key=api_key)
 
 
 REST = BookeoRest

@@ -6,7 +6,7 @@ Signature: https://developer.calendly.com/api-docs/overview/webhooks/webhook-sig
 Payloads:  https://developer.calendly.com/api-docs/calendly-api/webhooks
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import ClassVar, Literal
 
 import orjson
@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr
 from ingest.booking import Booking
 from ingest.event import Event, digest
 from ingest.instant import format_instant
-from ingest.signing import timestamped_hmac, timestamped_signature, which_matches
+from ingest.signing import timestamped_candidates, timestamped_header, which_matches
 from ingest.vendors import (
     TEST_EVENT,
     Account,
@@ -136,13 +136,11 @@ class Calendly(Account[CalendlySettings]):
     settings_model = CalendlySettings
 
     def authenticate(self, delivery: Delivery) -> Proof:
-        timestamp, signatures = timestamped_signature(delivery.headers.get_single(SIGNATURE), "v1")
-        expected_signatures = [
-            timestamped_hmac(secret, timestamp, delivery.body) for secret in self.settings.live_secrets()
-        ]
-        return Proof(
-            which_matches(signatures, expected_signatures), datetime.fromtimestamp(int(timestamp), UTC)
+        header = delivery.headers.get_single(SIGNATURE)
+        sent_at, signatures, expected = timestamped_candidates(
+            header, "v1", delivery.body, self.settings.live_secrets()
         )
+        return Proof(which_matches(signatures, expected), sent_at)
 
     def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
         envelope = read_json(_Envelope, delivery.body)
@@ -175,8 +173,7 @@ class Calendly(Account[CalendlySettings]):
 
 def sign(secret: str, body: bytes, at: datetime) -> dict[str, str]:
     """Return the headers that Calendly would send, for the simulator and tests."""
-    timestamp = str(int(at.timestamp()))
-    return {SIGNATURE: f"t={timestamp},v1={timestamped_hmac(secret, timestamp, body)}"}
+    return {SIGNATURE: timestamped_header(secret, "v1", body, at)}
 
 
 def _id_parts(envelope: _Envelope, body: bytes) -> tuple[str | bytes, ...]:

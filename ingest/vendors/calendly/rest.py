@@ -8,10 +8,12 @@ https://developer.calendly.com/api-docs
 
 import re
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
+import dlt
+from dlt.common.typing import TSecretStrValue
+from dlt.extract import DltResource
 from dlt.sources.helpers.rest_client.paginators import BasePaginator, JSONResponseCursorPaginator
 from dlt.sources.rest_api.typing import EndpointResource
 from requests import Response
@@ -21,9 +23,10 @@ from ingest.errors import PayloadError
 from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.oauth import OAuthApp, RotatingTokens
-from ingest.rest.parsing import json_object
-from ingest.vendors.calendly import CalendlySettings
+from ingest.rest.responses import error_details, json_object
+from ingest.vendors.calendly import Calendly, CalendlySettings
 from ingest.vendors.calendly.booking import ScheduledEvent
+from ingest.vendors.dlt_resources import rest_resources
 from ingest.vendors.fields import ABSENT, OBJECT, Payload, Word, read_value
 from ingest.vendors.rest import Rest, Window
 
@@ -156,7 +159,8 @@ class CalendlyRest(Rest[CalendlySettings]):
         staff, location and guests.
         """
         event = read_value(_ListEntry, entry)
-        if self.settings.check_no_shows and _has_started(event, self.now()):
+        is_active = event.status == "active"
+        if self.settings.check_no_shows and is_active and event.start_time and event.start_time <= self.now():
             return False
         bookings = [row.booking for row in stored if row.booking.gone_at is None]
         active_bookings = [booking for booking in bookings if booking.status not in _ENDED_STATUSES]
@@ -223,7 +227,7 @@ class CalendlyRest(Rest[CalendlySettings]):
         A missing scope for a webhook event is answered with 400, a missing scope for reading with 403.
         """
         is_bad_request = response.status_code == 400  # noqa: PLR2004 - bad request
-        details = "; ".join(self.error_details(json_object(response))) if is_bad_request else ""
+        details = "; ".join(error_details(json_object(response))) if is_bad_request else ""
         return super().describe_error(response, remedy or (_GIVE_SCOPES if _SCOPE.search(details) else ""))
 
     def remedy(self, status: int) -> str:
@@ -253,7 +257,8 @@ class CalendlyRest(Rest[CalendlySettings]):
             },
             {
                 **_list_resource("scheduled_events", **self.scope_params),
-                "processing_steps": [{"map": _with_uuid}],
+                # Paths of requests contain the last segment of an event's URI.
+                "processing_steps": [{"map": lambda event: {**event, "uuid": _last_segment(event["uri"])}}],
             },
             _list_resource("invitees", path="scheduled_events/{resources.scheduled_events.uuid}/invitees"),
             _list_resource("organization_memberships", organization=organization),
@@ -278,17 +283,20 @@ def _list_resource(name: str, path: str | None = None, **params: str) -> Endpoin
     }
 
 
-def _with_uuid(event: dict[str, Any]) -> dict[str, Any]:
-    """Return the event with `uuid`, the last segment of its URI, which paths of requests contain."""
-    return {**event, "uuid": _last_segment(event["uri"])}
-
-
 def _last_segment(uri: str) -> str:
     return uri.rstrip("/").rpartition("/")[2]
 
 
-def _has_started(event: _ListEntry, now: datetime) -> bool:
-    return event.status == "active" and event.start_time is not None and event.start_time <= now
+@dlt.source(name="calendly", section="calendly")
+def source(
+    api_token: TSecretStrValue = dlt.secrets.value, scope: str = "organization", api_url: str | None = None
+) -> Iterator[DltResource]:
+    """Yield the resources that the token can read.
+
+    `scope` is "organization", which needs the token of an owner or admin, or "user".
+    Raises VendorUnavailable and VendorRefused.
+    """
+    yield from rest_resources(Calendly, api_url, api_token=api_token, scope=scope)
 
 
 REST = CalendlyRest

@@ -1,4 +1,4 @@
-"""The vendor OnceHub (API v2).
+"""The vendor OnceHub (API v2), with the mapping of its bookings to ours.
 
 Every booking event contains the whole booking, in nearly the same form as the REST side.
 
@@ -6,16 +6,17 @@ Signature: https://help.oncehub.com/developers/webhooks/webhook-signatures/
 Payloads:  https://help.oncehub.com/developers/api/
 """
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import datetime
 from typing import Annotated, ClassVar
 
 import orjson
 from pydantic import Field, SecretStr
 
-from ingest.booking import Booking
+from ingest.booking import Booking, BookingStatus
 from ingest.event import Event, digest
 from ingest.instant import format_instant
-from ingest.signing import timestamped_hmac, timestamped_signature, which_matches
+from ingest.signing import timestamped_candidates, timestamped_header, which_matches
 from ingest.vendors import (
     TEST_EVENT,
     Account,
@@ -28,8 +29,27 @@ from ingest.vendors import (
 )
 from ingest.vendors.account_settings import EVENTS_DESCRIPTION, Words
 from ingest.vendors.delivery import Headers
-from ingest.vendors.fields import OBJECT, Id, Instant, Payload, Text, read_json
-from ingest.vendors.oncehub.booking import Booked, booking_of_record, booking_of_webhook
+from ingest.vendors.fields import (
+    OBJECT,
+    Id,
+    Instant,
+    Payload,
+    Sources,
+    Text,
+    plain_word,
+    read_json,
+    unique,
+    untold,
+)
+from ingest.vendors.oncehub.booking import (
+    NOBODY_SOURCES,
+    Booked,
+    Change,
+    Conferencing,
+    Customer,
+    Payment,
+    User,
+)
 
 SIGNATURE = "oncehub-signature"
 # Names of the field with a webhook's secret: that of the API's reference, and that of its introduction.
@@ -46,6 +66,43 @@ _BOOKING_EVENTS = (
     "booking.completed",
     "booking.no_show",
 )
+
+# `rescheduled` means that the booking takes place at its new time. Only `canceled` ends a booking.
+# https://help.oncehub.com/help/effect-of-rescheduling
+_STATUSES = {
+    "requested": BookingStatus.PENDING,
+    "scheduled": BookingStatus.CONFIRMED,
+    "rescheduled": BookingStatus.CONFIRMED,
+    "completed": BookingStatus.COMPLETED,
+    "canceled": BookingStatus.CANCELLED,
+    "noshow": BookingStatus.NO_SHOW,
+}
+_ACTORS = {"customer": "customer", "user": "host"}
+
+_SOURCES: Sources = {
+    "status": ("status",),
+    "starts_at": ("starting_time",),
+    "ends_at": ("starting_time", "duration_minutes"),
+    "timezone": ("customer_timezone",),
+    "service_id": ("booking_calendar", "event_type", "booking_page", "master_page"),
+    "service_name": ("subject",),
+    "staff": ("owner",),
+    "staff_name": ("owner.first_name", "owner.last_name"),
+    "location": ("virtual_conferencing.join_url", "location_description"),
+    "conference_url": ("virtual_conferencing.join_url", "location_description"),
+    "customer_id": ("contact.id", "conversation.contact.id"),
+    "price": ("payment_information",),
+    "currency": ("payment_information",),
+    "rescheduled_from": ("rescheduled_booking_id",),
+    "tracking": ("utm_params",),
+    "answers": ("form_submission.custom_fields", "custom_fields", "conversation.answers"),
+    "guests": ("form_submission.guests",),
+    "participants": ("form_submission.guests",),
+}
+_CANCELED_SOURCES: Sources = {
+    "cancel_reason": ("cancel_reschedule_information.reason",),
+    "cancelled_by": ("cancel_reschedule_information.actioned_by",),
+}
 
 
 class OncehubSettings(AccountSettings):
@@ -94,13 +151,11 @@ class Oncehub(Account[OncehubSettings]):
     settings_model = OncehubSettings
 
     def authenticate(self, delivery: Delivery) -> Proof:
-        timestamp, signatures = timestamped_signature(delivery.headers.get_single(SIGNATURE), "s")
-        expected_signatures = [
-            timestamped_hmac(secret, timestamp, delivery.body) for secret in self.settings.live_secrets()
-        ]
-        return Proof(
-            which_matches(signatures, expected_signatures), datetime.fromtimestamp(int(timestamp), UTC)
+        header = delivery.headers.get_single(SIGNATURE)
+        sent_at, signatures, expected = timestamped_candidates(
+            header, "s", delivery.body, self.settings.live_secrets()
         )
+        return Proof(which_matches(signatures, expected), sent_at)
 
     def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
         envelope = read_json(_Envelope, delivery.body)
@@ -118,12 +173,16 @@ class Oncehub(Account[OncehubSettings]):
         """
         if not event.type.startswith("oncehub.booking."):
             return None
-        reassigned = event.type == "oncehub.booking.reassigned"
-        return booking_of_webhook(read_json(_BookingEnvelope, event.data).data, reassigned=reassigned)
+        booking = _booking_of(read_json(_BookingEnvelope, event.data).data)
+        # Webhooks leave out `utm_params`, so a null there does not clear it.
+        untold_columns = booking.untold if booking.tracking else booking.untold | {"tracking"}
+        if event.type == "oncehub.booking.reassigned":
+            untold_columns -= {"staff_name"}  # the name of the earlier owner would be wrong
+        return replace(booking, untold=untold_columns)
 
     def booking_of_record(self, data: bytes) -> Booking:
         """Map a booking of GET /bookings. With `expand=owner` it also has the name of its staff."""
-        return booking_of_record(read_json(Booked, data))
+        return _booking_of(read_json(Booked, data))
 
     def compose_test(self, secret: str, name: str, at: datetime) -> Delivery:
         body = orjson.dumps(
@@ -140,8 +199,71 @@ class Oncehub(Account[OncehubSettings]):
 
 def sign(secret: str, body: bytes, at: datetime) -> dict[str, str]:
     """Return the headers that OnceHub would send, for the simulator and tests."""
-    timestamp = str(int(at.timestamp()))
-    return {SIGNATURE: f"t={timestamp},s={timestamped_hmac(secret, timestamp, body)}"}
+    return {SIGNATURE: timestamped_header(secret, "s", body, at)}
+
+
+def _booking_of(data: Booked) -> Booking:
+    """Map a booking to ours. Raises PayloadError."""
+    changed_at = data.last_updated_time or data.creation_time
+    status = _STATUSES.get(data.status or "", BookingStatus.UNKNOWN)
+    # The same object has the reason why a booking was rescheduled, which is no reason of a cancellation.
+    cancellation = (
+        data.cancel_reschedule_information if status is BookingStatus.CANCELLED else None
+    ) or Change()
+    price, currency = (data.payment_information or Payment()).price()
+    conferencing = data.virtual_conferencing or Conferencing()
+    customer = data.customer()
+    owner = data.owner or User()
+    booking = Booking(
+        booking_id=data.id,
+        version=format_instant(changed_at),
+        status=status,
+        starts_at=data.starting_time,
+        ends_at=data.ends_at(),
+        timezone=data.customer_timezone,
+        created_at=data.creation_time,
+        updated_at=changed_at,
+        service_id=data.service_id(),
+        service_name=data.subject,
+        staff=(owner.id,) if owner.id else (),
+        staff_name=owner.name,
+        location=conferencing.join_url or data.location_description,
+        customer_id=data.customer_id(),
+        customer_name=customer.name,
+        customer_email=customer.email,
+        customer_phone=customer.phone,
+        participants=data.participants(),
+        price=price,
+        currency=currency,
+        cancel_reason=cancellation.reason,
+        cancelled_by=_ACTORS.get(plain_word(cancellation.actioned_by or ""), cancellation.actioned_by),
+        rescheduled_from=data.rescheduled_booking_id,
+        answers=data.answers(),
+        tracking=data.tracking(),
+        guests=unique(data.form_submission.guests) if data.form_submission else (),
+        conference_url=data.link(),
+    )
+    return replace(booking, untold=_untold(data, booking, customer))
+
+
+def _untold(data: Booked, booking: Booking, customer: Customer) -> frozenset[str]:
+    """Return the columns that this message says nothing about, or of which it only has a guess.
+
+    Any other message corrects a guess.
+    """
+    sources = {
+        **_SOURCES,
+        **customer.sources,
+        **(_CANCELED_SOURCES if booking.status is BookingStatus.CANCELLED else {}),
+    }
+    guesses = set()
+    if data.form_submission is None:
+        guesses.add("participants")
+        if data.conversation is None or "answers" not in data.conversation.model_fields_set:
+            guesses.add("answers")
+    if customer.sources is NOBODY_SOURCES:
+        guesses.add("customer_email")
+    return untold(data, booking, sources) | guesses
 
 
 ACCOUNT = Oncehub

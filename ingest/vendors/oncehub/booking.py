@@ -1,87 +1,61 @@
-"""The mapping of OnceHub's booking to ours.
+"""OnceHub's booking, with the objects in it, as webhooks and REST have it.
 
-It is the same object in webhooks and in REST, with two differences. Webhooks have the whole conversation that
-made the booking, and lack `contact` and `utm_params`. REST has `contact` and `utm_params`, and only the ids
-of objects that are not expanded.
+Webhooks have the whole conversation that made the booking, and lack `contact` and `utm_params`. REST has
+these two, and only the ids of objects that are not expanded.
 https://help.oncehub.com/developers/api/
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Annotated
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
-from ingest.booking import Answer, Booking, BookingStatus
+from ingest.booking import Answer
 from ingest.errors import PayloadError
-from ingest.instant import format_instant
 from ingest.vendors.fields import (
     ABSENT,
     OBJECT,
+    OBJECTS,
     REFERENCE,
+    AnyText,
     Id,
     Instant,
+    MaybeAmount,
     MaybeInstant,
     Parameters,
     Payload,
     Sources,
     Text,
     Word,
-    plain_word,
     unique,
-    untold,
     web_link,
 )
-from ingest.vendors.oncehub.parts import (
-    ADDRESSES,
-    Calendar,
-    Change,
-    Conferencing,
-    Contact,
-    Conversation,
-    Fields,
-    Form,
-    Payment,
-    Reference,
-    User,
-)
 
-# `rescheduled` means that the booking takes place at its new time. Only `canceled` ends a booking.
-# https://help.oncehub.com/help/effect-of-rescheduling
-_STATUSES = {
-    "requested": BookingStatus.PENDING,
-    "scheduled": BookingStatus.CONFIRMED,
-    "rescheduled": BookingStatus.CONFIRMED,
-    "completed": BookingStatus.COMPLETED,
-    "canceled": BookingStatus.CANCELLED,
-    "noshow": BookingStatus.NO_SHOW,
-}
-_ACTORS = {"customer": "customer", "user": "host"}
+# Currencies whose number of digits after the point is not two. ISO 4217.
+_WITHOUT_DIGITS = [
+    "BIF",
+    "CLP",
+    "DJF",
+    "GNF",
+    "ISK",
+    "JPY",
+    "KMF",
+    "KRW",
+    "PYG",
+    "RWF",
+    "UGX",
+    "VND",
+    "VUV",
+    "XAF",
+    "XOF",
+    "XPF",
+]
+_WITH_THREE_DIGITS = ["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"]
+_EXPONENTS = dict.fromkeys(_WITHOUT_DIGITS, 0) | dict.fromkeys(_WITH_THREE_DIGITS, 3)
 
-_SOURCES: Sources = {
-    "status": ("status",),
-    "starts_at": ("starting_time",),
-    "ends_at": ("starting_time", "duration_minutes"),
-    "timezone": ("customer_timezone",),
-    "service_id": ("booking_calendar", "event_type", "booking_page", "master_page"),
-    "service_name": ("subject",),
-    "staff": ("owner",),
-    "staff_name": ("owner.first_name", "owner.last_name"),
-    "location": ("virtual_conferencing.join_url", "location_description"),
-    "conference_url": ("virtual_conferencing.join_url", "location_description"),
-    "customer_id": ("contact.id", "conversation.contact.id"),
-    "price": ("payment_information",),
-    "currency": ("payment_information",),
-    "rescheduled_from": ("rescheduled_booking_id",),
-    "tracking": ("utm_params",),
-    "answers": ("form_submission.custom_fields", "custom_fields", "conversation.answers"),
-    "guests": ("form_submission.guests",),
-    "participants": ("form_submission.guests",),
-}
-_CANCELED_SOURCES: Sources = {
-    "cancel_reason": ("cancel_reschedule_information.reason",),
-    "cancelled_by": ("cancel_reschedule_information.actioned_by",),
-}
+# The columns of the customer, with the fields that they are read from.
 _FORM_SOURCES: Sources = {
     "customer_name": ("form_submission.name",),
     "customer_email": ("form_submission.email",),
@@ -97,13 +71,121 @@ _CONTACT_SOURCES: Sources = {
     "customer_email": ("contact.email",),
     "customer_phone": ("contact.phone", "contact.mobile_phone"),
 }
-_NOBODY_SOURCES: Sources = {
+NOBODY_SOURCES: Sources = {
     column: (*_FORM_SOURCES[column], *_CONTACT_SOURCES[column]) for column in _FORM_SOURCES
 }
 
 
+def _addresses(value: object) -> object:
+    """Return one entry for each person: the e-mail address, or None where there is none."""
+    entries = value if isinstance(value, list | tuple) else ()
+    return [entry.get("email") if isinstance(entry, dict) else entry for entry in entries if entry]
+
+
+ADDRESSES = BeforeValidator(_addresses)
+
+
+class Reference(Payload):
+    """A reference to another object, which has at least the object's id."""
+
+    id: Text = None
+
+
+class User(Reference):
+    """A host."""
+
+    first_name: Text = None
+    last_name: Text = None
+    email: Text = None
+
+    @property
+    def name(self) -> str | None:
+        """Return the first and the last name."""
+        return " ".join(part for part in (self.first_name, self.last_name) if part) or None
+
+
+class Contact(User):
+    """A customer, independent of any booking."""
+
+    phone: Text = None
+    mobile_phone: Text = None
+
+
+class Question(Payload):
+    """A question of a conversation, with its answer."""
+
+    question: Text = None
+    value: AnyText = None
+
+
+class Field(Payload):
+    """A custom field."""
+
+    name: Text = None
+    value: AnyText = None
+
+
+Fields = Annotated[tuple[Field, ...], OBJECTS]
+
+
+class Conversation(Reference):
+    """A conversation with a chatbot or a routing form. In REST it may be only an id."""
+
+    contact: Annotated[Contact | None, REFERENCE] = None
+    owner: Annotated[User | None, REFERENCE] = None
+    answers: Annotated[tuple[Question, ...], OBJECTS] = ()
+
+
+class Conferencing(Payload):
+    """The video call."""
+
+    join_url: Text = None
+
+
+class Change(Payload):
+    """The reason for moving or cancelling a booking."""
+
+    reason: Text = None
+    actioned_by: Text = None
+
+
+class Form(Payload):
+    """The form that the customer filled in."""
+
+    name: Text = None
+    email: Text = None
+    phone: Text = None
+    mobile_phone: Text = None
+    guests: Annotated[tuple[Text, ...], ADDRESSES] = ()
+    custom_fields: Fields = ()
+
+
+class Payment(Payload):
+    """The amount that was charged."""
+
+    amount_charged: MaybeAmount = None
+    currency: Text = None
+
+    def price(self) -> tuple[Decimal, str] | tuple[None, None]:
+        """Return the amount in major units and its currency, or None for both.
+
+        The vendor's amount is in minor units, which mean nothing without a currency.
+        """
+        if self.amount_charged is None or self.currency is None:
+            return None, None
+        currency = self.currency.upper()
+        return self.amount_charged.scaleb(-_EXPONENTS.get(currency, 2)), currency
+
+
+class Calendar(Payload):
+    """The host's calendar, often named by the host's address."""
+
+    id: Text = None
+    name: Text = None
+
+
 @dataclass(frozen=True, slots=True)
-class _Customer:
+class Customer:
     """The person who booked, and the payload's fields that describe this person."""
 
     sources: Sources
@@ -113,6 +195,7 @@ class _Customer:
 
     @property
     def is_known(self) -> bool:
+        """Return whether anything is known of this person."""
         return any((self.name, self.email, self.phone))
 
 
@@ -173,7 +256,7 @@ class Booked(Payload):
         except OverflowError:
             raise PayloadError("duration_minutes leads out of the calendar") from None
 
-    def customer(self) -> _Customer:
+    def customer(self) -> Customer:
         """Return the person who booked.
 
         This is the person who filled in the form, else the conversation's contact, else the booking's
@@ -181,26 +264,26 @@ class Booked(Payload):
         """
         contact = self.conversation.contact if self.conversation else None
         people = [
-            _Customer(_FORM_SOURCES, form.name, form.email, form.phone or form.mobile_phone)
+            Customer(_FORM_SOURCES, form.name, form.email, form.phone or form.mobile_phone)
             if (form := self.form_submission)
             else None,
-            _Customer(
+            Customer(
                 _CONVERSATION_SOURCES, contact.name, contact.email, contact.phone or contact.mobile_phone
             )
             if contact
             else None,
-            _Customer(_CONTACT_SOURCES, person.name, person.email, person.phone or person.mobile_phone)
+            Customer(_CONTACT_SOURCES, person.name, person.email, person.phone or person.mobile_phone)
             if (person := self.contact)
             else None,
         ]
         return next(
             (customer for customer in people if customer and customer.is_known),
-            _Customer(_NOBODY_SOURCES, email=self.attendee()),
+            Customer(NOBODY_SOURCES, email=self.attendee()),
         )
 
     def unread_contact(self) -> str | None:
         """Return the contact's id where the booking does not say who booked; None where it does."""
-        return self.customer_id() if self.customer().sources is _NOBODY_SOURCES else None
+        return self.customer_id() if self.customer().sources is NOBODY_SOURCES else None
 
     def customer_id(self) -> str | None:
         """Return the contact's id."""
@@ -258,80 +341,3 @@ class Booked(Payload):
             self.virtual_conferencing.join_url if self.virtual_conferencing else None,
             self.location_description,
         )
-
-
-def booking_of_record(data: Booked) -> Booking:
-    """Map a booking in the form that REST has. Raises PayloadError."""
-    changed_at = data.last_updated_time or data.creation_time
-    status = _STATUSES.get(data.status or "", BookingStatus.UNKNOWN)
-    # The same object has the reason why a booking was rescheduled, which is no reason of a cancellation.
-    cancellation = (
-        data.cancel_reschedule_information if status is BookingStatus.CANCELLED else None
-    ) or Change()
-    price, currency = (data.payment_information or Payment()).price()
-    conferencing = data.virtual_conferencing or Conferencing()
-    customer = data.customer()
-    owner = data.owner or User()
-    booking = Booking(
-        booking_id=data.id,
-        version=format_instant(changed_at),
-        status=status,
-        starts_at=data.starting_time,
-        ends_at=data.ends_at(),
-        timezone=data.customer_timezone,
-        created_at=data.creation_time,
-        updated_at=changed_at,
-        service_id=data.service_id(),
-        service_name=data.subject,
-        staff=(owner.id,) if owner.id else (),
-        staff_name=owner.name,
-        location=conferencing.join_url or data.location_description,
-        customer_id=data.customer_id(),
-        customer_name=customer.name,
-        customer_email=customer.email,
-        customer_phone=customer.phone,
-        participants=data.participants(),
-        price=price,
-        currency=currency,
-        cancel_reason=cancellation.reason,
-        cancelled_by=_ACTORS.get(plain_word(cancellation.actioned_by or ""), cancellation.actioned_by),
-        rescheduled_from=data.rescheduled_booking_id,
-        answers=data.answers(),
-        tracking=data.tracking(),
-        guests=unique(data.form_submission.guests) if data.form_submission else (),
-        conference_url=data.link(),
-    )
-    return replace(booking, untold=_untold(data, booking, customer))
-
-
-def booking_of_webhook(data: Booked, *, reassigned: bool) -> Booking:
-    """Map a booking in the form that webhooks have. Raises PayloadError.
-
-    Webhooks leave out `utm_params`, so a null there does not clear it. After a reassignment the name of the
-    earlier owner would be wrong, so a missing name clears it.
-    """
-    booking = booking_of_record(data)
-    tracking_column = frozenset() if booking.tracking else frozenset({"tracking"})
-    return replace(
-        booking, untold=(booking.untold | tracking_column) - ({"staff_name"} if reassigned else set())
-    )
-
-
-def _untold(data: Booked, booking: Booking, customer: _Customer) -> frozenset[str]:
-    """Return the columns that this message says nothing about, or of which it only has a guess.
-
-    Any other message corrects a guess.
-    """
-    sources = {
-        **_SOURCES,
-        **customer.sources,
-        **(_CANCELED_SOURCES if booking.status is BookingStatus.CANCELLED else {}),
-    }
-    guesses = set()
-    if data.form_submission is None:
-        guesses.add("participants")
-        if data.conversation is None or "answers" not in data.conversation.model_fields_set:
-            guesses.add("answers")
-    if customer.sources is _NOBODY_SOURCES:
-        guesses.add("customer_email")
-    return untold(data, booking, sources) | guesses

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import dlt
 import structlog
+from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 from dlt.sources.helpers.rest_client.paginators import BasePaginator
 from dlt.sources.rest_api.typing import Endpoint, EndpointResource
@@ -19,12 +20,11 @@ from requests import Response
 from ingest.booking import BookingStatus
 from ingest.errors import PayloadError, VendorRefused, VendorUnavailable
 from ingest.instant import format_instant
-from ingest.rest import Credential, Limits, Rate, Record
-from ingest.rest.cache import ListCache
+from ingest.rest import Credential, Limits, ListCache, Rate, Record
+from ingest.vendors.dlt_resources import VendorPaginator, generated_resource, rest_resources
 from ingest.vendors.fields import read_value
-from ingest.vendors.oncehub import SECRET_NAMES, OncehubSettings
+from ingest.vendors.oncehub import SECRET_NAMES, Oncehub, OncehubSettings
 from ingest.vendors.oncehub.booking import Booked
-from ingest.vendors.paginators import VendorPaginator
 from ingest.vendors.rest import Resource, Rest, Window
 
 T = TypeVar("T")
@@ -187,13 +187,24 @@ class OncehubRest(Rest[OncehubSettings]):
             _object_resource("booking", "bookings/{resources.bookings.id}"),
             _list_resource("booking_calendars", "booking-calendars"),
             _object_resource("booking_calendar", "booking-calendars/{resources.booking_calendars.id}"),
-            _time_slots_resource(self._time_slots),
+            # A slot has no id.
+            generated_resource(
+                "booking_calendar_time_slots",
+                self._time_slots,
+                primary_key=["_booking_calendars_id", "start_time"],
+            ),
             *(
                 _list_resource(name, name.replace("_", "-"))
                 for name in ("contacts", "users", "teams", "booking_pages", "event_types", "master_pages")
             ),
-            {**_list_resource("webhooks", "webhooks"), "processing_steps": [{"map": _without_secret}]},
-            _webhook_events_resource(lambda: self.pages("webhook-events", "data", limit=_PAGE), self.label),
+            {
+                **_list_resource("webhooks", "webhooks"),
+                # Lists may have a webhook's secret, which the warehouse must not have.
+                "processing_steps": [
+                    {"map": lambda hook: {key: hook[key] for key in hook if key not in SECRET_NAMES}}
+                ],
+            },
+            generated_resource("webhook_events", self._webhook_events, write_disposition="replace"),
         ]
 
     def _time_slots(self) -> Iterator[list[Record]]:
@@ -223,6 +234,19 @@ class OncehubRest(Rest[OncehubSettings]):
                 f"{self.label}: the answer is no list of objects. {self.describe_error(response)}"
             )
         return [{"_booking_calendars_id": calendar_id, **slot} for slot in slots]
+
+    def _webhook_events(self) -> Iterator[list[Record]]:
+        """Yield the webhook events.
+
+        OnceHub's guides name this list and its specification does not. Where it does not exist, nothing is
+        loaded.
+        """
+        try:
+            yield from self.pages("webhook-events", "data", limit=_PAGE)
+        except VendorRefused as error:
+            if not error.is_absent:
+                raise
+            log.warning("sync.no_such_resource", account=self.label, resource="webhook_events")
 
 
 def _list_resource(name: str, path: str) -> EndpointResource:
@@ -272,42 +296,15 @@ def _bookings_resource() -> EndpointResource:
     }
 
 
-def _time_slots_resource(read: Callable[[], Iterator[list[Record]]]) -> DltResource:
-    """Return the resource of time slots. Its key is calendar and start, because a slot has no id."""
-
-    def slots() -> Iterator[list[Record]]:
-        yield from read()
-
-    return dlt.resource(
-        slots, name="booking_calendar_time_slots", primary_key=["_booking_calendars_id", "start_time"]
-    )
-
-
-def _without_secret(webhook: dict[str, Any]) -> dict[str, Any]:
-    """Return a webhook without its secret, which lists may have and the warehouse must not have."""
-    return {name: value for name, value in webhook.items() if name not in SECRET_NAMES}
-
-
-def _webhook_events_resource(read: Callable[[], Iterator[list[Record]]], label: str) -> DltResource:
-    """Return the resource of webhook events.
-
-    OnceHub's guides name it and its specification does not. Where it does not exist, nothing is loaded.
-    """
-
-    def events() -> Iterator[list[Record]]:
-        try:
-            yield from read()
-        except VendorRefused as error:
-            if not error.is_absent:
-                raise
-            log.warning("sync.no_such_resource", account=label, resource="webhook_events")
-
-    return dlt.resource(events, name="webhook_events", write_disposition="replace")
-
-
 def _second(moment: datetime) -> str:
     """Return an instant to the second, such as `2026-06-10T06:30:00Z`."""
     return f"{format_instant(moment)[:19]}Z"
+
+
+@dlt.source(name="oncehub", section="oncehub")
+def source(api_key: TSecretStrValue = dlt.secrets.value, api_url: str | None = None) -> Iterator[DltResource]:
+    """Yield all REST resources of the account that the API key belongs to."""
+    yield from rest_resources(Oncehub, api_url, api_key=api_key)
 
 
 REST = OncehubRest

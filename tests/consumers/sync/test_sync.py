@@ -26,7 +26,7 @@ from ingest.errors import (
 )
 from ingest.simulator.server import RestServer
 from ingest.simulator.vendor import load_simulated_vendor
-from ingest.vendors import incremental as changes
+from ingest.vendors import dlt_resources
 from ingest.warehouse.destination import destination, reading_client
 from tests.consumers.harness import Tree, opened
 from tests.consumers.samples import sample
@@ -236,7 +236,7 @@ def test_after_a_clock_that_was_ahead_nothing_is_missed(
         meetings = rig.side.meetings
         number, late = meetings.popitem()
         with monkeypatch.context() as patched:
-            patched.setattr(changes, "datetime", Ahead)
+            patched.setattr(dlt_resources, "datetime", Ahead)
             assert rig.sync("bookings")["bookings"].rows == len(meetings)
         meetings[number] = replace(late, changed_at=datetime.now(UTC) - timedelta(minutes=30))
         assert rig.sync("bookings")["bookings"].problem is None

@@ -8,8 +8,7 @@ from typing import cast
 import pytest
 
 from ingest.cli.child_process import ChildProcess
-from ingest.settings.live import Live
-from ingest.settings.sources import Snapshot
+from ingest.settings.sources import Live, Snapshot
 
 OLD, NEW = Snapshot({"topic_prefix": "old"}, ""), Snapshot({"topic_prefix": "new"}, "")
 

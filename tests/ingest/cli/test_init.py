@@ -12,7 +12,7 @@ from jsonschema import Draft7Validator
 
 from ingest.cli.init import init
 from ingest.errors import ConfigurationError
-from ingest.settings.schema import TITLE
+from ingest.settings.introspection import TITLE
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import load_settings
 from ingest.vendors import ranked_account_classes

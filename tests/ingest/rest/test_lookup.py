@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ingest.errors import VendorUnavailable
-from ingest.rest import Record
-from ingest.rest.cache import RecordCache
+from ingest.rest import Record, RecordCache
 
 
 def test_threads_that_ask_at_the_same_time_share_one_read() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ingest.rest.parsing import parse_json
+from ingest.rest.responses import parse_json
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable
-from ingest.rest import Rate, RetryBudget
-from ingest.rest.cache import ListCache
+from ingest.rest import ListCache, Rate, RetryBudget
 from ingest.simulator.api import RateLimit
 from ingest.simulator.appointedd.api import AppointeddApi
 from ingest.simulator.oncehub.api import OncehubApi
-from ingest.vendors.incremental import split
+from ingest.vendors.dlt_resources import split
 from ingest.vendors.rest import Window
 from tests.ingest.rest.rig import ALL, END, Side, listed, read, simulated
 from tests.ingest.simulator.accounts import BEGINNING, SIMULATED

@@ -10,8 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ingest.settings import Settings, section_models
-from ingest.settings.faults import default_text
-from ingest.settings.secret_fields import secret_fields
+from ingest.settings.introspection import default_text, secret_fields
 from ingest.vendors import load_account_class, vendor_names
 
 FILE = Path(__file__).parents[3] / "docs" / "settings.md"

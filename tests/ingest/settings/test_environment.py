@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.settings.environment import variable_name
+from ingest.settings.layers import variable_name
 from tests.ingest.settings.test_settings import SALES, fault, load, write
 
 SERVICES = [

@@ -9,8 +9,7 @@ from structlog.testing import capture_logs
 
 from ingest.errors import ConfigurationError
 from ingest.finding import State
-from ingest.settings.live import Live
-from ingest.settings.sources import Snapshot, load_settings, load_snapshot
+from ingest.settings.sources import Live, Snapshot, load_settings, load_snapshot
 from tests.consumers.harness import until
 
 

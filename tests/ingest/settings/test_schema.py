@@ -10,8 +10,7 @@ import pytest
 from jsonschema import Draft7Validator
 
 from ingest.settings import Settings, section_models
-from ingest.settings.schema import settings_schema
-from ingest.settings.secret_fields import secret_fields
+from ingest.settings.introspection import secret_fields, settings_schema
 from ingest.vendors import load_account_class, vendor_names
 from tests.ingest.settings.reference import FILE, with_tables
 from tests.ingest.settings.test_settings import DOCUMENTED

@@ -14,7 +14,7 @@ from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change, World
 from ingest.vendors import AnyAccount, Delivery, load_account_class, vendor_names
 from ingest.vendors.delivery import Headers
-from ingest.warehouse.values import parsed_json
+from ingest.warehouse import parsed_json
 
 BEGINNING = datetime(2026, 6, 1, 9, 12, 34, 567891, UTC)
 PUBLIC_URL = "https://hooks.example.com"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ingest.errors import ConfigurationError
-from ingest.warehouse.bounds import MOST_ROWS, Bounds
+from ingest.warehouse import MOST_ROWS, Bounds
 from ingest.warehouse.destination import check_only_reads
 from ingest.warehouse.query import query_bounded
 from tests.consumers.harness import PATIENCE, ROOT, Command, ConsumerHarness, Tree, opened, tree_for
@@ -181,7 +181,7 @@ def test_a_timeout_is_a_duration(command: Command, timeout: str) -> None:
 # The query says that it runs, then computes for ever.
 _INTERRUPTED = """
 import sys
-from ingest.warehouse.bounds import RunningQuery
+from ingest.warehouse import RunningQuery
 begin = RunningQuery.start
 def told(self, stop):
     begin(self, stop)

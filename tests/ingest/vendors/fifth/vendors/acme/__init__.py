@@ -4,12 +4,12 @@ It only has webhooks, and no settings of its own. A real vendor has a link to it
 rule.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from ingest.booking import Booking, BookingStatus
 from ingest.event import Event
 from ingest.instant import format_instant
-from ingest.signing import timestamped_hmac, timestamped_signature, which_matches
+from ingest.signing import timestamped_candidates, timestamped_header, which_matches
 from ingest.vendors import Account, AccountSettings, Delivery, EventIdentity, Proof, VerifiedDelivery
 from ingest.vendors.fields import Id, Instant, MaybeInstant, Payload, Text, Word, read_json
 
@@ -39,9 +39,11 @@ class Acme(Account[AccountSettings]):
     title = "Acme"
 
     def authenticate(self, delivery: Delivery) -> Proof:
-        sent, signatures = timestamped_signature(delivery.headers.get_single(SIGNATURE), "v1")
-        expected = [timestamped_hmac(secret, sent, delivery.body) for secret in self.settings.live_secrets()]
-        return Proof(which_matches(signatures, expected), datetime.fromtimestamp(int(sent), UTC))
+        header = delivery.headers.get_single(SIGNATURE)
+        sent_at, signatures, expected = timestamped_candidates(
+            header, "v1", delivery.body, self.settings.live_secrets()
+        )
+        return Proof(which_matches(signatures, expected), sent_at)
 
     def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
         envelope = read_json(_Envelope, delivery.body)
@@ -62,8 +64,7 @@ class Acme(Account[AccountSettings]):
 
 def sign(secret: str, body: bytes, at: datetime) -> dict[str, str]:
     """Return the headers that Acme would send."""
-    sent = str(int(at.timestamp()))
-    return {SIGNATURE: f"t={sent},v1={timestamped_hmac(secret, sent, body)}"}
+    return {SIGNATURE: timestamped_header(secret, "v1", body, at)}
 
 
 ACCOUNT = Acme

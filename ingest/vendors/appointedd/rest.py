@@ -1,25 +1,29 @@
-"""The REST side of Appointedd with API v1, which is complete.
+"""The REST sides of Appointedd: API v1, which is complete, and API v2, a beta that uses JSON:API and OAuth.
 
-https://api.appointedd.com/docs/reference/
+The form of v2's bookings is not public, so they are synced unchanged and are not compared.
+v1: https://api.appointedd.com/docs/reference/
+v2: https://developers.appointedd.com/v2.0/reference/introduction-1
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import chain
 from typing import Any, ClassVar
-from urllib.parse import quote
+from urllib.parse import quote, urljoin, urlsplit
 
+import dlt
+from dlt.common.typing import TSecretStrValue
+from dlt.extract import DltResource
 from dlt.sources.helpers.rest_client.paginators import BasePaginator
 from dlt.sources.rest_api.typing import EndpointResource
-from requests import Response
+from requests import Request, Response
 
-from ingest.errors import PayloadError, VendorRefused
+from ingest.errors import ConfigurationError, PayloadError, VendorRefused
 from ingest.instant import format_instant, parse_instant
-from ingest.rest import Credential, Limits, Rate, Record
-from ingest.rest.cache import ListCache, RecordCache
-from ingest.vendors.appointedd import AppointeddSettings
-from ingest.vendors.incremental import Span, incremental_resource
-from ingest.vendors.paginators import VendorPaginator
+from ingest.rest import Credential, Limits, ListCache, Rate, Record, RecordCache
+from ingest.rest.oauth import ClientCredentials, OAuthApp
+from ingest.vendors.appointedd import Appointedd, AppointeddSettings
+from ingest.vendors.dlt_resources import Span, VendorPaginator, incremental_resource, rest_resources
 from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window
 
 _PAGE = 100
@@ -28,9 +32,11 @@ _SECOND = timedelta(seconds=1)
 _CANCELLED = "cancelled"
 _HISTORY = timedelta(days=3650)
 _OVERLAP = timedelta(minutes=5)
+# The lists of v2.
+_LISTS = ("accounts", "bookings", "customers", "services", "staff", "locations", "availability", "webhooks")
 
 
-class _Paginator(VendorPaginator):
+class _PaginatorV1(VendorPaginator):
     """The paginator of pages that begin at the booking that the page before names as `next`.
 
     `total` may change while pages are read.
@@ -69,7 +75,7 @@ class AppointeddV1(Rest[AppointeddSettings]):
         return Credential({"X-API-KEY": self.secret("api_key")})
 
     def paginator(self) -> BasePaginator:
-        return _Paginator(self)
+        return _PaginatorV1(self)
 
     def ping(self) -> None:
         self.get("resources/groups", limit=1)
@@ -121,7 +127,13 @@ class AppointeddV1(Rest[AppointeddSettings]):
             if isinstance(entry.get(name), str):
                 record[name] = cache.find(entry[name]) or entry[name]
         if isinstance(entry.get("customers"), list):
-            record["customers"] = [self._with_profile(customer) for customer in entry["customers"]]
+            record["customers"] = customers = []
+            for customer in entry["customers"]:
+                # A customer that was deleted or has another form stays unchanged.
+                customer_id = _customer_id(customer)
+                profile = self._profiles.find(customer_id) if customer_id else None
+                fields = {"id": customer} if isinstance(customer, str) else customer
+                customers.append({**fields, "profile": profile} if profile else customer)
         return [record]
 
     def fetch(self, booking_id: str) -> Record | None:
@@ -167,16 +179,6 @@ class AppointeddV1(Rest[AppointeddSettings]):
     def _list_cache(self, path: str) -> ListCache:
         return ListCache(lambda: chain.from_iterable(self.pages(path, "data", limit=_PAGE)))
 
-    def _with_profile(self, customer: Any) -> Any:
-        """Return a booking's customer with its profile.
-
-        A customer that was deleted or has another form is returned unchanged.
-        """
-        name = _customer_id(customer)
-        profile = self._profiles.find(name) if name else None
-        fields = {"id": customer} if isinstance(customer, str) else customer
-        return {**fields, "profile": profile} if profile else customer
-
     def _read_profile(self, customer_id: str) -> Record | None:
         response = self.get_optional(f"customers/{quote(customer_id, safe='')}")
         value: Any = None if response is None else response.json()
@@ -213,4 +215,109 @@ def _is_within(entry: Record, window: Window) -> bool:
     return window.since <= updated and (window.until is None or updated <= window.until)
 
 
-REST = AppointeddV1
+class _PaginatorV2(VendorPaginator):
+    """The paginator of pages that link to the next one by a URL with all of its parameters.
+
+    https://jsonapi.org/format/#fetching-pagination
+    """
+
+    def next_params(self, response: Response, entries: list[Record]) -> Mapping[str, Any] | None:  # noqa: ARG002 - the page tells
+        links = response.json().get("links")
+        link = links.get("next") if isinstance(links, dict) else None
+        link = link.get("href") if isinstance(link, dict) else link
+        if not link:
+            return None
+        url = urljoin(response.url, str(link))
+        if urlsplit(url)[:2] != urlsplit(self._rest.base_url)[:2]:
+            # The request would send the token to that host too.
+            raise self.error("links.next leads to another host")
+        return {"url": url}
+
+    def update_request(self, request: Request) -> None:
+        if self._next:
+            request.url, request.params = self._next["url"], {}
+
+
+class AppointeddV2(Rest[AppointeddSettings]):
+    """The REST side of an account with API v2.
+
+    Appointedd publishes no limits. The limits here are ours.
+    """
+
+    url = "https://json-api.appointedd.com/v2"
+    limits: ClassVar[Limits] = Limits(account=(Rate(10, 1),))
+
+    def credential(self) -> Credential:
+        secrets = (self.secret("client_id"), self.secret("client_secret"))
+        return ClientCredentials(
+            OAuthApp(
+                self.label,
+                f"{self.base_url}oauth/tokens",
+                *secrets,
+                self.describe_error,
+                self.retry_after,
+                self._budget,
+            )
+        )
+
+    def paginator(self) -> BasePaginator:
+        return _PaginatorV2(self)
+
+    def ping(self) -> None:
+        self.get("accounts")
+
+    def bookings(self, window: Window) -> Iterator[list[Record]]:  # noqa: ARG002 - not possible
+        raise self._only_v1()
+
+    def key(self, entry: Record) -> str:  # noqa: ARG002 - not possible
+        raise self._only_v1()
+
+    def fetch(self, booking_id: str) -> Record | None:  # noqa: ARG002 - not possible
+        raise self._only_v1()
+
+    def error_message(self, body: Record) -> str:
+        """Return title and detail of the first error in a response.
+
+        Errors of token requests have OAuth's form.
+        https://jsonapi.org/format/#errors
+        """
+        errors = body.get("errors")
+        error = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
+        words = (error.get("title"), error.get("detail"), body.get("error"), body.get("error_description"))
+        return ": ".join(str(word) for word in words if word) or super().error_message(body)
+
+    def resources(self) -> Sequence[Resource]:
+        """Return all lists, whose pages have the vendor's default size.
+
+        The parameter that would change the size is not public.
+        """
+        return [
+            {"name": name, "primary_key": "id", "endpoint": {"path": name, "data_selector": "data"}}
+            for name in _LISTS
+        ]
+
+    def _only_v1(self) -> ConfigurationError:
+        name = self.settings.name
+        return ConfigurationError(
+            f"{self.label}: bookings can be compared by API v1 only; "
+            f'set accounts.{name}.api = "v1" and accounts.{name}.api_key'
+        )
+
+
+@dlt.source(name="appointedd", section="appointedd")
+def source(
+    api_key: TSecretStrValue | None = None,
+    client_id: str | None = None,
+    client_secret: TSecretStrValue | None = None,
+    api_url: str | None = None,
+) -> Iterator[DltResource]:
+    """Yield the resources of API v1 with an `api_key`, else those of v2 with `client_id` and `client_secret`.
+
+    Raises ConfigurationError when neither is given.
+    """
+    settings = (
+        {"api": "v1", "api_key": api_key}
+        if api_key
+        else {"api": "v2", "client_id": client_id, "client_secret": client_secret}
+    )
+    yield from rest_resources(Appointedd, api_url, **settings)
