@@ -1,6 +1,7 @@
 """The loop of a consumer: poll, read, load, commit.
 
-Nothing is committed that is not in the warehouse, or in the log as a dead letter.
+While there is a backlog, the next batch is read in a process of its own during the load of this one. Nothing
+is committed that is not in the warehouse, or in the log as a dead letter.
 """
 
 import threading
@@ -11,10 +12,12 @@ from datetime import UTC, datetime
 
 import structlog
 
-from consumers.batch import Topics, read_batch
+from consumers.batch import Topics, assemble_batch, read_batch
 from consumers.batch_size import BatchSize, total_bytes
+from consumers.contents import Content
 from consumers.dead_letters.limit import FailureLimit
 from consumers.positions import committed_loads, find_behind, read_again, report_changes
+from consumers.reading import ReadingProcess
 from consumers.reporting import report_dead_letters
 from consumers.warehouse import Warehouse
 from consumers.warehouse.locks import blockers
@@ -40,6 +43,8 @@ log = structlog.get_logger()
 
 _POLL_SECONDS = 1.0
 _POLL_RECORDS = 1000
+_BACKLOG_RECORDS = 500  # a batch that has as many at once has more behind it, which may be on their way
+_FETCH_SECONDS = 0.05
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
 _LAG_EVERY_SECONDS = 15.0
@@ -72,6 +77,10 @@ class Loader:
         self._size = BatchSize(settings.consumer)
         self._topics = Topics(settings.dead_letter_topic, settings.audit_topic)
         self._mapper = BookingMapper(settings.build_accounts())
+        self._reading = ReadingProcess()
+        # The next batch, if it was polled already, with the consumer's generation before that.
+        self._next: tuple[list[StoredRecord], int] | None = None
+        self._is_next_being_read = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._is_prepared = False
         # The consumer's generation in which the warehouse had all loads that the committed positions depend
@@ -107,8 +116,8 @@ class Loader:
 
     def step(self) -> int:
         """Load one batch, from poll to commit; return the number of its records."""
-        generation = self._consumer.generation()
-        records = self._collect()
+        records, generation = self._next or self._poll(_POLL_SECONDS)
+        self._next = self._poll(_FETCH_SECONDS) if self._size.is_reached_by(records) else None
         self._report_changes()
         if self._consumer.generation() != generation:
             self._start_over()  # some of these records may be another consumer's by now
@@ -124,9 +133,15 @@ class Loader:
                 return 0
             self._consumer.commit(records, self._writer.load_id)
             self._settle()
+        else:
+            self._reading.close()
         self.undone.end()
         self._report_lag()
         return len(records)
+
+    def close(self) -> None:
+        """End the process that reads."""
+        self._reading.close()
 
     def _prepare(self) -> None:
         """Make the tables before the first event, so that they can be read."""
@@ -135,9 +150,16 @@ class Loader:
             self._thread.submit(self._warehouse.prepare).result()
             self._is_prepared = True
 
-    def _collect(self) -> list[StoredRecord]:
-        """Poll until the batch is full, or its first record was received `consumer.linger` ago."""
-        records = self._consumer.poll(min(self._size.records, _POLL_RECORDS), _POLL_SECONDS, self._size.bytes)
+    def _poll(self, seconds: float) -> tuple[list[StoredRecord], int]:
+        generation = self._consumer.generation()
+        return self._collect(seconds), generation
+
+    def _collect(self, seconds: float = _POLL_SECONDS) -> list[StoredRecord]:
+        """Poll until the batch is full, or its first record was received `consumer.linger` ago.
+
+        Wait at most `seconds` for the first record.
+        """
+        records = self._consumer.poll(min(self._size.records, _POLL_RECORDS), seconds, self._size.bytes)
         if not records:
             return records
         linger = self._settings.consumer.linger.total_seconds()
@@ -145,8 +167,9 @@ class Loader:
         size = total_bytes(records)
         while len(records) < self._size.records and size < self._size.bytes:
             most = min(self._size.records - len(records), _POLL_RECORDS)
+            wait = _FETCH_SECONDS if len(records) >= _BACKLOG_RECORDS else 0.0
             following = self._consumer.poll(
-                most, max(0.0, deadline - time.monotonic()), self._size.bytes - size
+                most, max(wait, deadline - time.monotonic()), self._size.bytes - size
             )
             if not following:
                 break
@@ -181,7 +204,9 @@ class Loader:
             self._mapped_settings, self._mapper = settings, BookingMapper(settings.build_accounts())
         needed_loads = committed_loads(self._consumer.bookmarks())
         try:
-            self._thread.submit(self._process, records, needed_loads).result()
+            contents = self._reading.finish() if self._is_next_being_read else None
+            self._begin_to_read_next()
+            self._thread.submit(self._process, records, contents, needed_loads).result()
         except WarehouseReplaced:
             return False
         except (OutOfMemory, MemoryError) as error:
@@ -197,9 +222,25 @@ class Loader:
         self._size.grow()
         return True
 
-    def _process(self, records: Sequence[StoredRecord], needed_loads: frozenset[str]) -> None:
-        started = time.monotonic()
-        batch = read_batch(records, self._topics, self._mapper, datetime.now(UTC))
+    def _begin_to_read_next(self) -> None:
+        self._is_next_being_read = self._next is not None
+        if self._next:
+            records, _ = self._next
+            with_events = [stored.record for stored in records if self._topics.has_events(stored)]
+            self._reading.begin(with_events, self._mapper)
+
+    def _process(
+        self,
+        records: Sequence[StoredRecord],
+        contents: Sequence[Content] | None,
+        needed_loads: frozenset[str],
+    ) -> None:
+        """Load records, of which `contents` are what was read already."""
+        started, now = time.monotonic(), datetime.now(UTC)
+        if contents is None:
+            batch = read_batch(records, self._topics, self._mapper, now)
+        else:
+            batch = assemble_batch(records, self._topics, contents, now)
         report_dead_letters(batch.dead)
         self._unreadable.count(batch.readable)
         dead = batch.dead + self._writer.write(batch.to_load(), needed_loads)
@@ -224,6 +265,10 @@ class Loader:
 
     def _start_over(self) -> None:
         """Read again from what was committed."""
+        self._next = None
+        if self._is_next_being_read:
+            self._reading.close()
+            self._is_next_being_read = False
         self._compared_generation = None
         self._unreadable.rewind()
         self._writer.refused.rewind()

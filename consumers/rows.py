@@ -119,10 +119,11 @@ def arrow_table(name: str, rows: Iterable[Row]) -> pa.Table:
         raise LoadRefused(f"a value of {name} that its column cannot hold: {type(error).__name__}") from None
 
 
-def event_row(event: Event, position: str, now: datetime) -> Row:
+def event_row(event: Event, position: str, now: datetime, text: str | None = None) -> Row:
     """Make the row of an event.
 
-    Raises PayloadError when the payload is not JSON that a warehouse can hold.
+    `text` is what `json_text` returns for its payload, if that is known. Raises PayloadError when the payload
+    is not JSON that a warehouse can hold.
     """
     return {
         "id": event.id,
@@ -136,7 +137,7 @@ def event_row(event: Event, position: str, now: datetime) -> Row:
         "received_at": event.received_at,
         "signed_by": event.signed_by or None,
         "position": position,
-        "data": json_text(event.data),
+        "data": json_text(event.data) if text is None else text,
         "loaded_at": now,
     }
 

@@ -37,6 +37,7 @@ def consume(settings: Settings) -> None:
     try:
         loader.run(stop)
     finally:
+        loader.close()
         consumer.close()
         producer.close()
         warehouse.close()
