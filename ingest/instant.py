@@ -29,9 +29,9 @@ def parse_rare_form(text: str) -> datetime | None:
 
     Raises ValueError, and OverflowError beyond the year 9999.
     """
-    if _END_OF_DAY.search(text):
+    if "24:00" in text and _END_OF_DAY.search(text):
         return datetime.fromisoformat(_END_OF_DAY.sub("00", text)) + timedelta(days=1)
-    if _LEAP_SECOND.search(text):
+    if ":60" in text and _LEAP_SECOND.search(text):
         return datetime.fromisoformat(_LEAP_SECOND.sub("59", text)) + timedelta(seconds=1)
     return None
 
