@@ -54,8 +54,9 @@ class Loader:
     """Loads batches of records, one after the other.
 
     Loads run on a thread of their own, because dlt swaps signal handlers when it runs on the main one. The
-    loop waits for each load, so that partitions do not move during it: Kafka hands them over when the
-    consumer polls again, or when it was silent for too long.
+    loop waits for each load, and polls meanwhile if there is a backlog. Kafka hands partitions over when the
+    consumer polls, or when it was silent for too long: then nothing is committed, and another consumer loads
+    the same records, which changes nothing.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Loader:
         self._reading = ReadingProcess()
         # The next batch, if it was polled already, with the consumer's generation before that.
         self._next: tuple[list[StoredRecord], int] | None = None
-        self._is_next_being_read = False
+        self._is_being_read = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._is_prepared = False
         # The consumer's generation in which the warehouse had all loads that the committed positions depend
@@ -117,7 +118,7 @@ class Loader:
     def step(self) -> int:
         """Load one batch, from poll to commit; return the number of its records."""
         records, generation = self._next or self._poll(_POLL_SECONDS)
-        self._next = self._poll(_FETCH_SECONDS) if self._size.is_reached_by(records) else None
+        self._next = None
         self._report_changes()
         if self._consumer.generation() != generation:
             self._start_over()  # some of these records may be another consumer's by now
@@ -128,7 +129,7 @@ class Loader:
             self._compared_generation = generation
         if records:
             self.undone.begin(f"{len(records)} records from {records[0].position} on are being loaded")
-            if not self._try_to_load(records):
+            if not self._try_to_load(records) or self._consumer.generation() != generation:
                 self._start_over()
                 return 0
             self._consumer.commit(records, self._writer.load_id)
@@ -204,9 +205,14 @@ class Loader:
             self._mapped_settings, self._mapper = settings, BookingMapper(settings.build_accounts())
         needed_loads = committed_loads(self._consumer.bookmarks())
         try:
-            contents = self._reading.finish() if self._is_next_being_read else None
-            self._begin_to_read_next()
-            self._thread.submit(self._process, records, contents, needed_loads).result()
+            contents = self._reading.finish() if self._is_being_read else None
+            self._is_being_read = False
+            load = self._thread.submit(self._process, records, contents, needed_loads)
+            try:
+                if self._size.is_reached_by(records):
+                    self._read_ahead()
+            finally:
+                load.result()
         except WarehouseReplaced:
             return False
         except (OutOfMemory, MemoryError) as error:
@@ -222,12 +228,15 @@ class Loader:
         self._size.grow()
         return True
 
-    def _begin_to_read_next(self) -> None:
-        self._is_next_being_read = self._next is not None
-        if self._next:
-            records, _ = self._next
+    def _read_ahead(self) -> None:
+        """Poll the next batch, and let the other process read it, while this one is loaded."""
+        records, _ = self._next = self._poll(_FETCH_SECONDS)
+        if records:
             with_events = [stored.record for stored in records if self._topics.has_events(stored)]
             self._reading.begin(with_events, self._mapper)
+            self._is_being_read = True
+        else:
+            self._next = None
 
     def _process(
         self,
@@ -266,9 +275,9 @@ class Loader:
     def _start_over(self) -> None:
         """Read again from what was committed."""
         self._next = None
-        if self._is_next_being_read:
+        if self._is_being_read:
             self._reading.close()
-            self._is_next_being_read = False
+            self._is_being_read = False
         self._compared_generation = None
         self._unreadable.rewind()
         self._writer.refused.rewind()

@@ -1,5 +1,6 @@
 """Metrics and log lines about records that were loaded or became dead letters."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -28,19 +29,20 @@ log = structlog.get_logger()
 def report_load(chunk: Chunk, plan: Plan) -> None:
     """Count what was loaded, once it is visible in the warehouse."""
     now = datetime.now(UTC)
+    ages: dict[tuple[str, str, Via], list[float]] = defaultdict(list)
     for item in chunk.items:
         event = item.event
-        is_replayed = event.via is Via.REPLAY
         if item.table == "booking_events":
-            EVENTS_LOADED.labels(event.vendor, event.account, event.via).inc()
-            if not is_replayed:
-                age = (now - event.received_at).total_seconds()
-                # The receiver's clock may be ahead.
-                FRESHNESS_SECONDS.labels(event.vendor, event.account).observe(max(0.0, age))
-        elif not is_replayed:
+            ages[event.vendor, event.account, event.via].append((now - event.received_at).total_seconds())
+        elif event.via is not Via.REPLAY:
             _report_reconciliation(item.row)
         if item.message:
             _report_message(item.message)
+    for (vendor, account, via), seconds in ages.items():
+        EVENTS_LOADED.labels(vendor, account, via).inc(len(seconds))
+        freshness = FRESHNESS_SECONDS.labels(vendor, account)
+        for age in seconds if via is not Via.REPLAY else ():
+            freshness.observe(max(0.0, age))  # the receiver's clock may be ahead
     for message in plan.stale:
         EVENTS_STALE.labels(message.event.vendor, message.event.account).inc()
 
