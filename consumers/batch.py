@@ -143,7 +143,8 @@ def _to_item(stored: StoredRecord, content: Content, now: datetime) -> Item | De
         return to_dead_letter(stored, *content, now)
     event = Event.from_record(stored.record)
     message = BookingMessage(event, *content.booking) if content.booking else None
-    return Item(stored, event, event_row(event, stored.position, now, content.text), message)
+    text = event.data.decode() if content.text is None else content.text
+    return Item(stored, event, event_row(event, stored.position, now, text), message)
 
 
 def _read_reconciliation(stored: StoredRecord, now: datetime) -> Item | DeadLetter | None:

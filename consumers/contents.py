@@ -21,9 +21,12 @@ _booking_of = attrgetter(*BookingMessage.__match_args__[1:])
 
 
 class Readable(NamedTuple):
-    """The payload's text as tables have it, and the fields of a `BookingMessage` after the event, if any."""
+    """The payload's text as tables have it, and the fields of a `BookingMessage` after the event, if any.
 
-    text: str
+    The text is None where it is the payload itself, as nearly always.
+    """
+
+    text: str | None
     booking: tuple[Any, ...] | None
 
 
@@ -46,7 +49,10 @@ def _read(record: Record, mapper: Mapper) -> Content:
     try:
         event = Event.from_record(record)
         text, booking = json_text(event.data), mapper(event)
-        return Readable(text, _booking_of(BookingMessage.of(event, booking)) if booking else None)
+        return Readable(
+            None if text.encode() == event.data else text,
+            _booking_of(BookingMessage.of(event, booking)) if booking else None,
+        )
     except Exception as error:  # noqa: BLE001 - our bug must not stop the other records, nor lose this one
         return why_unreadable(error)
 
