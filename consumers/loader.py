@@ -207,7 +207,7 @@ class Loader:
         try:
             contents = self._reading.finish() if self._is_being_read else None
             self._is_being_read = False
-            load = self._thread.submit(self._process, records, contents, needed_loads)
+            load = self._thread.submit(self._process, records, needed_loads, contents)
             try:
                 if self._size.is_reached_by(records):
                     self._read_ahead()
@@ -241,8 +241,8 @@ class Loader:
     def _process(
         self,
         records: Sequence[StoredRecord],
-        contents: Sequence[Content] | None,
         needed_loads: frozenset[str],
+        contents: Sequence[Content] | None = None,
     ) -> None:
         """Load records, of which `contents` are what was read already."""
         started, now = time.monotonic(), datetime.now(UTC)

@@ -70,10 +70,14 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table: its key, its JSON columns, and whether a later row of the same key replaces the first."""
+    """A table: its key, its JSON columns, and whether a later row of the same key replaces the first.
+
+    `id_column` is the column of the key that tells most rows apart.
+    """
 
     name: str
     key: tuple[str, ...]
+    id_column: str
     json: tuple[str, ...]
     replaces: bool
 
@@ -85,15 +89,37 @@ _column_values = attrgetter(*COLUMNS)
 _EMPTY_BOOKING = Booking(booking_id="", version="", status=BookingStatus.UNKNOWN)
 
 TABLES = (
-    Table("booking_events", ("source", "id", "type", "subject"), ("data",), replaces=False),
-    Table("bookings", ("vendor", "account", "booking_id"), _BOOKINGS_JSON, replaces=True),
-    Table("dead_letters", ("id",), (), replaces=False),
-    Table("reconciliations", ("id",), (), replaces=False),
+    Table("booking_events", ("source", "id", "type", "subject"), "id", ("data",), replaces=False),
+    Table("bookings", ("vendor", "account", "booking_id"), "booking_id", _BOOKINGS_JSON, replaces=True),
+    Table("dead_letters", ("id",), "id", (), replaces=False),
+    Table("reconciliations", ("id",), "id", (), replaces=False),
 )
 _TABLES = {table.name: table for table in TABLES}
 
 # Columns of a booking that have no version of their own.
 UNVERSIONED_COLUMNS = {"booking_id", "version", "column_versions"}
+
+
+# Names of each type at PostgreSQL and DuckDB.
+_TYPE_NAMES = {
+    _TEXT: ("text", "character varying", "varchar", "json", "jsonb"),
+    _INT: ("bigint",),
+    _REAL: ("double precision", "double"),
+    _TIME: ("timestamp with time zone",),
+    _PRICE: ("numeric", "decimal(38,9)"),
+}
+
+
+def retyped_columns(table: str, type_names: Mapping[str, str]) -> list[str]:
+    """Return the columns of a table, each with its type, whose type is another one than loads write.
+
+    `type_names` are the types by column, as the destination's information schema names them.
+    """
+    return [
+        f"{field.name} ({type_names[field.name]})"
+        for field in SCHEMAS[table]
+        if field.name in type_names and not type_names[field.name].startswith(_TYPE_NAMES[field.type])
+    ]
 
 
 def how_to_fill(table: str) -> str:

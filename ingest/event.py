@@ -130,12 +130,7 @@ class Event:
         )
 
     def _headers(self) -> dict[str, str]:
-        optional = {
-            "ce_supersedes": self.supersedes,
-            SENT_AT: format_instant(self.sent_at) if self.sent_at else "",
-            RECEIVED_BY: format_instant(self.received_by) if self.received_by else "",
-        }
-        return {
+        headers = {
             "ce_specversion": "1.0",
             "ce_id": self.id,
             "ce_source": self.source,
@@ -146,7 +141,14 @@ class Event:
             "ce_receivedat": format_instant(self.received_at),
             "ce_signedby": self.signed_by,
             "content-type": "application/json",
-        } | {name: value for name, value in optional.items() if value}
+        }
+        if self.supersedes:
+            headers["ce_supersedes"] = self.supersedes
+        if self.sent_at:
+            headers[SENT_AT] = format_instant(self.sent_at)
+        if self.received_by:
+            headers[RECEIVED_BY] = format_instant(self.received_by)
+        return headers
 
     @classmethod
     def from_record(cls, record: Record) -> "Event":
@@ -184,12 +186,8 @@ def digest(*parts: str | bytes) -> str:
 
     It is the SHA-256 over the parts, each prefixed with its length, in lower-case hex.
     """
-    sha = sha256()
-    for part in parts:
-        raw = part.encode() if isinstance(part, str) else part
-        sha.update(len(raw).to_bytes(8, "big"))
-        sha.update(raw)
-    return sha.hexdigest()
+    raw = [part.encode() if isinstance(part, str) else part for part in parts]
+    return sha256(b"".join([len(part).to_bytes(8, "big") + part for part in raw])).hexdigest()
 
 
 def _header(headers: Mapping[str, str], name: str) -> str:

@@ -12,10 +12,7 @@ def hmac_sha256_hex(secret: str, *parts: bytes) -> str:
 
     The key is the secret in UTF-8.
     """
-    mac = hmac.new(secret.encode(), digestmod="sha256")
-    for part in parts:
-        mac.update(part)
-    return mac.hexdigest()
+    return hmac.digest(secret.encode(), b"".join(parts), "sha256").hex()
 
 
 def which_matches(signatures: Iterable[str], expected: Sequence[str]) -> str:

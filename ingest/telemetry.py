@@ -10,6 +10,7 @@ import re
 import select
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TextIO
@@ -242,8 +243,10 @@ class LibraryHandler(logging.Handler):
         """
         try:
             throttle = record.name == "uvicorn.error" and record.levelno <= logging.WARNING
-            structlog.get_logger().log(
-                record.levelno, f"library.{record.name}", message=record.getMessage(), throttle=throttle
-            )
+            fields: dict[str, object] = {"message": record.getMessage(), "throttle": throttle}
+            if record.exc_info and record.exc_info[1]:
+                error = record.exc_info[1]  # whose own message may quote a body or a secret
+                fields |= {"error": type(error).__name__, "where": traceback.format_tb(error.__traceback__)}
+            structlog.get_logger().log(record.levelno, f"library.{record.name}", **fields)
         except Exception:  # noqa: BLE001 - a library that logs badly goes on, as with any handler
             self.handleError(record)

@@ -35,6 +35,7 @@ from ingest.vendors import AnyAccount
 _VOTING_DELIVERIES = 3  # different deliveries of one account
 _MAX_DELIVERIES = 20  # remembered of one account
 _VALID_SECONDS = 6 * 3600.0  # for which a delivery counts
+_FRESH_SECONDS = 1.0  # in which a vote needs no deliveries that agree with it, or are older
 _TOLERANCE = timedelta(seconds=60)
 # A smaller difference proves nothing: vendors queue what they have signed.
 SIGNIFICANT = timedelta(seconds=60)
@@ -61,15 +62,21 @@ class SignatureClock:
         self._deliveries: dict[str, dict[int, tuple[float, datetime]]] = {}
         self._votes: dict[str, tuple[float, datetime]] = {}
 
-    def note(self, source: str, sent_at: datetime, body: bytes) -> None:
-        """Take note of a delivery with a right signature."""
-        now, deliveries = self._monotonic(), self._deliveries.setdefault(source, {})
-        deliveries.setdefault(hash((sent_at, body)), (now, sent_at - timedelta(seconds=now)))
+    def note(self, source: str, sent_at: datetime, body: bytes) -> bool:
+        """Take note of a delivery with a right signature; return whether its account has voted."""
+        now = self._monotonic()
+        zero = sent_at - timedelta(seconds=now)
+        voted_at, vote = self._votes.get(source, (float("-inf"), zero))
+        if zero <= vote and now - voted_at < _FRESH_SECONDS:
+            return False
+        deliveries = self._deliveries.setdefault(source, {})
+        deliveries.setdefault(hash((sent_at, body)), (now, zero))
         if len(deliveries) > _MAX_DELIVERIES:
             del deliveries[next(iter(deliveries))]
         agreed = _agreed([zero for came_at, zero in deliveries.values() if now - came_at <= _VALID_SECONDS])
         if agreed is not None:
             self._votes[source] = now, agreed
+        return agreed is not None
 
     def vote(self, source: str, now: datetime) -> timedelta | None:
         """Return how far this machine is ahead at `now` by an account's vote; None without a recent vote.

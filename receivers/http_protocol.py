@@ -5,15 +5,16 @@ connections.
 """
 
 from asyncio import TimerHandle, Transport
+from functools import partial
 from http import HTTPStatus
 from itertools import chain
 from math import ceil
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import structlog
 import uvicorn
-from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from ingest.telemetry import REFUSED_REQUESTS
 
@@ -33,13 +34,36 @@ _OTHER_PROTOCOLS = {
     b"PROXY ": "the PROXY protocol came before the request: switch it off in the proxy",
     b"\r\n\r\n\x00\r\nQUIT\n": "the PROXY protocol came before the request: switch it off in the proxy",
 }
-_NOTE_VERIFIED = "note_verified"
+_CONNECTION = "connection"
 
 
 def note_verified(scope: Scope) -> None:
     """Note that the connection of this request has brought a verified delivery, so it is closed last."""
-    if _NOTE_VERIFIED in scope.get("state", {}):
-        scope["state"][_NOTE_VERIFIED]()
+    if connection := scope.get("state", {}).get(_CONNECTION):
+        connection.has_delivered = True
+
+
+class WholeRequest:
+    """A request that has arrived whole, and the way to answer it without a task of its own."""
+
+    __slots__ = ("_connection", "_cycle", "body", "scope")
+
+    def __init__(self, connection: "BoundedHttp", cycle: RequestResponseCycle) -> None:
+        self.scope: Scope = cycle.scope  # type: ignore[assignment]  # uvicorn has a type of its own for it
+        self.body = bytes(cycle.body)
+        self._connection, self._cycle = connection, cycle
+
+    def answer(self, status: int, headers: bytes = b"") -> None:
+        """Send an answer without a body. `headers` are lines with their ends."""
+        self._connection.answer(self._cycle, status, headers)
+
+
+@runtime_checkable
+class TakesWholeRequests(Protocol):
+    """An application that may take a request without a task."""
+
+    def take(self, request: WholeRequest) -> bool:
+        """Take a request, which is then answered some time. Returns False to leave it to a task."""
 
 
 class IdleConnections:
@@ -79,6 +103,12 @@ class HttpConfig(uvicorn.Config):
         super().__init__(app, http=BoundedHttp, **options)
         self.head_timeout = head_timeout
         self.idle = IdleConnections()
+        self.takes_requests = False
+
+    def load(self) -> None:
+        """Load the application, and look whether it takes requests without a task."""
+        super().load()
+        self.takes_requests = isinstance(self.loaded_app, TakesWholeRequests)
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -100,10 +130,11 @@ class BoundedHttp(HttpToolsProtocol):
     _head_size = 0
     _beside_the_body = 0
     _within_head = False
-    _within_message = False
+    is_within_message = False
     _between_messages = False
     _is_new = True
     _deadline: TimerHandle | None = None
+    _unstarted: tuple[RequestResponseCycle, Any] | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Make room for the connection, and wait for a request."""
@@ -131,6 +162,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._is_new = False
             _log_other_protocol(data)
         super().data_received(data)
+        self._start()
         if self._beside_the_body > _MAX_HEAD_BYTES and not self.transport.is_closing():
             self._head_status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             self.send_400_response("The request's head is too large.")
@@ -150,12 +182,12 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        """Begin a request, and give its scope the way to note a verified delivery."""
-        self._within_head = self._within_message = True
+        """Begin a request, and put the connection into its scope."""
+        self._within_head = self.is_within_message = True
         self._between_messages = False
         self._head_size = 0
         super().on_message_begin()
-        self.scope["state"][_NOTE_VERIFIED] = self._note_verified
+        self.scope["state"][_CONNECTION] = self
 
     def on_url(self, url: bytes) -> None:
         """Add a piece of the target. Raises ValueError, which ends in 414."""
@@ -199,22 +231,51 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """End a request; the next one on this connection is counted anew."""
         self._beside_the_body = 0
-        self._within_message = False
+        self.is_within_message = False
         self._between_messages = True
         self._stop_clock()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Limit the time for the rest of a request that was answered early, or for the next head."""
-        if self._within_message:
+        if self.is_within_message:
             self._start_clock()
         self.timeout_keep_alive = self._idle_seconds()
         super().on_response_complete()
+        self._start()
         if self.cycle.response_complete and not self.transport.is_closing():
             self.config.idle.add(self)
 
-    def _note_verified(self) -> None:
-        self.has_delivered = True
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # Not before all that has arrived is parsed: a request that is whole by then may need no task.
+        self._unstarted = cycle, app
+
+    def _start(self) -> None:
+        if self._unstarted is None:
+            return
+        (cycle, app), self._unstarted = self._unstarted, None
+        # Otherwise uvicorn has chosen another application, to answer 503.
+        if app is self.app and not cycle.more_body and self.config.takes_requests:
+            try:
+                if app.take(WholeRequest(self, cycle)):
+                    return
+            except Exception as error:  # noqa: BLE001  a bug: uvicorn logs it and answers 500
+                app = partial(_fail, error)
+        super()._start_asgi_task(cycle, app)
+
+    def answer(self, cycle: RequestResponseCycle, status: int, headers: bytes) -> None:
+        """Answer a request without a body, as uvicorn does for an application."""
+        if cycle.disconnected:
+            return
+        lines = [b"%b: %b\r\n" % header for header in cycle.default_headers]
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        self.transport.write(b"".join([STATUS_LINE[status], *lines, headers, b"content-length: 0\r\n\r\n"]))
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
 
     def _restore_fragment(self) -> None:
         """Put back what uvicorn cuts off after a `#`: a target has no fragment (RFC 9112, section 3.2)."""
@@ -262,6 +323,10 @@ class BoundedHttp(HttpToolsProtocol):
         """
         crowded = self.limit_concurrency is not None and 2 * len(self.connections) > self.limit_concurrency
         return ceil(self.config.head_timeout) if crowded else self.config.timeout_keep_alive
+
+
+async def _fail(error: Exception, _scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise error
 
 
 def _log_other_protocol(data: bytes) -> None:

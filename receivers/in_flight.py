@@ -1,11 +1,11 @@
 """Limits on the requests under way and their bytes, which accounts share fairly."""
 
 import asyncio
-import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
 
 from ingest.errors import LogUnavailable
 from ingest.telemetry import IN_FLIGHT_BYTES
@@ -13,6 +13,8 @@ from ingest.telemetry import IN_FLIGHT_BYTES
 # A body makes progress with each 16 KiB, so that a byte now and then does not count. Vendors' bodies are
 # smaller than that.
 _PROGRESS_BYTES = 16 * 1024
+_TOO_MANY_REQUESTS = "the account has too many requests under way for its share of receiver.connection_limit"
+_TOO_MANY_BYTES = "too much waits for the log: the account's share of receiver.in_flight_limit is reached"
 _DROPPED = (
     "its body was not whole, and others needed the room: the limits "
     "are receiver.connection_limit and receiver.in_flight_limit"
@@ -20,7 +22,7 @@ _DROPPED = (
 
 
 class FairShare:
-    """An amount that accounts share: each may use as much as is left free. Safe to use from several threads.
+    """An amount that accounts share: each may use as much as is left free.
 
     So one account alone gets half of it, two that take all they can a third each, and the next one finds some
     left. These are the dynamic thresholds of shared-memory switches: https://doi.org/10.1109/90.664262
@@ -29,7 +31,6 @@ class FairShare:
     def __init__(self, amount: int) -> None:
         self._amount = self._free = amount
         self._used: Counter[str] = Counter()
-        self._lock = threading.Lock()
 
     @property
     def used(self) -> int:
@@ -41,18 +42,16 @@ class FairShare:
 
         Returns False, and takes nothing, where that is more than its share.
         """
-        with self._lock:
-            if self._used[account] + amount > self._free:
-                return False
-            self._used[account] += amount
-            self._free -= amount
-            return True
+        if self._used[account] + amount > self._free:
+            return False
+        self._used[account] += amount
+        self._free -= amount
+        return True
 
     def release(self, account: str, amount: int) -> None:
         """Return an amount."""
-        with self._lock:
-            self._used[account] -= amount
-            self._free += amount
+        self._used[account] -= amount
+        self._free += amount
 
 
 class Capacity:
@@ -65,6 +64,7 @@ class Capacity:
     def __init__(self, amount: int) -> None:
         self._share = FairShare(amount)
         self._incomplete: Counter[str] = Counter()
+        self._incomplete_total = 0
         self._incomplete_limit = max(1, amount // 2)
 
     @property
@@ -77,23 +77,31 @@ class Capacity:
 
         `drop_stalest` drops an incomplete request of an account, and returns False when there is none.
         """
-        while self._incomplete and self._incomplete.total() + amount > self._incomplete_limit:
+        while self._incomplete and self._incomplete_total + amount > self._incomplete_limit:
             if not drop_stalest(max(self._incomplete, key=self._incomplete.__getitem__)):
                 return False
+        if not self.acquire_complete(account, amount, drop_stalest):
+            return False
+        self._incomplete[account] += amount
+        self._incomplete_total += amount
+        return True
+
+    def acquire_complete(self, account: str, amount: int, drop_stalest: Callable[[str], bool]) -> bool:
+        """Take an amount for a request that is complete already. Returns False where that is too much."""
         while not self._share.acquire(account, amount):
             if not drop_stalest(account):
                 return False
-        self._incomplete[account] += amount
         return True
 
     def complete(self, account: str, amount: int) -> None:
         """Note that the request that took an amount is complete, or dropped."""
         self._incomplete[account] -= amount
+        self._incomplete_total -= amount
         if not self._incomplete[account]:
             del self._incomplete[account]
 
     def release(self, account: str, amount: int) -> None:
-        """Return an amount of a complete request. May be called from any thread."""
+        """Return an amount of a complete request."""
         self._share.release(account, amount)
 
 
@@ -109,23 +117,33 @@ class InFlight:
         # By account, the request that has made no progress for the longest time first.
         self._incomplete: dict[str, dict[Reservation, None]] = {}
 
-    @contextmanager
-    def reserve(self, account: str) -> Iterator["Reservation"]:
-        """Count a request as under way.
+    def reserve(self, account: str) -> "Reservation":
+        """Count a request as under way until the context of the reservation ends.
 
         Raises LogUnavailable when the account's share is used up by complete requests.
         """
         if not self.requests.acquire(account, 1, self.drop_stalest):
-            raise LogUnavailable(
-                "the account has too many requests under way for its share of receiver.connection_limit"
-            )
+            raise LogUnavailable(_TOO_MANY_REQUESTS)
         reservation = Reservation(account, self)
         self.note_progress(reservation)
-        try:
-            yield reservation
-        finally:
-            reservation.complete()
-            reservation.release()
+        return reservation
+
+    def admit(self, account: str, size: int) -> None:
+        """Count a request that has arrived whole, and its bytes, until both are released.
+
+        Raises LogUnavailable when the account's share of either is used up.
+        """
+        if not self.requests.acquire_complete(account, 1, self.drop_stalest):
+            raise LogUnavailable(_TOO_MANY_REQUESTS)
+        if not self.bytes.acquire_complete(account, size, self.drop_stalest):
+            self.requests.release(account, 1)
+            raise LogUnavailable(_TOO_MANY_BYTES)
+        IN_FLIGHT_BYTES.set(self.bytes.used)
+
+    def release_bytes(self, account: str, size: int) -> None:
+        """Release the bytes of a request."""
+        self.bytes.release(account, size)
+        IN_FLIGHT_BYTES.set(self.bytes.used)
 
     def note_progress(self, reservation: "Reservation") -> None:
         """Make a request the last of its account to be dropped."""
@@ -154,8 +172,24 @@ class Reservation:
     def __init__(self, account: str, in_flight: InFlight) -> None:
         self.account, self._in_flight = account, in_flight
         self._requests, self._bytes = 1, 0
-        self._is_complete, self._is_dropped = False, False
+        self._is_complete, self._is_dropped, self._awaits_log = False, False, False
         self._deadline: asyncio.Timeout | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Release the request, and its bytes unless the log holds them."""
+        self.complete()
+        if not self._awaits_log:
+            self.release_bytes()
+        self._in_flight.requests.release(self.account, self._requests)
+        self._requests = 0
 
     @asynccontextmanager
     async def reading_body(self, seconds: float) -> AsyncIterator[None]:
@@ -181,9 +215,7 @@ class Reservation:
         if not self._in_flight.bytes.acquire(
             self.account, size, lambda account: self._in_flight.drop_stalest(account, self)
         ):
-            raise LogUnavailable(
-                "too much waits for the log: the account's share of receiver.in_flight_limit is reached"
-            )
+            raise LogUnavailable(_TOO_MANY_BYTES)
         if self._bytes // _PROGRESS_BYTES < (self._bytes + size) // _PROGRESS_BYTES:
             self._in_flight.note_progress(self)
         self._bytes += size
@@ -192,7 +224,6 @@ class Reservation:
     def drop(self) -> None:
         """Release everything, and end the wait for the rest of the body."""
         self._is_dropped = True
-        self.complete()
         self.release()
         if self._deadline:
             self._deadline.reschedule(asyncio.get_running_loop().time())
@@ -205,18 +236,11 @@ class Reservation:
             self._in_flight.requests.complete(self.account, self._requests)
             self._in_flight.bytes.complete(self.account, self._bytes)
 
-    def release_bytes_after(self, future: "Future[None]") -> None:
-        """Release the bytes when the log has acknowledged or refused the record."""
-        self.complete()
-        size, self._bytes = self._bytes, 0
-        future.add_done_callback(lambda _: self._release_bytes(size))
+    def hold_bytes(self) -> None:
+        """Hold the bytes beyond the request, until `release_bytes` is called."""
+        self._awaits_log = True
 
-    def release(self) -> None:
-        """Release the request, and the bytes that no future holds."""
-        self._in_flight.requests.release(self.account, self._requests)
-        self._release_bytes(self._bytes)
-        self._requests = self._bytes = 0
-
-    def _release_bytes(self, size: int) -> None:
-        self._in_flight.bytes.release(self.account, size)
-        IN_FLIGHT_BYTES.set(self._in_flight.bytes.used)
+    def release_bytes(self) -> None:
+        """Release the bytes."""
+        self._in_flight.release_bytes(self.account, self._bytes)
+        self._bytes = 0

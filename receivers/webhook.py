@@ -2,16 +2,17 @@
 
 import asyncio
 import traceback
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
 
 import structlog
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.types import Scope
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from ingest.clock import CLOCK_REMEDY
 from ingest.dead_letter import DeadLetter, redact_headers, redact_query
@@ -31,9 +32,10 @@ from ingest.telemetry import (
 from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 from receivers.accounts import Accounts
+from receivers.appender import Appender
 from receivers.clock import MeasuredClock, SignatureClock, judge
 from receivers.diagnosis import Diagnoser
-from receivers.http_protocol import note_verified
+from receivers.http_protocol import WholeRequest, note_verified
 from receivers.in_flight import InFlight, Reservation
 from receivers.losses import report_loss
 
@@ -49,72 +51,141 @@ _STATUS = {
     "too_large": 413,
     "unavailable": 503,
 }
-_RETRY_AFTER_SECONDS = "10"
+_RETRY_AFTER = {"unavailable": b"10"}  # seconds, by outcome
+
+# To look up the labels takes longer than to count.
+_deliveries, _delivery_seconds, _signed_by = (
+    cache(DELIVERIES.labels),
+    cache(DELIVERY_SECONDS.labels),
+    cache(SIGNED_BY.labels),
+)
 
 Result = tuple[str, BackgroundTask | None]
 """The outcome of a delivery, a key of `_STATUS`, and what is left to do after the answer."""
 
 
+class TooLarge(Exception):
+    """A body is larger than `receiver.body_limit`."""
+
+
+@dataclass(slots=True, eq=False)
+class _Accepted:
+    """A verified delivery as it is to be appended; as a dead letter where it cannot be parsed."""
+
+    verified: VerifiedDelivery
+    topic: str
+    record: Record
+    dead_letter: DeadLetter | None
+
+
 class Webhooks:
-    """The endpoint `POST /webhooks/{vendor}/{account}` for the accounts of the settings."""
+    """The endpoint `POST /webhooks/{vendor}/{account}` for the accounts of the settings, an ASGI application.
+
+    It has no request and no response of Starlette, which take as long as everything that is done here.
+    """
 
     def __init__(self, settings: Settings, accounts: Accounts, producer: Producer) -> None:
         self._settings = settings
         self._accounts = accounts
         self._producer = producer
-        self._in_flight = InFlight(settings.receiver.connection_limit, settings.receiver.in_flight_limit)
+        receiver = settings.receiver
+        self._body_limit, self._body_seconds = receiver.body_limit, receiver.body_timeout.total_seconds()
+        self._appender = Appender(producer, receiver.append_timeout.total_seconds())
+        self._in_flight = InFlight(receiver.connection_limit, receiver.in_flight_limit)
         self._signature_clock = SignatureClock()
         self._measured_clock = MeasuredClock(Path(settings.reconcile.state_dir))
         self._diagnoser = Diagnoser(accounts)
+        self._diagnoses: set[asyncio.Task[None]] = set()
 
-    async def endpoint(self, request: Request) -> Response:
-        """Answer a request. Raises HTTPException where no account has the URL.
+    def account(self, vendor: str, name: str) -> AnyAccount | None:
+        """Return the account at a URL; None where there is none."""
+        return self._accounts.get((vendor, name))
 
-        Any other error that escapes is a bug: it is answered 500, and the vendor tries again.
-        """
-        account = self._accounts.get((request.path_params["vendor"], request.path_params["account"]))
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that a route has matched. Raises HTTPException where no account has the URL."""
+        account = self.account(scope["path_params"]["vendor"], scope["path_params"]["account"])
         if account is None:
             raise HTTPException(404, "unknown vendor or account")
-        started = perf_counter()
-        outcome, background = await self._handle(account, request)
-        labels = (account.vendor, account.name)
-        DELIVERIES.labels(*labels, outcome).inc()
-        DELIVERY_SECONDS.labels(*labels).observe(perf_counter() - started)
-        headers = {"Retry-After": _RETRY_AFTER_SECONDS} if outcome == "unavailable" else None
-        return Response(status_code=_STATUS[outcome], headers=headers, background=background)
+        await self.answer(account, scope, receive, send)
 
-    async def _handle(self, account: AnyAccount, request: Request) -> Result:
-        """Read and accept one delivery.
+    async def answer(self, account: AnyAccount, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read and answer a delivery to an account.
 
-        Returns the outcome also of a request that cannot be read, or not be made durable.
+        Any error that escapes is a bug: it is answered 500, and the vendor tries again.
         """
+        started = perf_counter()
         try:
             with self._in_flight.reserve(account.source) as reservation:
-                delivery = await self._read(request, reservation)
-                return await self._accept(account, delivery, request.scope, reservation)
-        except LogUnavailable as error:
-            log.warning("delivery.unavailable", source=account.source, why=str(error), throttle=True)
-            return "unavailable", None
-        except ClientDisconnect:
-            return "disconnected", None
-        except TimeoutError:
-            why = "its body did not come within receiver.body_timeout"
-            log.warning("delivery.slow_body", source=account.source, why=why, throttle=True)
-            return "slow_body", None
-        except (
-            HTTPException
-        ):  # all that Starlette raises while it reads a body: receiver.body_limit is exceeded
-            why = "it is larger than receiver.body_limit"
-            log.warning("delivery.too_large", source=account.source, why=why, throttle=True)
-            return "too_large", None
+                delivery = await self._read(scope, receive, reservation)
+                result = self._accept(account, delivery, scope)
+                if isinstance(result, _Accepted):
+                    await self._append(result, reservation)
+                    result = self._conclude(account, result)
+        except (LogUnavailable, ClientDisconnect, TimeoutError, TooLarge) as error:
+            result = _outcome_of(account, error), None
+        outcome, background = result
+        _count(account, outcome, started)
+        headers = [(b"retry-after", _RETRY_AFTER[outcome])] if outcome in _RETRY_AFTER else []
+        start = {"type": "http.response.start", "status": _STATUS[outcome]}
+        await send(start | {"headers": [*headers, (b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+        if background is not None:
+            await background()
 
-    async def _accept(
-        self, account: AnyAccount, delivery: Delivery, scope: Scope, reservation: Reservation
-    ) -> Result:
-        """Verify and parse a delivery, and append it to the log.
+    def take(self, account: AnyAccount, request: WholeRequest) -> None:
+        """Answer a delivery that has arrived whole, otherwise like `answer`.
 
-        Raises LogUnavailable when that does not make it durable.
+        Without a task and coroutines it takes half of the time.
         """
+        started, size = perf_counter(), len(request.body)
+        if size > self._body_limit:
+            self._respond(account, request, started, (_outcome_of(account, TooLarge()), None))
+            return
+        try:
+            self._in_flight.admit(account.source, size)
+        except LogUnavailable as error:
+            self._respond(account, request, started, (_outcome_of(account, error), None))
+            return
+        release_bytes = partial(self._in_flight.release_bytes, account.source, size)
+
+        def finish(result: Result) -> None:
+            self._in_flight.requests.release(account.source, 1)
+            self._respond(account, request, started, result)
+
+        try:
+            delivery = self._delivery(request.scope, request.body, datetime.now(UTC))
+            result = self._accept(account, delivery, request.scope)
+        except BaseException:
+            release_bytes()
+            self._in_flight.requests.release(account.source, 1)
+            raise
+        if isinstance(result, _Accepted):
+            accepted = result
+
+            def on_answer(error: LogUnavailable | None) -> None:
+                finish((_outcome_of(account, error), None) if error else self._conclude(account, accepted))
+
+            self._appender.append(accepted.topic, accepted.record, on_answer, release_bytes)
+        else:
+            release_bytes()
+            finish(result)
+
+    def _respond(self, account: AnyAccount, request: WholeRequest, started: float, result: Result) -> None:
+        outcome, background = result
+        _count(account, outcome, started)
+        wait = _RETRY_AFTER.get(outcome)
+        request.answer(_STATUS[outcome], b"retry-after: %b\r\n" % wait if wait else b"")
+        if background is not None:
+            task = asyncio.get_running_loop().create_task(background())
+            self._diagnoses.add(task)
+            task.add_done_callback(self._diagnoses.discard)
+
+    def _delivery(self, scope: Scope, body: bytes, received_at: datetime) -> Delivery:
+        query, received_by = scope["query_string"].decode("latin-1"), self._measured_clock.now()
+        return Delivery(query, Headers(scope["headers"]), body, received_at, received_by)
+
+    def _accept(self, account: AnyAccount, delivery: Delivery, scope: Scope) -> Result | _Accepted:
+        """Verify and parse a delivery; return the result where it is not to be appended."""
         try:
             verified = account.verify(delivery, delivery.received_at)
         except WrongTime as error:
@@ -125,39 +196,62 @@ class Webhooks:
             return "rejected", self._diagnoser.task(account, delivery)
         note_verified(scope)
         self._note_time(account, delivery, verified.proof.sent_at)
-        SIGNED_BY.labels(account.vendor, account.name, verified.proof.signed_by).inc()
-        topic, record, dead_letter = self._to_record(account, verified)
-        await self._append(topic, record, reservation)
-        report_loss(account, verified, self._producer, self._settings.audit_topic)
-        if dead_letter is None:
+        _signed_by(account.vendor, account.name, verified.proof.signed_by).inc()
+        return self._to_record(account, verified)
+
+    async def _append(self, accepted: _Accepted, reservation: Reservation) -> None:
+        """Append a delivery. Raises LogUnavailable when that does not make it durable in time."""
+        durable: asyncio.Future[LogUnavailable | None] = asyncio.get_running_loop().create_future()
+
+        def on_answer(error: LogUnavailable | None) -> None:
+            if not durable.done():
+                durable.set_result(error)
+
+        reservation.hold_bytes()
+        self._appender.append(accepted.topic, accepted.record, on_answer, reservation.release_bytes)
+        if error := await durable:
+            raise error
+
+    def _conclude(self, account: AnyAccount, accepted: _Accepted) -> Result:
+        """Report a delivery that is durable."""
+        report_loss(account, accepted.verified, self._producer, self._settings.audit_topic)
+        if accepted.dead_letter is None:
             return "accepted", None
-        reason, detail = dead_letter.reason, dead_letter.detail
+        reason, detail = accepted.dead_letter.reason, accepted.dead_letter.detail
         DEAD_LETTERS.labels(account.vendor, account.name, reason).inc()
         log.warning("delivery.dead_lettered", source=account.source, reason=reason, detail=detail)
         return "dead_lettered", None
 
-    async def _read(self, request: Request, reservation: Reservation) -> Delivery:
-        """Read a request.
+    async def _read(self, scope: Scope, receive: Receive, reservation: Reservation) -> Delivery:
+        """Read a request. Raises LogUnavailable, ClientDisconnect, TimeoutError, TooLarge."""
+        received_at = datetime.now(UTC)
+        if Headers(scope["headers"]).declared_length() > self._body_limit:
+            raise TooLarge
+        async with reservation.reading_body(self._body_seconds):
+            body = await self._read_body(receive, reservation)
+        return self._delivery(scope, body, received_at)
 
-        Raises LogUnavailable, ClientDisconnect, TimeoutError, and HTTPException for a body that is too large.
-        """
-        received_at, received_by = datetime.now(UTC), self._measured_clock.now()
-        parts = []
-        async with reservation.reading_body(self._settings.receiver.body_timeout.total_seconds()):
-            async for part in request.stream():
-                if part:  # the last one is empty
-                    reservation.add(len(part))
-                    parts.append(part)
-        lines = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw)
-        query: bytes = request.scope["query_string"]
-        return Delivery(query.decode("latin-1"), Headers.of(lines), b"".join(parts), received_at, received_by)
+    async def _read_body(self, receive: Receive, reservation: Reservation) -> bytes:
+        parts: list[bytes] = []
+        size, has_more = 0, True
+        while has_more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            part, has_more = message.get("body", b""), message.get("more_body", False)
+            if part:  # the last one may be empty
+                size += len(part)
+                if size > self._body_limit:
+                    raise TooLarge
+                reservation.add(len(part))
+                parts.append(part)
+        return b"".join(parts)
 
-    def _to_record(
-        self, account: AnyAccount, verified: VerifiedDelivery
-    ) -> tuple[str, Record, DeadLetter | None]:
-        """Return the topic and the record of an event, or of a dead letter where that cannot be parsed."""
+    def _to_record(self, account: AnyAccount, verified: VerifiedDelivery) -> _Accepted:
+        """Return an event to append, or a dead letter where a delivery cannot be parsed."""
         try:
-            return self._settings.topic(account.vendor), account.parse(verified).to_record(), None
+            record = account.parse(verified).to_record()
+            return _Accepted(verified, self._settings.topic(account.vendor), record, None)
         except PayloadError as error:
             reason, detail = "unreadable_payload", str(error)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in parsing, the delivery is kept
@@ -165,17 +259,7 @@ class Webhooks:
             where = traceback.format_tb(error.__traceback__)
             log.error("delivery.parse_crashed", source=account.source, where=where)  # noqa: TRY400 - the message may quote the body
         dead_letter = _dead_letter(account, verified, reason, detail)
-        return self._settings.dead_letter_topic, dead_letter.to_record(), dead_letter
-
-    async def _append(self, topic: str, record: Record, reservation: Reservation) -> None:
-        """Append a record, and return once it is durable. Raises LogUnavailable when that takes too long."""
-        future = self._producer.append(topic, [record])
-        reservation.release_bytes_after(future)
-        try:
-            async with asyncio.timeout(self._settings.receiver.append_timeout.total_seconds()):
-                await asyncio.wrap_future(future)
-        except TimeoutError:
-            raise LogUnavailable("the log did not acknowledge within receiver.append_timeout") from None
+        return _Accepted(verified, self._settings.dead_letter_topic, dead_letter.to_record(), dead_letter)
 
     def _judge_wrong_time(self, account: AnyAccount, delivery: Delivery, refusal: WrongTime) -> str:
         """Return the outcome of a delivery that is signed well, but at a wrong time.
@@ -197,12 +281,31 @@ class Webhooks:
 
     def _note_time(self, account: AnyAccount, delivery: Delivery, sent_at: datetime | None) -> None:
         """Note when the vendor signed a delivery, and how far this machine's clock is ahead by that."""
-        if sent_at is None:
+        if sent_at is None or not self._signature_clock.note(account.source, sent_at, delivery.body):
             return
-        self._signature_clock.note(account.source, sent_at, delivery.body)
         ahead = self._signature_clock.vote(account.source, delivery.received_at)
         if ahead is not None:
             CLOCK_SKEW_SECONDS.labels(account.vendor, account.name).set(ahead.total_seconds())
+
+
+def _count(account: AnyAccount, outcome: str, started: float) -> None:
+    _deliveries(account.vendor, account.name, outcome).inc()
+    _delivery_seconds(account.vendor, account.name).observe(perf_counter() - started)
+
+
+def _outcome_of(account: AnyAccount, error: Exception) -> str:
+    """Return the outcome of a delivery that was not read, or not made durable, and log why."""
+    if isinstance(error, ClientDisconnect):
+        return "disconnected"
+    if isinstance(error, LogUnavailable):
+        outcome, why = "unavailable", str(error)
+    elif isinstance(error, TooLarge):
+        outcome, why = "too_large", "it is larger than receiver.body_limit"
+    else:
+        outcome, why = "slow_body", "its body did not come within receiver.body_timeout"
+    event = f"delivery.{outcome}"
+    log.warning(event, source=account.source, why=why, throttle=True)
+    return outcome
 
 
 def _dead_letter(account: AnyAccount, verified: VerifiedDelivery, reason: str, detail: str) -> DeadLetter:

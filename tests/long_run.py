@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def carry_out(name: str, asked: argparse.Namespace, run: Callable[[Path], Outcome]) -> int:
+def carry_out(name: str, options: argparse.Namespace, run: Callable[[Path], Outcome]) -> int:
     """Return the exit code; 1 when something was wrong."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="ingest-long-run-"))
@@ -40,9 +40,9 @@ def carry_out(name: str, asked: argparse.Namespace, run: Callable[[Path], Outcom
     try:
         outcome = run(folder)
         right = not outcome.faults()
-        _show(f"{name}: {'all right' if right else 'WRONG'}", outcome.summary(), as_json=asked.json)
+        _show(f"{name}: {'all right' if right else 'WRONG'}", outcome.summary(), as_json=options.json)
     finally:
-        if right and not asked.keep:
+        if right and not options.keep:
             shutil.rmtree(folder)
         else:
             print(f"settings, logs and data are in {folder}", file=sys.stderr)

@@ -16,9 +16,9 @@ def _first_cells(table: str) -> list[str]:
 
 
 def test_every_metric_is_listed_and_no_other() -> None:
-    made = [metric for metric in vars(telemetry).values() if isinstance(metric, MetricWrapperBase)]
+    metrics = [metric for metric in vars(telemetry).values() if isinstance(metric, MetricWrapperBase)]
     families = {
-        family.name.removesuffix("_created"): family.type for metric in made for family in metric.collect()
+        family.name.removesuffix("_created"): family.type for metric in metrics for family in metric.collect()
     }
     names = {f"{name}_total" if kind == "counter" else name for name, kind in families.items()}
     assert {name for cell in _first_cells(METRICS) for name in re.findall(r"`(ingest_\w+)", cell)} == names

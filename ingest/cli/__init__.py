@@ -11,15 +11,29 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
+from enum import IntEnum
 from time import sleep
 
-from ingest.cli.exit_codes import ExitCode
 from ingest.streams import repair_streams
 from ingest.visible import visible
 
 # A command that handles Ctrl-C itself, or is about to end by it, has this long before it is ended.
 _GRACE_SECONDS = 1.0
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
+
+
+class ExitCode(IntEnum):
+    """What the end of a command tells a script. A command whose codes mean more says so in its help."""
+
+    OK = 0
+    FAILED = 1  # something failed, differs from what it should be, or needs a person
+    REFUSED = 2  # a setting or an argument is wrong
+    UNAVAILABLE = 3  # something that the command needs cannot be reached right now
+    DEAD_LETTER_LIMIT = 4  # the consumer stopped itself
+    INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
+    # What a shell reports of a program that SIGPIPE ended:
+    # https://www.gnu.org/software/bash/manual/html_node/Exit-Status.html
+    READER_GONE = 141
 
 
 class Stopped(Exception):
@@ -56,22 +70,22 @@ def watch_for_interrupt() -> threading.Event:
     once: https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd
     """
     pressed = threading.Event()
-    ends = socket.socketpair()
+    ends = socket.socketpair()  # the thread below holds on to both, so that neither is closed
+
+    def end_on_interrupt() -> None:
+        """End the process a moment after Ctrl-C, unless the command ends by itself or handles the signal."""
+        while numbers := ends[0].recv(64):
+            if signal.SIGINT in numbers:
+                pressed.set()
+                if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                    sleep(_GRACE_SECONDS)
+                    _write_stopped()
+                    os._exit(ExitCode.INTERRUPTED)
+
     ends[1].setblocking(False)
     signal.set_wakeup_fd(ends[1].fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_end_on_interrupt, args=(ends, pressed), name="interrupt", daemon=True).start()
+    threading.Thread(target=end_on_interrupt, name="interrupt", daemon=True).start()
     return pressed
-
-
-def _end_on_interrupt(ends: tuple[socket.socket, socket.socket], pressed: threading.Event) -> None:
-    """End the process a moment after Ctrl-C, unless the command has ended by itself or handles the signal."""
-    while numbers := ends[0].recv(64):
-        if signal.SIGINT in numbers:
-            pressed.set()
-            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-                sleep(_GRACE_SECONDS)
-                _write_stopped()
-                os._exit(ExitCode.INTERRUPTED)
 
 
 def _write_stopped() -> None:

@@ -9,21 +9,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ingest.cli import Stopped, dead_letters, webhooks
+from ingest.cli import ExitCode, Stopped, dead_letters, webhooks
 from ingest.cli.check import check
-from ingest.cli.consume import consume
-from ingest.cli.demo import demo
-from ingest.cli.exit_codes import ExitCode
+from ingest.cli.demo import demo, simulate
 from ingest.cli.init import init
 from ingest.cli.output import ending_without_reader, print_error, print_line, print_note, visible_refusals
 from ingest.cli.query import query
-from ingest.cli.receive import receive
 from ingest.cli.reconcile import reconcile
 from ingest.cli.replay import replay
-from ingest.cli.simulate import simulate
 from ingest.cli.status import status
 from ingest.cli.sync import sync
-from ingest.cli.up import up
+from ingest.cli.up import consume, receive, up
 from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
 
 
@@ -89,19 +85,18 @@ app.add_typer(dead_letters.group, name="dead-letters")
 def _format_help(group: typer.Typer) -> None:
     """Have typer wrap a docstring's paragraphs to the terminal, and keep one example to a line."""
     for command in group.registered_commands:
-        paragraphs = (inspect.getdoc(command.callback) or "").split("\n\n")
-        command.help = "\n\n".join(map(_format_paragraph, paragraphs))
+        paragraphs = []
+        for paragraph in (inspect.getdoc(command.callback) or "").split("\n\n"):
+            title, *lines = paragraph.splitlines()
+            if title.startswith("Example"):
+                # Typer does not wrap a paragraph that begins with a backspace.
+                paragraphs.append("\n".join(["\b", title, *(f"[bold]{line}[/bold]" for line in lines)]))
+            else:
+                paragraphs.append(" ".join([title, *lines]))
+        command.help = "\n\n".join(paragraphs)
     for inner in group.registered_groups:
         if inner.typer_instance:
             _format_help(inner.typer_instance)
-
-
-def _format_paragraph(paragraph: str) -> str:
-    title, *lines = paragraph.splitlines()
-    if not title.startswith("Example"):
-        return " ".join([title, *lines])
-    # Typer does not wrap a paragraph that begins with a backspace.
-    return "\n".join(["\b", title, *(f"[bold]{line}[/bold]" for line in lines)])
 
 
 _format_help(app)
@@ -140,15 +135,11 @@ def run() -> int:
         return ExitCode.INTERRUPTED
     except IngestError as error:
         print_error(str(error))
-        return _exit_code(error)
+        if isinstance(error, ConfigurationError):
+            return ExitCode.REFUSED
+        if isinstance(error, DeadLetterLimit):
+            return ExitCode.DEAD_LETTER_LIMIT
+        return ExitCode.UNAVAILABLE if error.retryable else ExitCode.FAILED
     except SystemExit as end:  # how typer ends
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return ExitCode.OK
-
-
-def _exit_code(error: IngestError) -> ExitCode:
-    if isinstance(error, ConfigurationError):
-        return ExitCode.REFUSED
-    if isinstance(error, DeadLetterLimit):
-        return ExitCode.DEAD_LETTER_LIMIT
-    return ExitCode.UNAVAILABLE if error.retryable else ExitCode.FAILED

@@ -1,20 +1,47 @@
 """`dead-letters`: list, show and redrive what could not be read or loaded."""
 
+import json
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
+from rich.table import Table
 
-from ingest.cli import dead_letters_view as view
-from ingest.cli.exit_codes import ExitCode
+from ingest.cli import ExitCode
 from ingest.cli.options import AsJson, Config, complete_account, parse_span, read_settings
-from ingest.cli.output import print_bytes, track
+from ingest.cli.output import Console, counted, print_bytes, print_json, print_line, print_note, track
 from ingest.errors import ConfigurationError, IngestError
+from ingest.instant import format_instant
 
 if TYPE_CHECKING:
     from consumers.dead_letters.letters import LetterFilter
-    from consumers.dead_letters.redrive import RedriveResult
+    from consumers.dead_letters.redrive import LetterSummary, RedriveResult
+
+_ID_LENGTH = 64  # of a digest, as our ids are
+_PREFIX_LENGTH = 12  # so much of it is shown as no two letters share
+
+# What an outcome says of letters, in the order of what somebody has to know first.
+_OUTCOMES = {
+    "redriven": "appended to the log; a consumer loads them, and "
+    "`ingest dead-letters list --open` shows what is left",
+    "readable": "can be read, and would be appended to the log",
+    "repeated": "tell the same event as another one",
+    "already_loaded": "are in the warehouse already",
+    "still_bad": "still cannot be read, and stay where they are",
+    "unknown_account": "are of an account that the settings do not have, and stay where they are",
+}
+# What an outcome says of one letter.
+_OUTCOME_OF_LETTER = {
+    "readable": "it can be read: ingest dead-letters redrive {id}",
+    "already_loaded": "its event is in the warehouse",
+    "still_bad": "it still cannot be read: {reason}: {detail}",
+    "unknown_account": "{detail}",
+}
 
 Reason = Annotated[
     list[str] | None, typer.Option("--reason", help="Only this reason; can be repeated.", show_default="all")
@@ -75,10 +102,28 @@ def list_(
         for letter in summarize(letters, LetterReader(settings), ids[::-1])
         if not (only_open and letter.loaded)
     ]
-    if listing or as_json:
-        view.print_listing(listing, limit, as_json=as_json)
+    if as_json:
+        print_json(
+            [
+                {
+                    "id": letter.id,
+                    "happened_at": format_instant(letter.happened_at),
+                    "vendor": letter.vendor,
+                    "account": letter.account,
+                    "reason": letter.reason,
+                    "detail": letter.detail,
+                    "position": letter.position or None,
+                    "loaded": letter.loaded,
+                }
+                for letter in listing[:limit]
+            ]
+        )
+    elif listing:
+        _print_listing(listing, limit)
     else:
-        view.print_no_match(len(letters.ids(LetterFilter())))
+        _print_no_match(len(letters.ids(LetterFilter())))
+    if len(listing) > limit:
+        print_note(f"{len(listing) - limit} older ones are not shown: --limit {len(listing)} shows all")
 
 
 @group.command()
@@ -104,15 +149,39 @@ def show(
     settings = read_settings(config)
     letters = DeadLettersTable(settings)
     (attempt,) = Redrive(letters, LetterReader(settings), None).run(letters.resolve([prefix]))
-    if raw and not attempt.letter.exact:
+    stored, letter = attempt.letter, attempt.letter.letter
+    if raw and not stored.exact:
         raise ConfigurationError(
             "The exact bytes of this letter are not known, because an older version did not keep "
             "them. Without --raw, what is known is shown."
         )
     if raw:
-        print_bytes(attempt.letter.letter.data)
+        print_bytes(letter.data)
+    elif as_json:
+        print_json(
+            {
+                "id": stored.id,
+                "happened_at": format_instant(letter.happened_at),
+                "vendor": stored.vendor,
+                "account": stored.account,
+                "reason": letter.reason,
+                "detail": letter.detail,
+                "position": letter.position or None,
+                "signed_by": letter.signed_by,
+                "query": letter.query,
+                "headers": dict(letter.headers),
+                "data": letter.data.decode(errors="backslashreplace"),
+                # Null where the exact bytes are not known.
+                "data_base64": b64encode(letter.data).decode() if stored.exact else None,
+                "data_sha256": stored.data_sha256 or None,
+                "data_bytes": stored.data_bytes if stored.data_sha256 else None,
+                "letter_position": stored.letter_position or None,
+                "cut": stored.cut or None,
+                "now": {"outcome": attempt.outcome.value, "reason": attempt.reason, "detail": attempt.detail},
+            }
+        )
     else:
-        view.print_letter(attempt, as_json=as_json)
+        _print_letter(attempt)
 
 
 @group.command()
@@ -152,7 +221,16 @@ def redrive(
     from consumers.dead_letters.letters import DeadLettersTable, LetterFilter
     from consumers.dead_letters.redrive import LetterReader, Redrive
 
-    _require_one_way(bool(ids), bool(reasons or accounts or since or until), everything)
+    ways = [bool(ids), bool(reasons or accounts or since or until), everything]
+    if not any(ways):
+        raise ConfigurationError(
+            "Choose the dead letters: by id, by --reason, --account, "
+            "--since or --until, or all of them with --all."
+        )
+    if sum(ways) > 1:
+        raise ConfigurationError(
+            "Use only one way to choose: ids, or filters (--reason, --account, --since, --until), or --all."
+        )
     settings = read_settings(config)
     letters = DeadLettersTable(settings)
     chosen = letters.resolve(ids) if ids else letters.ids(_selection(reasons, accounts, since, until))
@@ -164,27 +242,14 @@ def redrive(
                 attempts.append(attempt)  # noqa: PERF402 - those before an error are printed, too
         except IngestError:
             if attempts:
-                view.print_attempts(attempts, dry_run=dry_run, as_json=as_json)
+                _print_attempts(attempts, dry_run=dry_run, as_json=as_json)
             raise
     if attempts or as_json:
-        view.print_attempts(attempts, dry_run=dry_run, as_json=as_json)
+        _print_attempts(attempts, dry_run=dry_run, as_json=as_json)
     else:
-        view.print_no_match(len(letters.ids(LetterFilter())))
+        _print_no_match(len(letters.ids(LetterFilter())))
     if any(attempt.stays for attempt in attempts):
         raise typer.Exit(ExitCode.FAILED)
-
-
-def _require_one_way(*ways: bool) -> None:
-    """Raise ConfigurationError unless the letters are chosen in exactly one of the ways."""
-    if not any(ways):
-        raise ConfigurationError(
-            "Choose the dead letters: by id, by --reason, --account, "
-            "--since or --until, or all of them with --all."
-        )
-    if sum(ways) > 1:
-        raise ConfigurationError(
-            "Use only one way to choose: ids, or filters (--reason, --account, --since, --until), or --all."
-        )
 
 
 def _selection(
@@ -194,3 +259,115 @@ def _selection(
 
     begin, end = parse_span(since, until, datetime.now(UTC))
     return LetterFilter(reasons=reasons or (), accounts=accounts or (), since=begin, until=end)
+
+
+def _print_listing(letters: "Sequence[LetterSummary]", limit: int) -> None:
+    """Print how many letters there are of each kind, and the first `limit` one by one."""
+    kinds = Counter((_source(letter.vendor, letter.account), letter.reason) for letter in letters)
+    open_kinds = Counter(
+        (_source(letter.vendor, letter.account), letter.reason) for letter in letters if not letter.loaded
+    )
+    counts = ", ".join(
+        f"{account} {reason} {number} ({open_kinds[account, reason]} open)"
+        for (account, reason), number in sorted(kinds.items())
+    )
+    print_line(f"{counted(len(letters), 'dead letter')}, {open_kinds.total()} open: {counts}")
+    table = _new_table("id", "when", "account", "why", "loaded")
+    for letter in letters[:limit]:
+        why = f"{letter.reason}: {letter.detail}" + (f"\n{letter.position}" if letter.position else "")
+        when, loaded = f"{letter.happened_at:%Y-%m-%d %H:%MZ}", "yes" if letter.loaded else "no"
+        table.add_row(_short(letter.id), when, _source(letter.vendor, letter.account), why, loaded)
+    Console().print(table)
+
+
+def _print_no_match(total: int) -> None:
+    """Print that there is nothing to list or to redrive, and whether that is because of the options.
+
+    `total`: letters without them.
+    """
+    if not total:
+        print_line("no dead letters")
+        return
+    there_are = "there is 1" if total == 1 else f"there are {total}"
+    print_line(f"no dead letter matches these options; without them {there_are}")
+
+
+def _print_letter(attempt: "RedriveResult") -> None:
+    """Print all of one letter, and what today's code makes of it."""
+    stored = attempt.letter
+    letter = stored.letter
+    digest = f"{stored.data_bytes} bytes, SHA-256 {stored.data_sha256}" if stored.data_sha256 else ""
+    lines = {
+        "id": stored.id,
+        "when": format_instant(letter.happened_at),
+        "from": _source(stored.vendor, stored.account),
+        "reason": f"{letter.reason}: {letter.detail}",
+        "position": letter.position or "it was set aside before it was in the log",
+        "signed by": letter.signed_by and f"secret {letter.signed_by}",
+        "size": digest,
+        "cut": stored.cut and f"the table and the log have only the beginning, or nothing, of {stored.cut}",
+        "query": letter.query,
+        "now": _OUTCOME_OF_LETTER[attempt.outcome].format(
+            id=_short(stored.id), reason=attempt.reason, detail=attempt.detail
+        ),
+    }
+    for name, value in lines.items():
+        if value:
+            print_line(f"{name:<9}  {value}")
+    for name, value in letter.headers.items():
+        print_line(f"header     {name}: {value}")
+    try:
+        body = json.dumps(json.loads(letter.data), indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        body = letter.data.decode(errors="backslashreplace")
+    Console().print(f"\n{body}", soft_wrap=True)
+
+
+def _print_attempts(attempts: "Sequence[RedriveResult]", *, dry_run: bool, as_json: bool) -> None:
+    """Print which letters stay and why, and how many had which outcome."""
+    if as_json:
+        print_json(
+            [
+                {
+                    "id": attempt.letter.id,
+                    "vendor": attempt.letter.vendor,
+                    "account": attempt.letter.account,
+                    "outcome": attempt.outcome.value,
+                    "reason": attempt.reason,
+                    "detail": attempt.detail,
+                    "dry_run": dry_run,
+                }
+                for attempt in attempts
+            ]
+        )
+        return
+    if staying := [attempt for attempt in attempts if attempt.stays]:
+        table = _new_table("id", "account", "why")
+        for attempt in staying:
+            letter = attempt.letter
+            why = f"{attempt.reason}: {attempt.detail}"
+            table.add_row(_short(letter.id), _source(letter.vendor, letter.account), why)
+        Console().print(table)
+    counts = Counter(attempt.outcome.value for attempt in attempts)
+    for outcome, meaning in _OUTCOMES.items():
+        if counts[outcome]:
+            print_line(f"{counts[outcome]} {meaning}")
+
+
+def _new_table(*columns: str) -> Table:
+    """Return a table without lines between its columns, for narrow terminals.
+
+    Ids and times, which people copy, are not folded.
+    """
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column in {"id", "when"})
+    return table
+
+
+def _source(vendor: str, account: str) -> str:
+    return f"{vendor}/{account}" if vendor else "unknown"
+
+
+def _short(letter_id: str) -> str:
+    return letter_id[:_PREFIX_LENGTH] if len(letter_id) == _ID_LENGTH else letter_id

@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -38,20 +39,34 @@ def init(
         ingest init --public-url https://hooks.mycompany.com
         ingest init --schema > ingest.schema.json
     """
+    from ingest.settings.introspection import TITLE, settings_schema
+
+    schema_text = json.dumps(settings_schema(), indent=2, ensure_ascii=False) + "\n"
     if schema:
-        print_text(_schema())
+        print_text(schema_text)
         return
     try:
         public_url = parse_web_address(public_url)
     except ValueError as error:
         raise ConfigurationError(f"--public-url {error}") from None
     secrets_file, schema_file = secrets_path(path), path.with_name(_SCHEMA_FILE)
-    _refuse_existing([path, secrets_file, *([] if _is_schema(schema_file) else [schema_file])], force=force)
+    existing = [str(file) for file in (path, secrets_file, schema_file) if file.exists()]
+    with suppress(OSError, UnicodeDecodeError):
+        if TITLE in schema_file.read_text(encoding="utf-8"):  # an earlier `init` wrote it
+            existing.remove(str(schema_file))
+    if existing and not force:
+        raise ConfigurationError(
+            f"{' and '.join(existing)} exist already: --force replaces them, or name another file"
+        )
+    config_text, secrets_text = _file_texts(public_url)
     try:
-        path.write_text(_config(public_url), encoding="utf-8")
-        schema_file.write_text(_schema(), encoding="utf-8")
+        path.write_text(config_text, encoding="utf-8")
+        schema_file.write_text(schema_text, encoding="utf-8")
         ignored = _ignore(path.absolute().parent, [f"/{secrets_file.name}*", "/data/"])
-        _write_private(secrets_file, _secrets())
+        secrets_file.unlink(missing_ok=True)  # it may be readable by others, or open
+        descriptor = os.open(secrets_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_MODE)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(secrets_text)
     except OSError as error:
         raise ConfigurationError(f"{error.filename} cannot be written: {error.strerror}") from None
     option = "" if path == Path(DEFAULT_CONFIG) else f" --config {path}"
@@ -62,26 +77,20 @@ def init(
     )
 
 
-def _config(public_url: str) -> str:
-    examples = _examples()
-    vendor, first = examples[0]
-    text = _CONFIG.replace("PUBLIC_URL", public_url).replace("SCHEMA_FILE", _SCHEMA_FILE)
-    text = text.replace("WEBHOOK_PATH", f"/webhooks/{vendor}/{first.account}")
-    tables = [(example.account, (f'vendor = "{vendor}"', *example.settings)) for vendor, example in examples]
-    return text + _account_tables(tables)
-
-
-def _secrets() -> str:
-    tables = [(example.account, example.secrets) for _, example in _examples()]
-    return _SECRETS + _account_tables(tables).replace("GENERATED", secrets.token_urlsafe(32))
-
-
-def _examples() -> list[tuple[str, Example]]:
-    """Return each vendor's name with its example account."""
-    return [
+def _file_texts(public_url: str) -> tuple[str, str]:
+    """Return the settings file and the file of secrets, with an example account of each vendor."""
+    examples = [
         (account_class.vendor, account_class.example or Example(account_class.vendor))
         for account_class in ranked_account_classes()
     ]
+    vendor, first = examples[0]
+    config = _CONFIG.replace("PUBLIC_URL", public_url).replace("SCHEMA_FILE", _SCHEMA_FILE)
+    config = config.replace("WEBHOOK_PATH", f"/webhooks/{vendor}/{first.account}")
+    config += _account_tables(
+        [(example.account, (f'vendor = "{vendor}"', *example.settings)) for vendor, example in examples]
+    )
+    tables = _account_tables([(example.account, example.secrets) for _, example in examples])
+    return config, _SECRETS + tables.replace("GENERATED", secrets.token_urlsafe(32))
 
 
 def _account_tables(tables: Sequence[tuple[str, Sequence[str]]]) -> str:
@@ -92,30 +101,6 @@ def _account_tables(tables: Sequence[tuple[str, Sequence[str]]]) -> str:
         *([f"# {line}" for line in (f"[accounts.{account}]", *lines)] for account, lines in others),
     ]
     return "\n".join("\n".join([*block, ""]) for block in blocks)
-
-
-def _refuse_existing(files: list[Path], *, force: bool) -> None:
-    existing = [str(file) for file in files if file.exists()]
-    if existing and not force:
-        raise ConfigurationError(
-            f"{' and '.join(existing)} exist already: --force replaces them, or name another file"
-        )
-
-
-def _schema() -> str:
-    from ingest.settings.introspection import settings_schema
-
-    return json.dumps(settings_schema(), indent=2, ensure_ascii=False) + "\n"
-
-
-def _is_schema(file: Path) -> bool:
-    """Return whether an earlier `init` wrote this file, which may then be replaced."""
-    from ingest.settings.introspection import TITLE
-
-    try:
-        return TITLE in file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return False
 
 
 def _ignore(folder: Path, patterns: list[str]) -> bool:
@@ -135,15 +120,6 @@ def _ignore(folder: Path, patterns: list[str]) -> bool:
             encoding="utf-8",
         )
     return bool(missing)
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a new file, because an existing one may be readable by others, or open."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(
-        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE_MODE), "w", encoding="utf-8"
-    ) as file:
-        file.write(text)
 
 
 _CONFIG = """\

@@ -12,18 +12,19 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from typing import Any, TextIO, TypeVar
 
 import rich.console
 import simplejson
 import typer
+from rich.cells import cell_len
 from rich.progress import Progress, ProgressColumn
 from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 
-from ingest.cli.exit_codes import ExitCode
-from ingest.cli.text_table import text_table
+from ingest.cli import ExitCode
 from ingest.errors import IngestError
 from ingest.visible import replace_hidden, visible
 from ingest.waits import announcing
@@ -151,10 +152,63 @@ def print_json(value: Any, default: Callable[[Any], Any] | None = None) -> None:
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print any number of rows for people, as a grid where that fits the terminal."""
+    """Print any number of rows for people.
+
+    They are a grid where that fits the terminal, else a line for each value, so that nothing is cut. This is
+    quick for ten thousands of rows, which rich's tables are not.
+    """
+    cells = [[visible(cell, _LAYOUT).expandtabs() for cell in row] for row in (columns, *rows)]
+    widths = [max(map(_cell_width, column)) for column in zip(*cells, strict=True)]
     with _to_stdout() as stream:
-        for line in text_table(columns, rows, Console().width, ascii_only=not _is_utf8(stream)):
+        width = Console().width
+        vertical, horizontal, crossing = "│─┼" if _is_utf8(stream) else "|-+"
+        if sum(widths) + 3 * len(widths) + 1 <= width:
+            lines = _grid_lines(
+                cells, widths, vertical, crossing.join(horizontal * (size + 2) for size in widths)
+            )
+        else:
+            lines = _record_lines(cells[0], cells[1:], width, horizontal)
+        for line in lines:
             stream.write(f"{line}\n")
+
+
+def _grid_lines(
+    rows: Sequence[Sequence[str]], widths: Sequence[int], vertical: str, rule: str
+) -> Iterator[str]:
+    """Yield as many lines for each row as its tallest cell has, and a rule below the first row."""
+    for number, row in enumerate(rows):
+        for line in zip_longest(*(cell.split("\n") for cell in row), fillvalue=""):
+            cells = (f" {_pad(cell, width)} " for cell, width in zip(line, widths, strict=True))
+            yield vertical.join(cells).rstrip()
+        if not number:
+            yield rule
+
+
+def _record_lines(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, horizontal: str
+) -> Iterator[str]:
+    """Yield a heading for each row, then a line for each value.
+
+    A value's further lines are indented, so that none passes for another value.
+    """
+    label_width = max(map(_cell_width, columns))
+    for number, row in enumerate(rows, start=1):
+        yield f"{horizontal} row {number} ".ljust(width, horizontal)
+        for column, cell in zip(columns, row, strict=True):
+            label = column
+            for line in cell.split("\n"):
+                yield f"{_pad(label, label_width)}  {line}".rstrip()
+                label = ""
+
+
+def _cell_width(cell: str) -> int:
+    if cell.isascii() and "\n" not in cell:
+        return len(cell)
+    return max(map(cell_len, cell.split("\n")))
+
+
+def _pad(text: str, width: int) -> str:
+    return text.ljust(width) if text.isascii() else text + " " * (width - cell_len(text))
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -230,18 +284,18 @@ def json_text(value: Any, default: Callable[[Any], Any] | None = None, *, ascii_
 
     NaN and infinities are null; decimals keep all their digits.
     """
+
+    def escape(character: str) -> str:
+        # An escape for each UTF-16 code unit: https://www.rfc-editor.org/rfc/rfc8259#section-7
+        units = character.encode("utf-16-be", "surrogatepass").hex()
+        return "".join(f"\\u{units[index : index + 4]}" for index in range(0, len(units), 4))
+
     text = simplejson.dumps(value, default=default, ensure_ascii=ascii_only, ignore_nan=True)
-    return replace_hidden(text, _json_escape)
+    return replace_hidden(text, escape)
 
 
 def _visible_cells(cells: Iterable[str]) -> list[str]:
     return [visible(cell, _LAYOUT) for cell in cells]
-
-
-def _json_escape(character: str) -> str:
-    # An escape for each UTF-16 code unit: https://www.rfc-editor.org/rfc/rfc8259#section-7
-    units = character.encode("utf-16-be", "surrogatepass").hex()
-    return "".join(f"\\u{units[index : index + 4]}" for index in range(0, len(units), 4))
 
 
 def _is_utf8(stream: TextIO) -> bool:

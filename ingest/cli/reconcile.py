@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,12 +12,18 @@ from typing import TYPE_CHECKING, Annotated
 import structlog
 import typer
 from rich.live import Live
-from rich.table import Table
 
-from ingest.cli import Stopped
-from ingest.cli.child_process import WithParent, WithSettings, receive_settings, stop_with_parent
-from ingest.cli.exit_codes import ExitCode
-from ingest.cli.options import AsJson, Config, complete_account, parse_span
+from ingest.cli import ExitCode, Stopped
+from ingest.cli.options import (
+    AsJson,
+    Config,
+    WithParent,
+    WithSettings,
+    complete_account,
+    parse_span,
+    receive_settings,
+    stop_with_parent,
+)
 from ingest.cli.output import Console, counted, new_table, print_json, print_line, show_waits
 from ingest.disk import require_writable
 from ingest.errors import ConfigurationError, VendorRefused
@@ -137,7 +143,15 @@ def reconcile(
             "stopped: what was appended will be loaded; run it again "
             "with the same --since and --until to go on from here"
         ) from None
-    _print_reports(reports, dry_run=dry_run, as_json=as_json)
+    if as_json:
+        print_json(
+            [
+                {**report.columns(), "dry_run": dry_run, "recorded": not (dry_run or report.unrecorded)}
+                for report in reports
+            ]
+        )
+    else:
+        _print_reports(reports, dry_run=dry_run)
     if code := max(map(_exit_code, reports), default=0):
         raise typer.Exit(code)
 
@@ -215,9 +229,12 @@ def _show_progress(*, quiet: bool) -> "Iterator[Follow]":
     lock, next_line = threading.Lock(), time.monotonic()
 
     def show_live(account: str, counts: "Counts", reach: str) -> None:
+        table = new_table("account", "window", "seen", "missed", "repaired", title="reconciling")
         with lock:
             progress[account] = (counts, reach)
-            live.update(_progress_table(progress))
+            for name, (latest, until) in sorted(progress.items()):
+                table.add_row(name, until, *map(str, (latest.seen, latest.missed, latest.repaired)))
+            live.update(table)
 
     def print_lines(account: str, counts: "Counts", reach: str) -> None:
         nonlocal next_line
@@ -236,22 +253,8 @@ def _show_progress(*, quiet: bool) -> "Iterator[Follow]":
         yield show_live
 
 
-def _progress_table(progress: "Mapping[str, tuple[Counts, str]]") -> Table:
-    table = new_table("account", "window", "seen", "missed", "repaired", title="reconciling")
-    for account, (counts, reach) in sorted(progress.items()):
-        table.add_row(account, reach, *map(str, (counts.seen, counts.missed, counts.repaired)))
-    return table
-
-
-def _print_reports(reports: "Sequence[Report]", *, dry_run: bool, as_json: bool) -> None:
-    if as_json:
-        print_json(
-            [
-                {**report.columns(), "dry_run": dry_run, "recorded": not (dry_run or report.unrecorded)}
-                for report in reports
-            ]
-        )
-        return
+def _print_reports(reports: "Sequence[Report]", *, dry_run: bool) -> None:
+    """Print a table of the counts, and below it what the counts do not say."""
     table = new_table("account", *_COLUMNS, "seconds", unfolded=["account"])
     for report in reports:
         row = report.columns()
@@ -259,23 +262,16 @@ def _print_reports(reports: "Sequence[Report]", *, dry_run: bool, as_json: bool)
         table.add_row(report.account, *counts, f"{row['duration_seconds']:.1f}")
     Console().print(table)
     for report in reports:
-        _print_remarks(report, dry_run=dry_run)
-
-
-def _print_remarks(report: "Report", *, dry_run: bool) -> None:
-    """Print what the table does not say."""
-    row, source = report.columns(), f"{report.vendor}/{report.account}"
-    for name, meaning in _REMARKS.items():
-        if row[name]:
-            print_line(f"{report.account}: {counted(row[name], 'booking')} {meaning}")
-    if report.unproven:
-        print_line(("not marked as gone", "red"), f" {source}: {report.unproven}")
-    if report.failure:
-        print_line(("failed", "red"), f" {source}: {report.failure}")
-    elif missing := report.counts.missed - report.counts.repaired:
-        what = "to repair" if dry_run else "not repaired yet: run it again"
-        print_line(f"{source}: {counted(missing, 'booking')} {what}")
-    if report.unrecorded:
-        print_line(
-            ("not recorded yet", "red"), f" {source}: {report.unrecorded}; the next run tells what was found"
-        )
+        row, source = report.columns(), f"{report.vendor}/{report.account}"
+        for name in filter(row.get, _REMARKS):
+            print_line(f"{report.account}: {counted(row[name], 'booking')} {_REMARKS[name]}")
+        if report.unproven:
+            print_line(("not marked as gone", "red"), f" {source}: {report.unproven}")
+        if report.failure:
+            print_line(("failed", "red"), f" {source}: {report.failure}")
+        elif missing := report.counts.missed - report.counts.repaired:
+            what = "to repair" if dry_run else "not repaired yet: run it again"
+            print_line(f"{source}: {counted(missing, 'booking')} {what}")
+        if report.unrecorded:
+            why = f"{report.unrecorded}; the next run tells what was found"
+            print_line(("not recorded yet", "red"), f" {source}: {why}")

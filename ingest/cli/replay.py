@@ -14,11 +14,10 @@ from ingest.cli.output import print_json, print_line, print_note, progress_bars,
 from ingest.clock import CLOCK_SKEW
 from ingest.errors import LogUnavailable
 from ingest.instant import format_instant
-from ingest.settings import Settings
 from ingest.telemetry import configure_logging
 
 if TYPE_CHECKING:
-    from consumers.replay import Replay, ReplayFilter, ReplayReport
+    from consumers.replay import Replay, ReplayReport
 
 _LINE_RECORDS = 10_000  # a line of progress for each so many
 _REPLAYING = "replaying"
@@ -72,49 +71,37 @@ def replay(
         ingest replay --since 30d --dry-run
         ingest replay --since 2026-11-01 --account sales --json
     """
+    from consumers.replay import Replay, ReplayFilter
+
     settings = read_settings(config)
     configure_logging("replay")
-    selection = _selection(settings, since, until, account or [])
-    with show_waits(), _open_replay(settings, selection, dry_run=dry_run, quiet=as_json) as run:
-        try:
-            report = run.run()
-        except KeyboardInterrupt:
-            raise Stopped(f"stopped: {_how_to_continue(run)}") from None
-        except LogUnavailable as error:
-            raise LogUnavailable(f"{error}; {_how_to_continue(run)}") from error
-    if as_json:
-        print_json({**report.columns(), "dry_run": dry_run})
-    else:
-        _print_report(report, dry_run=dry_run)
-
-
-def _selection(settings: Settings, since: str, until: str, accounts: list[str]) -> "ReplayFilter":
-    from consumers.replay import ReplayFilter
-
     begin, end = parse_span(since, until, datetime.now(UTC))
-    for name in set(accounts) - settings.accounts.keys():
+    accounts = frozenset(account or ())
+    for name in accounts - settings.accounts.keys():
         print_note(f"the settings have no account {name}; its records in the log are replayed anyway")
-    return ReplayFilter(begin, end, frozenset(accounts))
-
-
-@contextmanager
-def _open_replay(
-    settings: Settings, selection: "ReplayFilter", *, dry_run: bool, quiet: bool
-) -> "Iterator[Replay]":
-    from consumers.replay import Replay
-
     log = settings.build_log()
     with (
-        closing(log.reader(selection.since and selection.since - CLOCK_SKEW)) as reader,
+        show_waits(),
+        closing(log.reader(begin and begin - CLOCK_SKEW)) as reader,
         nullcontext() if dry_run else closing(log.producer()) as producer,
     ):
         begins_at = reader.begins_at()
         if begins_at is None:
             print_note("the log has no records")
-        elif selection.since and begins_at > selection.since:
+        elif begin and begins_at > begin:
             print_note(f"the log begins at {format_instant(begins_at)}; nothing before that can be replayed")
-        with _show_progress(reader.total(), quiet=quiet) as on_progress:
-            yield Replay(settings, reader, producer, selection, on_progress)
+        with _show_progress(reader.total(), quiet=as_json) as on_progress:
+            run = Replay(settings, reader, producer, ReplayFilter(begin, end, accounts), on_progress)
+            try:
+                report = run.run()
+            except KeyboardInterrupt:
+                raise Stopped(f"stopped: {_how_to_continue(run)}") from None
+            except LogUnavailable as error:
+                raise LogUnavailable(f"{error}; {_how_to_continue(run)}") from error
+    if as_json:
+        print_json({**report.columns(), "dry_run": dry_run})
+    else:
+        _print_report(report, dry_run=dry_run)
 
 
 def _how_to_continue(run: "Replay") -> str:

@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from ingest.cli.exit_codes import ExitCode
+from ingest.cli import ExitCode
 from ingest.cli.options import AsJson, Config, complete_account, read_settings
 from ingest.cli.output import (
     Console,
@@ -69,7 +69,23 @@ def sync(
             on_end(result)
             results.append(result)
     if as_json:
-        print_json([_to_json(result) for result in results])
+        print_json(
+            [
+                {
+                    "account": result.account,
+                    "vendor": result.vendor,
+                    "resource": result.resource,
+                    "table": result.table,
+                    "rows": result.rows,
+                    "seconds": round(result.seconds, 3),
+                    "problem": str(result.problem) if result.problem else None,
+                    "absent": list(result.absent),
+                    "keyless": list(result.keyless),
+                    "refused": list(result.refused),
+                }
+                for result in results
+            ]
+        )
     else:
         _print_results(results)
     raise typer.Exit(_exit_code(results))
@@ -98,51 +114,26 @@ def _show_progress(*, quiet: bool) -> "Iterator[tuple[Follow, Callable[[SyncResu
     )
     quiet_bars = quiet or not sys.stderr.isatty()
     with progress_bars(*columns, quiet=quiet_bars, transient=False) as progress:
-        if quiet:
-            yield (lambda *_: None), (lambda _: None)
-            return
-        if progress is None:
-            yield _print_begin, _print_end
-            return
         tasks: dict[str, TaskID] = {}
 
         def show_rows(account: str, resource: str, rows: int) -> None:
             name = f"{account} {resource}"
-            if name not in tasks:
-                tasks[name] = progress.add_task(name, total=None)
-            progress.update(tasks[name], completed=rows)
+            if progress:
+                if name not in tasks:
+                    tasks[name] = progress.add_task(name, total=None)
+                progress.update(tasks[name], completed=rows)
+            elif not rows and not quiet:
+                print_note(f"{name}: reading")
 
         def show_end(result: "SyncResult") -> None:
-            resource = result.resource or ""
-            show_rows(result.account, resource, result.rows)
-            progress.update(tasks[f"{result.account} {resource}"], total=result.rows)
+            if progress:
+                show_rows(result.account, result.resource or "", result.rows)
+                progress.update(tasks[f"{result.account} {result.resource or ''}"], total=result.rows)
+            elif not quiet:
+                loaded = f"{counted(result.rows, 'row')} in {result.seconds:.1f} s"
+                print_note(f"{_name(result)}: {f'failed: {result.problem}' if result.problem else loaded}")
 
         yield show_rows, show_end
-
-
-def _print_begin(account: str, resource: str, rows: int) -> None:
-    if not rows:
-        print_note(f"{account} {resource}: reading")
-
-
-def _print_end(result: "SyncResult") -> None:
-    loaded = f"{counted(result.rows, 'row')} in {result.seconds:.1f} s"
-    print_note(f"{_name(result)}: {f'failed: {result.problem}' if result.problem else loaded}")
-
-
-def _to_json(result: "SyncResult") -> dict[str, Any]:
-    return {
-        "account": result.account,
-        "vendor": result.vendor,
-        "resource": result.resource,
-        "table": result.table,
-        "rows": result.rows,
-        "seconds": round(result.seconds, 3),
-        "problem": str(result.problem) if result.problem else None,
-        "absent": list(result.absent),
-        "keyless": list(result.keyless),
-        "refused": list(result.refused),
-    }
 
 
 def _print_results(results: "Sequence[SyncResult]") -> None:
@@ -153,23 +144,20 @@ def _print_results(results: "Sequence[SyncResult]") -> None:
     Console().print(table)
     # Below the table, because nothing of these lines is cut, however narrow the terminal is.
     for result in results:
-        lines = [str(result.problem)] if result.problem else _omissions(result)
-        for line in lines:
-            print_line(f"{_name(result)}: {line}")
-
-
-def _omissions(result: "SyncResult") -> "Iterator[str]":
-    """Describe each kind of record that was left out: how many there are, and which."""
-    reasons = {
-        "which the vendor no longer has (404 or 410)": result.absent,
-        "which cannot be stored without a key": result.keyless,
-        "which the warehouse refuses": result.refused,
-    }
-    for reason, names in reasons.items():
-        if names:
-            unlisted = len(names) - _LISTED
-            rest = f" and {unlisted} more" if unlisted > 0 else ""  # `--json` has them all
-            yield f"{len(names)} left out, {reason}: {', '.join(names[:_LISTED])}{rest}"
+        if result.problem:
+            print_line(f"{_name(result)}: {result.problem}")
+            continue
+        omissions = {
+            "which the vendor no longer has (404 or 410)": result.absent,
+            "which cannot be stored without a key": result.keyless,
+            "which the warehouse refuses": result.refused,
+        }
+        for reason, names in omissions.items():
+            if names:
+                unlisted = len(names) - _LISTED
+                rest = f" and {unlisted} more" if unlisted > 0 else ""  # `--json` has them all
+                listing = f"{', '.join(names[:_LISTED])}{rest}"
+                print_line(f"{_name(result)}: {len(names)} left out, {reason}: {listing}")
 
 
 def _name(result: "SyncResult") -> str:

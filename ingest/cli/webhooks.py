@@ -2,17 +2,16 @@
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingest.cli import webhooks_trial
+from ingest.cli import ExitCode
 from ingest.cli import webhooks_view as view
-from ingest.cli.exit_codes import ExitCode
 from ingest.cli.options import AsJson, Config, complete_account, read_settings
-from ingest.cli.output import confirm, print_line, show_waits
+from ingest.cli.output import confirm, counted, print_line, show_waits
 from ingest.errors import ConfigurationError, IngestError
 from ingest.settings import NO_ACCOUNT, Settings
 from ingest.telemetry import configure_logging
@@ -20,9 +19,7 @@ from ingest.vendors import AnyAccount
 from ingest.waits import announce
 
 if TYPE_CHECKING:
-    from receivers.reconcile.report import Report
     from receivers.subscriptions.apply import SubscriptionManager
-    from receivers.subscriptions.gaps import Gap
     from receivers.subscriptions.secret_store import SecretStore
 
 _DIFFERENT = 2
@@ -167,7 +164,15 @@ def remove(
     chosen = _choose_accounts(settings, accounts)
     names = ", ".join(account.name for account in chosen)
     _confirm(yes, f"Remove {'these' if ids else 'all our'} subscriptions of {names}?")
-    _refuse_unknown(settings, chosen, ids or [])
+    unknown = set(ids or ())
+    for account in chosen if unknown else ():
+        with _manager(settings, account) as manager:
+            unknown -= {subscription.id for subscription in manager.ours()}
+    if unknown:  # before anything is removed
+        raise ConfigurationError(
+            f"no subscription of ours has the id {', '.join(sorted(unknown))};"
+            " `ingest webhooks list` shows those that are"
+        )
     for account in chosen:
         with _manager(settings, account) as manager:
             removed = manager.remove(ids or [])
@@ -199,6 +204,9 @@ def rotate(
         ingest webhooks rotate sales
         ingest webhooks rotate sales --finish
     """
+    from receivers.subscriptions.check import check_url
+    from receivers.subscriptions.rotation import Rotation
+
     settings = _settings(config)
     (account,) = _choose_accounts(settings, [name])
     store = _secret_store(account, print_secrets=print_secrets)
@@ -209,10 +217,14 @@ def rotate(
     _confirm(yes, f"Give {name} another webhook secret?")
     trouble = ""
     if view.has_api(account):
-        trouble = _rotate(settings, account, store)
+        check_url(account)
+        with _manager(settings, account, store) as manager:
+            applied = manager.rotate()
+        remaining = [step.why for step in applied.plan if step.is_change]
+        if remaining or not applied.created:
+            trouble = "not everything has another secret" if applied.created else "nothing was changed"
+            trouble = "; ".join([trouble, *remaining, f"look at `ingest webhooks plan {name}`"])
     else:
-        from receivers.subscriptions.rotation import Rotation
-
         Rotation(settings, account, store).begin_by_hand()
         view.print_steps(settings, *_choose_accounts(read_settings(config), [name]))
     done = f"a new secret is live, and the old one too; later: ingest webhooks rotate {name} --finish"
@@ -221,29 +233,45 @@ def rotate(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _rotate(settings: Settings, account: AnyAccount, store: "SecretStore") -> str:
-    """Give an account's subscriptions a new secret; return why some have none, "" when all have one."""
-    from receivers.subscriptions.check import check_url
+@group.command("test")
+@show_waits()
+def trial(
+    name: Annotated[str, typer.Argument(help="Account.", autocompletion=complete_account)],
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, help="Seconds to wait until a consumer has loaded it.")
+    ] = 60.0,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Send a harmless signed delivery to the account's public URL, and say where it stops, and why.
 
-    check_url(account)
-    with _manager(settings, account, store) as manager:
-        applied = manager.rotate()
-    remaining = [step.why for step in applied.plan if step.is_change]
-    if applied.created and not remaining:
-        return ""
-    trouble = "not everything has another secret" if applied.created else "nothing was changed"
-    return "; ".join([trouble, *remaining, f"look at `ingest webhooks plan {account.name}`"])
+    It is followed to the warehouse. Nothing is asked of the vendor, and no booking is made: the delivery is a
+    row of booking_events of type <vendor>.ingest.test.
+
+    Exit code 0: it is in the warehouse; 1: something on the way is wrong; 2: a setting is wrong; 3: something
+    cannot be reached, or does not run.
+
+    Examples:
+        ingest webhooks test sales
+        ingest webhooks test sales --json
+    """
+    from ingest.cli.webhooks_trial import run_trial
+
+    settings = _settings(config)
+    (account,) = settings.choose_accounts([name])
+    raise typer.Exit(run_trial(settings, account, wait, as_json=as_json))
 
 
 def _finish_rotation(settings: Settings, account: AnyAccount, store: "SecretStore", *, force: bool) -> None:
+    from receivers.subscriptions.rotation import Rotation
+
     if view.has_api(account):
         with _manager(settings, account, store) as manager:
             dropped = manager.finish_rotation(force=force)
     else:
-        from receivers.subscriptions.rotation import Rotation
-
         dropped = Rotation(settings, account, store).finish_by_hand(force=force)
-    print_line(f"{account.name}: {len(dropped) or 'no'} old secret{'' if len(dropped) == 1 else 's'} dropped")
+    count = counted(len(dropped), "old secret") if dropped else "no old secrets"
+    print_line(f"{account.name}: {count} dropped")
 
 
 def _settings(config: str | None) -> Settings:
@@ -305,30 +333,12 @@ def _ask_vendor(settings: Settings, plan: view.AccountPlan, store: "SecretStore 
         plan.steps = manager.plan()
 
 
-def _refuse_unknown(settings: Settings, accounts: Sequence[AnyAccount], ids: Sequence[str]) -> None:
-    """Raise ConfigurationError for ids that no subscription of ours has, before anything is removed."""
-    unknown = set(ids)
-    for account in accounts if ids else ():
-        with _manager(settings, account) as manager:
-            unknown -= {subscription.id for subscription in manager.ours()}
-    if unknown:
-        raise ConfigurationError(
-            f"no subscription of ours has the id {', '.join(sorted(unknown))};"
-            " `ingest webhooks list` shows those that are"
-        )
-
-
-@contextmanager
 def _manager(
     settings: Settings, account: AnyAccount, store: "SecretStore | None" = None
-) -> "Iterator[SubscriptionManager]":
+) -> "closing[SubscriptionManager]":
     from receivers.subscriptions.check import open_manager
 
-    manager = open_manager(settings, account, store)
-    try:
-        yield manager
-    finally:
-        manager.close()
+    return closing(open_manager(settings, account, store))
 
 
 def _secret_store(account: AnyAccount, *, print_secrets: bool) -> "SecretStore":
@@ -341,38 +351,26 @@ def _secret_store(account: AnyAccount, *, print_secrets: bool) -> "SecretStore":
 
 def _fill_gaps(settings: Settings, accounts: Sequence[AnyAccount]) -> bool:
     """Reconcile what webhooks may have missed; return whether nothing is missing any more."""
-    from receivers.subscriptions.gaps import open_gaps
+    from ingest.warehouse.bookings import BookingsTable
+    from receivers.reconcile.run import Reconciler
+    from receivers.subscriptions.gaps import fill_gap, open_gaps
 
     gaps = open_gaps(settings, [account for account in accounts if view.has_api(account)])
     troubles = []
     for gap in gaps:
         view.print_gap(gap)
         try:
-            trouble = view.print_filled(gap, _fill_gap(settings, gap))
+            with closing(settings.build_log().producer()) as producer:
+                reconciler = Reconciler(
+                    settings, BookingsTable(settings), producer, lambda *_: None, threading.Event()
+                )
+                report = fill_gap(settings, gap, reconciler)
+            if report is None:
+                raise AssertionError("nobody stops this reconciler")
+            trouble = view.print_filled(gap, report)
         except IngestError as error:
             trouble = str(error)
         if trouble:
             troubles.append(trouble)
             view.print_unfilled(gap, trouble)
     return not troubles
-
-
-def _fill_gap(settings: Settings, gap: "Gap") -> "Report":
-    from ingest.warehouse.bookings import BookingsTable
-    from receivers.reconcile.run import Reconciler
-    from receivers.subscriptions.gaps import fill_gap
-
-    producer = settings.build_log().producer()
-    try:
-        reconciler = Reconciler(
-            settings, BookingsTable(settings), producer, lambda *_: None, threading.Event()
-        )
-        report = fill_gap(settings, gap, reconciler)
-    finally:
-        producer.close()
-    if report is None:
-        raise AssertionError("nobody stops this reconciler")
-    return report
-
-
-group.command("test")(webhooks_trial.trial)

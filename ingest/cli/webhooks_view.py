@@ -11,7 +11,6 @@ from ingest.settings import Settings
 from ingest.vendors import AnyAccount
 
 if TYPE_CHECKING:
-    from ingest.vendors.subscriptions import Subscription
     from receivers.reconcile.report import Report
     from receivers.subscriptions.gaps import Gap
     from receivers.subscriptions.plan import Step
@@ -113,21 +112,35 @@ def print_steps(settings: Settings, account: AnyAccount) -> None:
 def print_plans(plans: Sequence[AccountPlan], *, as_json: bool) -> None:
     """Print the plan of every account, in the order of the settings."""
     if as_json:
-        print_json([_plan_json(plan) for plan in plans])
+        print_json(
+            [
+                {
+                    "vendor": plan.account.vendor,
+                    "account": plan.account.name,
+                    "steps": [_step_json(step) for step in plan.steps],
+                    "by_hand": plan.by_hand,
+                    "note": plan.note,
+                    "error": str(plan.failure) if plan.failure else None,
+                }
+                for plan in plans
+            ]
+        )
         return
-    print_table(
-        [
-            {
-                "account": plan.name,
-                "do": styled(*_WORDS[step.action.value]),
-                "what": _urls(step),
-                "for": _events(step),
-                "why": step.why,
-            }
-            for plan in plans
-            for step in plan.steps
-        ]
-    )
+    rows = []
+    for plan in plans:
+        for step in plan.steps:
+            old_events = frozenset[str]().union(*(old.events for old in step.old))
+            events = step.wanted.events if step.wanted else old_events
+            rows.append(
+                {
+                    "account": plan.name,
+                    "do": styled(*_WORDS[step.action.value]),
+                    "what": _urls(step),
+                    "for": ", ".join(sorted(events)),
+                    "why": step.why,
+                }
+            )
+    print_table(rows)
     for plan in plans:
         _print_lines(plan.name, plan.by_hand)
         for line in filter(None, (plan.note, plan.failure)):
@@ -145,14 +158,32 @@ def print_applied(plans: Iterable[AccountPlan]) -> None:
         if plan.failure:
             print_line(("failed", "red"), f" {plan.name}: {plan.failure}")
         elif remaining:
-            print_line(f"{plan.name}: left as it is: {'; '.join(map(_why_left, remaining))}")
+            whys = [
+                f"{step.why} (--take-over replaces it)" if step.action.value == "take_over" else step.why
+                for step in remaining
+            ]
+            print_line(f"{plan.name}: left as it is: {'; '.join(whys)}")
         else:
             print_line(("done", "green"), f" {plan.name}: as wanted")
 
 
 def print_subscriptions(plans: Sequence[AccountPlan], *, as_json: bool) -> None:
     """Print which subscriptions the vendors have."""
-    rows = [_row(plan, step, old) for plan in plans for step in plan.steps for old in step.old]
+    rows: list[dict[str, Any]] = [
+        {
+            "vendor": plan.account.vendor,
+            "account": plan.account.name,
+            "id": subscription.id,
+            "url": subscription.url,
+            "events": sorted(subscription.events),
+            "created_at": subscription.created_at.isoformat() if subscription.created_at else None,
+            "ours": step.action.value not in {"leave", "take_over"},
+            "stopped": subscription.stopped,
+        }
+        for plan in plans
+        for step in plan.steps
+        for subscription in step.old
+    ]
     if as_json:
         print_json(rows)
         return
@@ -212,10 +243,6 @@ def print_unfilled(gap: "Gap", trouble: str) -> None:
     )
 
 
-def _why_left(step: "Step") -> str:
-    return f"{step.why} (--take-over replaces it)" if step.action.value == "take_over" else step.why
-
-
 def _print_lines(name: str, lines: Sequence[str]) -> None:
     """Print lines behind a name, which only the first one shows."""
     for number, line in enumerate(lines):
@@ -226,22 +253,6 @@ def _urls(step: "Step") -> str:
     return step.wanted.url if step.wanted else ", ".join(old.url for old in step.old)
 
 
-def _events(step: "Step") -> str:
-    events = step.wanted.events if step.wanted else frozenset[str]().union(*(old.events for old in step.old))
-    return ", ".join(sorted(events))
-
-
-def _plan_json(plan: AccountPlan) -> dict[str, Any]:
-    return {
-        "vendor": plan.account.vendor,
-        "account": plan.account.name,
-        "steps": [_step_json(step) for step in plan.steps],
-        "by_hand": plan.by_hand,
-        "note": plan.note,
-        "error": str(plan.failure) if plan.failure else None,
-    }
-
-
 def _step_json(step: "Step") -> dict[str, Any]:
     return {
         "do": step.action.value,
@@ -250,17 +261,4 @@ def _step_json(step: "Step") -> dict[str, Any]:
         "events": sorted(step.wanted.events) if step.wanted else None,
         "at_vendor": [{"id": old.id, "url": old.url} for old in step.old],
         "why": step.why,
-    }
-
-
-def _row(plan: AccountPlan, step: "Step", subscription: "Subscription") -> dict[str, Any]:
-    return {
-        "vendor": plan.account.vendor,
-        "account": plan.account.name,
-        "id": subscription.id,
-        "url": subscription.url,
-        "events": sorted(subscription.events),
-        "created_at": subscription.created_at.isoformat() if subscription.created_at else None,
-        "ours": step.action.value not in {"leave", "take_over"},
-        "stopped": subscription.stopped,
     }

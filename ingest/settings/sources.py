@@ -60,8 +60,8 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
 # Callers wait for small files, so that a new secret is live at once. They do not wait for large ones, because
 # a caller may be an event loop.
 _QUICK_SECONDS, _WAIT_SECONDS = 0.25, 0.5
-# Checking many files takes a hundredth of the time at most.
-_CHEAP_SECONDS, _LOOK_SHARE = 0.001, 100
+# Checking the files takes a hundredth of the time at most, and few files are checked again after so long.
+_LOOK_SHARE, _LOOK_SECONDS = 100, 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +192,9 @@ def _secret_keys(table: Any, model: type[BaseModel]) -> list[str]:
 class Live(Generic[T]):
     """A value that is read from files.
 
-    `current` checks the files, which takes some microseconds, and lets a thread read them when one has
-    changed. Whatever goes wrong in reading leaves the value as it is, because a mistake in a file must not
-    stop a running process. Files that could not be read are read again when they change, and seldom
+    `current` checks the files now and then, which takes some microseconds, and lets a thread read them when
+    one has changed. Whatever goes wrong in reading leaves the value as it is, because a mistake in a file
+    must not stop a running process. Files that could not be read are read again when they change, and seldom
     otherwise. `trouble` says what is wrong, and is "" as long as nothing is.
     """
 
@@ -266,6 +266,7 @@ class Live(Generic[T]):
 
     def findings(self) -> list[Finding]:
         """Return a warning for readiness while the files cannot be used."""
+        self._next_look = 0.0
         self.current()
         if not self.trouble:
             return []
@@ -281,7 +282,7 @@ class Live(Generic[T]):
         began = time.thread_time()  # to be kept waiting by others is no reason to look less often
         stamps = [stamp for path in self._paths for stamp in _stamps(path)]
         took = time.thread_time() - began
-        self._next_look = time.monotonic() + took * _LOOK_SHARE if took > _CHEAP_SECONDS else 0.0
+        self._next_look = time.monotonic() + max(_LOOK_SECONDS, took * _LOOK_SHARE)
         return stamps
 
 

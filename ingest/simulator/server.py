@@ -95,7 +95,17 @@ class RestServer:
 
     def _guard(self, name: str, api: SimulatedApi) -> ASGIApp:
         """Return an app that checks limits and credentials before the endpoints, and counts responses."""
-        endpoints = _endpoints(api)
+
+        async def error_response(_: Request, error: Exception) -> Response:
+            return cast("ApiError", error).response
+
+        async def not_found(_: Request, __: Exception) -> Response:
+            return api.not_found()
+
+        endpoints = Starlette(
+            routes=list(api.routes()),
+            exception_handlers={ApiError: error_response, 404: not_found, 405: not_found},
+        )
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             async def send_and_count(message: Message) -> None:
@@ -117,13 +127,19 @@ class RestServer:
         return app
 
     def _losing(self, endpoints: ASGIApp, loss: LostResponse) -> ASGIApp:
+        """Return an app that does what the endpoints do, and loses their response."""
+
         async def discard(_: Message) -> None:
             pass
+
+        async def disconnection(receive: Receive) -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await endpoints(scope, receive, discard)
             if loss is LostResponse.SILENCE:
-                ends = (_disconnection(receive), asyncio.to_thread(self._stopping.wait))
+                ends = (disconnection(receive), asyncio.to_thread(self._stopping.wait))
                 await asyncio.wait(map(asyncio.ensure_future, ends), return_when=asyncio.FIRST_COMPLETED)
             await Response(status_code=500)(scope, receive, send)
 
@@ -138,22 +154,3 @@ class RestServer:
             if (seconds := limiter.take()) is not None:
                 return api.too_many(seconds)
         return None if api.is_public(request) or api.is_authentic(request) else api.unauthorized()
-
-
-async def _disconnection(receive: Receive) -> None:
-    """Wait until the client disconnects."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _endpoints(api: SimulatedApi) -> Starlette:
-    async def error_response(_: Request, error: Exception) -> Response:
-        return cast("ApiError", error).response
-
-    async def not_found(_: Request, __: Exception) -> Response:
-        return api.not_found()
-
-    return Starlette(
-        routes=list(api.routes()),
-        exception_handlers={ApiError: error_response, 404: not_found, 405: not_found},
-    )

@@ -4,7 +4,7 @@ import heapq
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
@@ -43,6 +43,11 @@ class Person:
     def phone(self) -> str:
         """A number that is reserved for fiction."""
         return f"+1202555{self.number % 10000:04d}"
+
+    @property
+    def known_since(self) -> datetime:
+        """The time at which vendors created the person; the order is that of the numbers."""
+        return _FIRST_PERSON_AT + timedelta(minutes=self.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +182,7 @@ _ANSWERS = (
 )
 _REASONS = ("Something came up", "Feeling ill", 'Double booked, "sorry"', "Not needed any more")
 _HOSTS = 5
+_FIRST_PERSON_AT = datetime(2025, 1, 1, tzinfo=UTC)
 _QUICK_CHANGES = 0.3  # the share of all changes
 _MILLISECOND = 1000  # microseconds
 
@@ -197,7 +203,17 @@ class World:
         if self._schedule and self._schedule[0].at <= now:
             return self._apply(heapq.heappop(self._schedule))
         account = self._random.choice(sorted(self._accounts))
-        return [self._book(account, now)]
+        meeting = Meeting(
+            number=self._next_number(),
+            customer=self._person(self._random.randrange(100, 5000)),
+            host=self._random.choice(self._hosts),
+            service=self._random.choice(_SERVICES),
+            starts_at=self._slot(now),
+            created_at=now,
+            changed_at=now,
+        )
+        self._plan(account, meeting)
+        return [self._store(account, ChangeKind.CREATED, meeting)]
 
     def truth(self) -> list[tuple[str, Meeting]]:
         """Return every account's meetings in their current state."""
@@ -211,51 +227,29 @@ class World:
         self._schedule = [change for change in self._schedule if change.number != number]
         heapq.heapify(self._schedule)
 
-    def _book(self, account: str, now: datetime) -> Change:
-        meeting = Meeting(
-            number=self._next_number(),
-            customer=self._person(self._random.randrange(100, 5000)),
-            host=self._random.choice(self._hosts),
-            service=self._random.choice(_SERVICES),
-            starts_at=self._slot(now),
-            created_at=now,
-            changed_at=now,
-        )
-        self._plan(account, meeting)
-        return self._store(account, ChangeKind.CREATED, meeting)
-
     def _plan(self, account: str, meeting: Meeting) -> None:
         """Schedule what happens next: most meetings are attended, some moved or cancelled, some missed."""
         kind = self._random.choices(
             (ChangeKind.COMPLETED, ChangeKind.MOVED, ChangeKind.CANCELLED, ChangeKind.NO_SHOW),
             (50, 25, 15, 10),
         )[0]
-        if kind in {ChangeKind.MOVED, ChangeKind.CANCELLED}:
-            self._schedule_change(
-                account, meeting, kind, meeting.changed_at + self._delay_before(meeting, kind)
-            )
+        if kind in {ChangeKind.COMPLETED, ChangeKind.NO_SHOW}:
+            self._schedule_change(account, meeting, ChangeKind.COMPLETED, meeting.ends_at)
+            if kind is ChangeKind.NO_SHOW:
+                delay = timedelta(minutes=self._random.randrange(1, 90))
+                self._schedule_change(account, meeting, kind, meeting.ends_at + delay)
             return
-        self._schedule_change(account, meeting, ChangeKind.COMPLETED, meeting.ends_at)
-        if kind is ChangeKind.NO_SHOW:
-            self._schedule_change(
-                account,
-                meeting,
-                ChangeKind.NO_SHOW,
-                meeting.ends_at + timedelta(minutes=self._random.randrange(1, 90)),
-            )
-
-    def _delay_before(self, meeting: Meeting, kind: ChangeKind) -> timedelta:
-        """Return the time until people change their minds.
-
-        Some do within a minute or a second, which is too short for the times of some vendors.
-        """
         if self._random.random() >= _QUICK_CHANGES:
-            return (meeting.starts_at - meeting.changed_at) * self._random.uniform(0.05, 0.9)
-        seconds = self._random.uniform(0.01, self._random.choice((1, 50)))
-        # Appointedd's payloads cannot distinguish two moves within a second, or a booking on the full second
-        # from a move in it.
-        distinguishable = meeting.last_change is not kind and meeting.changed_at.microsecond >= _MILLISECOND
-        return timedelta(seconds=seconds if distinguishable else 1 + seconds)
+            delay = (meeting.starts_at - meeting.changed_at) * self._random.uniform(0.05, 0.9)
+        else:
+            # Some people change their minds within a minute or a second, which is too short for the times of
+            # some vendors: Appointedd's payloads cannot distinguish two moves within a second, or a booking
+            # on the full second from a move in it.
+            seconds = self._random.uniform(0.01, self._random.choice((1, 50)))
+            has_fraction = meeting.changed_at.microsecond >= _MILLISECOND
+            is_distinguishable = meeting.last_change is not kind and has_fraction
+            delay = timedelta(seconds=seconds if is_distinguishable else 1 + seconds)
+        self._schedule_change(account, meeting, kind, meeting.changed_at + delay)
 
     def _schedule_change(self, account: str, meeting: Meeting, kind: ChangeKind, at: datetime) -> None:
         if kind is ChangeKind.MOVED or kind in self._accounts[account].reports:

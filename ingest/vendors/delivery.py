@@ -1,6 +1,6 @@
 """A webhook delivery as it arrived over HTTP, before and after its verification."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,30 +9,46 @@ from ingest.errors import VerificationError
 
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """The header lines of an HTTP request.
+    """The header lines of an HTTP request, as ASGI has them: names in lower case, and a name may be repeated.
 
-    Names are in lower case, and values are decoded as ISO 8859-1. A header may be there several times.
+    As text they are decoded as ISO 8859-1.
     """
 
-    lines: tuple[tuple[str, str], ...]
+    raw: Sequence[tuple[bytes, bytes]]
 
     @classmethod
     def of(cls, lines: Iterable[tuple[str, str]]) -> "Headers":
         """Return headers of lines whose names may be in any case."""
-        return cls(tuple((name.lower(), value) for name, value in lines))
+        return cls(
+            [
+                (name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace"))
+                for name, value in lines
+            ]
+        )
+
+    @property
+    def lines(self) -> tuple[tuple[str, str], ...]:
+        """Return all lines as text."""
+        return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in self.raw)
 
     def has(self, name: str) -> bool:
         """Return whether a header is there at least once."""
-        return any(line_name == name for line_name, _ in self.lines)
+        return any(line_name == name.encode() for line_name, _ in self.raw)
 
     def get_single(self, name: str) -> str:
         """Return the value of a header that must be there exactly once. Raises VerificationError."""
-        values = [value for line_name, value in self.lines if line_name == name]
+        raw_name = name.encode()
+        values = [value for line_name, value in self.raw if line_name == raw_name]
         if not values:
             raise VerificationError(f"missing header {name}")
         if len(values) > 1:
             raise VerificationError(f"header {name} came {len(values)} times: it must come once")
-        return values[0]
+        return values[0].decode("latin-1")
+
+    def declared_length(self) -> int:
+        """Return the length of the body by its header, 0 where that does not say it."""
+        text = next((value for name, value in self.raw if name == b"content-length"), b"")
+        return int(text) if text.isdigit() else 0
 
 
 @dataclass(frozen=True, slots=True)

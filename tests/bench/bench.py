@@ -19,8 +19,7 @@ from rich.table import Table
 
 from ingest.cli.demo.report import DemoOptions, DemoReport, percentiles
 from ingest.cli.demo.run import run_demo
-from ingest.simulator.sender import Chaos
-from ingest.simulator.simulation import Pace
+from ingest.simulator.simulation import Chaos, Pace
 
 _SAMPLE_SECONDS = 0.5
 _MIB = 1024 * 1024

@@ -31,7 +31,7 @@ from rich.table import Table
 from ingest.event import Event
 from ingest.log import wait_until_durable
 from ingest.settings import Settings
-from ingest.simulator.vendor import load_simulated_vendor
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.world import World
 from ingest.vendors import Delivery, vendor_names
 from ingest.vendors.delivery import Headers

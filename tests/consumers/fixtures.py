@@ -6,19 +6,20 @@ from uuid import uuid4
 
 import pytest
 
-from tests.consumers.harness import ConsumerHarness, Tree, opened, tree_for
+from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.postgres import PostgresServer, running_postgres
+from tests.support.settings import Tree, settings_tree
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
-    return tree_for(tmp_path)
+    return settings_tree(tmp_path)
 
 
 @pytest.fixture
 def harness(tree: Tree) -> Iterator[ConsumerHarness]:
-    with opened(tree) as found:
-        yield found
+    with open_consumer(tree) as harness:
+        yield harness
 
 
 @pytest.fixture(scope="session")
@@ -37,22 +38,22 @@ def postgres_tree(tmp_path: Path, postgres: PostgresServer) -> Tree:
         "dataset": f"t{uuid4().hex[:12]}",
         "work_dir": f"{tmp_path}/dlt",
     }
-    return tree_for(tmp_path) | {"warehouse": warehouse}
+    return settings_tree(tmp_path) | {"warehouse": warehouse}
 
 
 @pytest.fixture
 def postgres_harness(postgres_tree: Tree) -> Iterator[ConsumerHarness]:
-    with opened(postgres_tree) as found:
-        yield found
+    with open_consumer(postgres_tree) as harness:
+        yield harness
 
 
 @pytest.fixture(params=["tree", pytest.param("postgres_tree", marks=pytest.mark.postgres)])
 def either_tree(request: pytest.FixtureRequest) -> Tree:
-    found: Tree = request.getfixturevalue(request.param)
-    return found
+    tree: Tree = request.getfixturevalue(request.param)
+    return tree
 
 
 @pytest.fixture(params=["harness", pytest.param("postgres_harness", marks=pytest.mark.postgres)])
 def either_harness(request: pytest.FixtureRequest) -> ConsumerHarness:
-    found: ConsumerHarness = request.getfixturevalue(request.param)
-    return found
+    harness: ConsumerHarness = request.getfixturevalue(request.param)
+    return harness

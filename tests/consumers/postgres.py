@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
-from tests.kafka.broker import free_port
+from tests.support.ports import free_port
 
 _PROGRAMS = ("initdb", "pg_ctl")
 # In a zone of its own, so that nobody gets UTC by chance.

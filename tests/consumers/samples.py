@@ -27,7 +27,7 @@ def sample(
     `data` replaces parts of the booking.
     """
     changed = moment(at)
-    told = {
+    booking_data = {
         "id": booking,
         "creation_time": START.isoformat(),
         "last_updated_time": changed.isoformat(),
@@ -35,7 +35,7 @@ def sample(
         "subject": f"told by E{number}",
         "form_submission": {"name": "Ada Example", "email": "ada@example.com"},
     }
-    return in_envelope(number, told | data, changed, received_at or changed, subject=booking)
+    return in_envelope(number, booking_data | data, changed, received_at or changed, subject=booking)
 
 
 def in_envelope(

@@ -135,10 +135,10 @@ def test_tables_without_rows_are_not_loaded() -> None:
     assert plan_load(Chunk(), {}, START).rows == {}
 
 
-def too_many(seen: str, limit: int) -> bool:
+def too_many(text: str, limit: int) -> bool:
     """Return whether there is a run of `limit` bad ones, or more than half of ten times as many are bad."""
-    lately = (seen[max(0, end - 10 * limit) : end] for end in range(len(seen) + 1))
-    return "x" * limit in seen or any(some.count("x") > 5 * limit for some in lately)
+    lately = (text[max(0, end - 10 * limit) : end] for end in range(len(text) + 1))
+    return "x" * limit in text or any(batch.count("x") > 5 * limit for batch in lately)
 
 
 def stops_after(run: FailureLimit, batches: list[list[bool]]) -> int | None:
@@ -160,8 +160,8 @@ def stops_after(run: FailureLimit, batches: list[list[bool]]) -> int | None:
 def test_a_run_of_bad_records_is_counted_over_the_borders_of_batches(
     batches: list[list[bool]], limit: int
 ) -> None:
-    seen = accumulate("".join("." if good else "x" for good in batch) for batch in batches)
-    expected = next((number for number, so_far in enumerate(seen) if too_many(so_far, limit)), None)
+    prefixes = accumulate("".join("." if good else "x" for good in batch) for batch in batches)
+    expected = next((number for number, so_far in enumerate(prefixes) if too_many(so_far, limit)), None)
     assert stops_after(FailureLimit(limit), batches) == expected
 
 
@@ -189,10 +189,10 @@ def test_the_limit_says_how_many_and_what_to_do() -> None:
 
 
 def test_an_id_that_comes_with_another_payload_is_one_event_but_counts_for_its_booking() -> None:
-    told = [
+    events = [
         StoredRecord(replace(sample(number, "B1", at), id="E1").to_record(), Partition(TOPIC), number)
         for number, at in ((1, 0), (2, 60))
     ]
-    plan = plan_load(read_batch(told, TOPICS, BookingMapper({}), START).to_load(), {}, START)
+    plan = plan_load(read_batch(events, TOPICS, BookingMapper({}), START).to_load(), {}, START)
     assert [row["id"] for row in plan.rows["booking_events"]] == ["E1"]
     assert [row["service_name"] for row in plan.rows["bookings"]] == ["told by E2"]

@@ -190,12 +190,12 @@ def test_what_somebody_changed_in_a_file_is_told(harness: ConsumerHarness, chang
 @pytest.mark.postgres
 def test_a_column_of_another_type_waits_and_says_which(postgres_harness: ConsumerHarness) -> None:
     postgres_harness.load(sample(1, "B1"))
-    execute(postgres_harness, "ALTER TABLE {} ALTER COLUMN gone_at TYPE bigint USING 7")
-    assert "gone_at (bigint)" in report(postgres_harness)
+    execute(postgres_harness, "ALTER TABLE {} ALTER COLUMN created_at TYPE bigint USING 7")
+    assert "created_at (bigint)" in report(postgres_harness)
     postgres_harness.append(sample(2, "B1", at=60))
-    with pytest.raises(WarehouseUnavailable, match=r"table bookings: .*gone_at"):
+    with pytest.raises(WarehouseUnavailable, match=r"table bookings: .*created_at"):
         postgres_harness.loader.step()
-    execute(postgres_harness, "ALTER TABLE {} ALTER COLUMN gone_at TYPE timestamptz USING NULL")
+    execute(postgres_harness, "ALTER TABLE {} ALTER COLUMN created_at TYPE timestamptz USING NULL")
     postgres_harness.loader._start_over()
     postgres_harness.load()
     assert service_names(postgres_harness) == ["told by E2"]
@@ -230,7 +230,7 @@ def test_columns_of_rows_that_are_never_written_again_get_another_remedy(
     harness.load(sample(1, "B1"))
     with harness.warehouse._pipeline.sql_client() as client:
         client.execute_sql(f"ALTER TABLE {client.make_qualified_table_name(table)} DROP COLUMN {column}")
-    [finding] = [one for one in check_tables(harness.settings) if table in one.detail]
+    [finding] = [candidate for candidate in check_tables(harness.settings) if table in candidate.detail]
     harness.warehouse._failed = True  # as at a start, and after a load that failed
     with capture_logs() as lines:
         harness.load(sample(2, "B2"))

@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ingest.event import Event
-from tests.consumers.harness import PATIENCE, ConsumerHarness, Tree, changed, opened
+from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.samples import sample
+from tests.support.polling import PATIENCE
+from tests.support.settings import Tree, with_section
 
 
 def collected(harness: ConsumerHarness, *appended: Event) -> int:
@@ -22,7 +24,7 @@ def received(ago: timedelta) -> datetime:
 
 
 def test_a_batch_closes_by_count(tree: Tree) -> None:
-    with opened(changed(tree, "consumer", max_records=150, linger="1h")) as harness:
+    with open_consumer(with_section(tree, "consumer", max_records=150, linger="1h")) as harness:
         assert (
             collected(harness, *(sample(number, received_at=received(timedelta())) for number in range(310)))
             == 150
@@ -32,15 +34,17 @@ def test_a_batch_closes_by_count(tree: Tree) -> None:
 
 def test_a_batch_closes_by_bytes_also_when_many_records_wait(tree: Tree) -> None:
     size = sample(100).to_record().size
-    with opened(changed(tree, "consumer", max_records=5000, max_bytes=220 * size, linger="1h")) as harness:
-        found = collected(
+    with open_consumer(
+        with_section(tree, "consumer", max_records=5000, max_bytes=220 * size, linger="1h")
+    ) as harness:
+        count = collected(
             harness, *(sample(number, received_at=received(timedelta())) for number in range(100, 1000))
         )
-    assert 218 <= found <= 221  # sizes differ by the digits of their numbers
+    assert 218 <= count <= 221  # sizes differ by the digits of their numbers
 
 
 def test_a_batch_of_records_that_waited_long_takes_all_that_wait_and_does_not_linger(tree: Tree) -> None:
-    with opened(changed(tree, "consumer", linger="1h")) as harness:
+    with open_consumer(with_section(tree, "consumer", linger="1h")) as harness:
         started = time.monotonic()
         assert (
             collected(
@@ -53,7 +57,7 @@ def test_a_batch_of_records_that_waited_long_takes_all_that_wait_and_does_not_li
 
 def test_a_batch_lingers_for_what_comes_soon_after_its_first_record(tree: Tree) -> None:
     with (
-        opened(changed(tree, "consumer", max_records=3, linger="1h")) as harness,
+        open_consumer(with_section(tree, "consumer", max_records=3, linger="1h")) as harness,
         ThreadPoolExecutor(1) as threads,
     ):
         harness.append(sample(1, received_at=received(timedelta())))
@@ -65,10 +69,10 @@ def test_a_batch_lingers_for_what_comes_soon_after_its_first_record(tree: Tree) 
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=5), timedelta(days=9)])
 def test_a_receiver_whose_clock_is_ahead_does_not_hold_up_the_load(tree: Tree, ahead: timedelta) -> None:
-    with opened(changed(tree, "consumer", linger="50ms")) as harness:
+    with open_consumer(with_section(tree, "consumer", linger="50ms")) as harness:
         harness.append(sample(1, received_at=received(-ahead)))
-        found: list[int] = []
-        thread = threading.Thread(target=lambda: found.append(len(harness.loader._collect())), daemon=True)
+        sizes: list[int] = []
+        thread = threading.Thread(target=lambda: sizes.append(len(harness.loader._collect())), daemon=True)
         thread.start()
         thread.join(PATIENCE / 4)
-        assert found == [1]
+        assert sizes == [1]

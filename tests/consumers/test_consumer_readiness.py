@@ -3,7 +3,6 @@
 from contextlib import closing
 from pathlib import Path
 
-import httpx
 import pytest
 
 from consumers.run import _probes
@@ -13,10 +12,13 @@ from ingest.finding import Finding
 from ingest.readiness import Readiness
 from ingest.settings import Settings
 from ingest.warehouse.query import query
-from tests.consumers.harness import PATIENCE, Command, ConsumerHarness, changed, tree_for, until
+from tests.consumers.harness import ConsumerHarness
 from tests.consumers.postgres import PostgresServer
 from tests.consumers.samples import TOPIC, sample
-from tests.kafka.broker import Broker, fetch, free_port
+from tests.kafka.broker import Broker, fetch
+from tests.support.polling import PATIENCE, get, wait_for
+from tests.support.ports import free_port
+from tests.support.settings import CommandRunner, settings_tree, with_section
 
 
 def failing(harness: ConsumerHarness, **other: object) -> dict[str, Finding]:
@@ -45,15 +47,15 @@ def test_what_the_loader_waits_for_is_a_reason(harness: ConsumerHarness) -> None
 def test_a_kafka_that_is_gone_is_a_reason_though_the_loader_only_gets_nothing(
     harness: ConsumerHarness,
 ) -> None:
-    found = failing(harness, log=f"kafka://127.0.0.1:{free_port()}")
-    assert set(found) == {"log"}
-    assert "Connection refused" in found["log"].detail
+    findings = failing(harness, log=f"kafka://127.0.0.1:{free_port()}")
+    assert set(findings) == {"log"}
+    assert "Connection refused" in findings["log"].detail
 
 
 def test_a_log_that_cannot_be_written_to_takes_no_commits(harness: ConsumerHarness, tmp_path: Path) -> None:
     (tmp_path / "broken.db").write_bytes(b"no database at all " * 300)
-    found = failing(harness, log=f"sqlite:///{tmp_path}/broken.db")
-    assert "file is not a database" in found["log"].detail
+    findings = failing(harness, log=f"sqlite:///{tmp_path}/broken.db")
+    assert "file is not a database" in findings["log"].detail
 
 
 @pytest.mark.postgres
@@ -64,11 +66,11 @@ def test_a_server_that_is_gone_is_a_reason_at_once(
     assert failing(postgres_harness) == {}
     postgres.stop()
     try:
-        found = failing(postgres_harness)
+        findings = failing(postgres_harness)
     finally:
         postgres.start()
-    assert set(found) == {"warehouse"}
-    assert "any@" not in found["warehouse"].detail
+    assert set(findings) == {"warehouse"}
+    assert "any@" not in findings["warehouse"].detail
     assert failing(postgres_harness) == {}
 
 
@@ -81,19 +83,19 @@ def test_a_reconciliation_needs_log_warehouse_and_a_place_for_its_state(
     )
     (tmp_path / "occupied").write_text("a file")
     settings = Settings.model_validate(
-        changed(
+        with_section(
             harness.settings.model_dump(include={"log", "warehouse", "reconcile"}),
             "reconcile",
             state_dir=f"{tmp_path}/occupied",
         )
         | {"log": f"kafka://127.0.0.1:{free_port()}"}
     )
-    found = {
+    findings = {
         finding.check: finding
         for finding in Readiness(reconcile_probes(settings), timeout=PATIENCE).findings()
     }
-    assert {name for name, finding in found.items() if finding.failed} == {"log", "state_dir"}
-    assert "reconcile.state_dir" in found["state_dir"].detail
+    assert {name for name, finding in findings.items() if finding.failed} == {"log", "state_dir"}
+    assert "reconcile.state_dir" in findings["state_dir"].detail
 
 
 @pytest.mark.kafka
@@ -104,35 +106,31 @@ def test_a_broker_that_is_killed_under_a_running_consumer_is_told_until_it_is_ba
 ) -> None:
     broker = Broker(fetch(), tmp_path_factory.mktemp("kafka"))
     port = free_port()
-    tree = changed(tree_for(tmp_path), "consumer", admin_port=port) | {
+    tree = with_section(settings_tree(tmp_path), "consumer", admin_port=port) | {
         "log": f"kafka://{broker.servers[0]}",
         "kafka": {"partitions": 1, "replication_factor": 1},
     }
-    command = Command(tmp_path, tree)
+    command = CommandRunner(tmp_path, tree)
 
     def reasons() -> list[str] | None:
-        try:
-            answer: list[str] = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=PATIENCE).json()[
-                "reasons"
-            ]
-        except httpx.TransportError:
-            return None  # it does not listen yet
+        response = get(f"http://127.0.0.1:{port}/readyz")
+        answer: list[str] | None = response.json()["reasons"] if response else None
         return answer
 
     broker.start()
     try:
         with command.consuming():
-            until(lambda: reasons() == [], "it is ready")
+            wait_for(lambda: reasons() == [], "it is ready")
             broker.kill()
-            until(
+            wait_for(
                 lambda: any(reason.startswith("log: ") for reason in reasons() or ()),
                 "it says that Kafka is gone",
             )
             broker.start()
-            until(lambda: reasons() == [], "it is ready again")
+            wait_for(lambda: reasons() == [], "it is ready again")
             with closing(command.settings.build_log().producer()) as producer:
                 producer.append(TOPIC, [sample(1).to_record()]).result(PATIENCE)
-            until(lambda: command.lag() == 0, "it loads again")
+            wait_for(lambda: command.lag() == 0, "it loads again")
     finally:
         broker.stop()
     assert query(command.settings, "select count(*) from booking_events").rows == [(1,)]

@@ -10,8 +10,9 @@ from ingest.event import Event, Via
 from ingest.log import Record
 from ingest.warehouse.bookings import BookingsTable
 from ingest.warehouse.query import query
-from tests.consumers.harness import ConsumerHarness, Tree, changed, opened
+from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.samples import TOPIC, sample
+from tests.support.settings import Tree, with_section
 
 FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 FAR = {
@@ -39,7 +40,7 @@ def far_harness(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         return
     tree: Tree = request.getfixturevalue("postgres_tree")
     url = f"{tree['warehouse']['credentials']}?options=-ctimezone%3D{request.param.replace('/', '%2F')}"
-    with opened(changed(tree, "warehouse", credentials=url)) as harness:
+    with open_consumer(with_section(tree, "warehouse", credentials=url)) as harness:
         yield harness
 
 
@@ -62,8 +63,8 @@ def test_far_dates_are_loaded_compared_and_asked_for(far_harness: ConsumerHarnes
     far_harness.load(*events())
     far_harness.load(*events(2))  # which are compared with what is there
     assert starts(far_harness) == expected
-    found = BookingsTable(far_harness.settings).by("booking_id", "oncehub", "support", list(FAR))
-    assert {booking: one.booking.starts_at for booking, (one,) in found.items()} == expected
+    bookings = BookingsTable(far_harness.settings).by("booking_id", "oncehub", "support", list(FAR))
+    assert {booking: stored.booking.starts_at for booking, (stored,) in bookings.items()} == expected
     within = BookingsTable(far_harness.settings).within(
         "starts_at", "oncehub", "support", datetime(9000, 1, 1, tzinfo=UTC), None
     )

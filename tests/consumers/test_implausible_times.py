@@ -35,7 +35,7 @@ LAG = timedelta(minutes=1)
 def event_with_times(
     number: int,
     changed: datetime,
-    made: datetime,
+    made_at: datetime,
     received: datetime,
     sent: datetime | None = None,
     *,
@@ -44,7 +44,7 @@ def event_with_times(
 ) -> Event:
     """Return an event whose booking was changed, made and received at three times."""
     event = sample(number, received_at=received, last_updated_time=changed.isoformat(), **data)
-    return replace(event, time=made, sent_at=sent, received_by=received_by)
+    return replace(event, time=made_at, sent_at=sent, received_by=received_by)
 
 
 def event_of_far_future(number: int, received: datetime) -> Event:
@@ -78,17 +78,17 @@ def load_with_former_release(
 
 def record(number: int, at: float, **data: Any) -> dict[str, Any]:
     """Return the booking as REST has it."""
-    found: dict[str, Any] = orjson.loads(sample(number, at=at, **data).data)["data"]
-    return found
+    booking_data: dict[str, Any] = orjson.loads(sample(number, at=at, **data).data)["data"]
+    return booking_data
 
 
-def repair_of(warehouse: Warehouse, number: int, at: float, seen: float, **data: Any) -> Event:
+def repair_of(warehouse: Warehouse, number: int, at: float, seen_at: float, **data: Any) -> Event:
     """Return what a reconciliation appends that reads the booking at that time."""
     row = the_row(warehouse)
     return oncehub_account().observe(
         record(number, at, **data),
-        moment(seen),
-        superseded_version(read(number, at, **data), held(row, row["loaded_at"]), moment(seen)),
+        moment(seen_at),
+        superseded_version(read(number, at, **data), held(row, row["loaded_at"]), moment(seen_at)),
     )
 
 
@@ -96,9 +96,9 @@ def read(number: int, at: float, **data: Any) -> Booking:
     return oncehub_account().booking_of_record(orjson.dumps(record(number, at, **data)))
 
 
-def verdict(warehouse: Warehouse, number: int, at: float, seen: float, **data: Any) -> Verdict:
+def verdict(warehouse: Warehouse, number: int, at: float, seen_at: float, **data: Any) -> Verdict:
     row = the_row(warehouse)
-    return compare(read(number, at, **data), held(row, START), COLUMNS, moment(seen), LAG)
+    return compare(read(number, at, **data), held(row, START), COLUMNS, moment(seen_at), LAG)
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -199,18 +199,20 @@ def test_any_order_batches_and_replays_make_the_same_row(
 ) -> None:
     """Whatever is wrong with its times, the state that was received last is the row."""
     events = []
-    for number, (changed, made, bound) in enumerate(shapes):
+    for number, (changed, made_at, bound) in enumerate(shapes):
         at = moment(100 * number)
         bounds = {"sent": {"sent": at}, "received_by": {"received_by": at}, "received_at": {}}[bound]
-        events.append(event_with_times(number, changed or at, made or at, at, **bounds))
+        events.append(event_with_times(number, changed or at, made_at or at, at, **bounds))
     records = data.draw(st.permutations(stored(*events)))
     warehouse = Warehouse()
-    for some in cut(data, records):
-        warehouse.load(some)
+    for batch in cut(data, records):
+        warehouse.load(batch)
     assert the_row(warehouse)["last_event_id"] == events[-1].id
     before = the_row(warehouse)
-    for some in cut(data, [replace(one, record=as_replay(one)) for one in records]):
-        warehouse.load(some)
+    for batch in cut(
+        data, [replace(stored_record, record=as_replay(stored_record)) for stored_record in records]
+    ):
+        warehouse.load(batch)
     assert the_row(warehouse) == before
 
 
@@ -225,10 +227,10 @@ def cut(data: st.DataObject, records: Sequence[StoredRecord]) -> list[Sequence[S
 
 def test_a_row_from_before_is_missed_although_it_says_the_same_and_the_first_run_heals_it() -> None:
     warehouse = load_with_former_release(event_of_far_future(1, moment(10)))
-    assert verdict(warehouse, 1, at=10, seen=1000) is Verdict.MISSED
-    load_batches([repair_of(warehouse, 1, at=10, seen=1000)], warehouse=warehouse)
+    assert verdict(warehouse, 1, at=10, seen_at=1000) is Verdict.MISSED
+    load_batches([repair_of(warehouse, 1, at=10, seen_at=1000)], warehouse=warehouse)
     assert the_row(warehouse)["version"] == f"{format_instant(moment(10))}/{format_instant(moment(1000))}"
-    assert verdict(warehouse, 1, at=10, seen=2000) is Verdict.MATCHED
+    assert verdict(warehouse, 1, at=10, seen_at=2000) is Verdict.MATCHED
     load_batches([sample(2, at=1100)], warehouse=warehouse)
     assert the_row(warehouse)["last_event_id"] == "E2"
 
@@ -236,18 +238,23 @@ def test_a_row_from_before_is_missed_although_it_says_the_same_and_the_first_run
 def test_a_healed_row_stays_when_all_is_replayed() -> None:
     first = event_of_far_future(1, moment(10))
     warehouse = load_with_former_release(first)
-    rest = repair_of(warehouse, 2, at=20, seen=1000)
+    rest = repair_of(warehouse, 2, at=20, seen_at=1000)
     later = sample(3, at=1100)
     load_batches([rest], [later], warehouse=warehouse)
     before = the_row(warehouse)
-    warehouse.load([replace(one, record=as_replay(one)) for one in stored(first, rest, later)])
+    warehouse.load(
+        [
+            replace(stored_record, record=as_replay(stored_record))
+            for stored_record in stored(first, rest, later)
+        ]
+    )
     assert the_row(warehouse) == before
     assert the_row(load_batches([later], [first, rest]))["last_event_id"] == "E3"
 
 
 def test_a_repair_that_is_replayed_long_after_takes_nothing_from_a_newer_row() -> None:
     warehouse = load_with_former_release(event_of_far_future(1, moment(10)))
-    rest = repair_of(warehouse, 2, at=20, seen=1000)
+    rest = repair_of(warehouse, 2, at=20, seen_at=1000)
     later = sample(3, at=400 * 86400)
     assert the_row(load_batches([later], [rest]))["last_event_id"] == "E3"
 
@@ -279,10 +286,8 @@ def test_columns_that_the_repair_does_not_tell_keep_what_they_have_until_a_later
 
 def test_a_booking_from_before_that_is_gone_is_marked_and_takes_what_comes_later() -> None:
     warehouse = load_with_former_release(event_of_far_future(1, moment(10)))
-    found = held(the_row(warehouse), START)
-    load_batches(
-        [oncehub_account().gone(found.booking, moment(1000), found.row_version)], warehouse=warehouse
-    )
+    row = held(the_row(warehouse), START)
+    load_batches([oncehub_account().gone(row.booking, moment(1000), row.row_version)], warehouse=warehouse)
     assert the_row(warehouse)["gone_at"] == moment(1000)
     load_batches([sample(2, at=1100)], warehouse=warehouse)
     assert (the_row(warehouse)["gone_at"], the_row(warehouse)["last_event_id"]) == (None, "E2")
@@ -291,20 +296,20 @@ def test_a_booking_from_before_that_is_gone_is_marked_and_takes_what_comes_later
 @pytest.mark.parametrize("ahead", [timedelta(minutes=2), timedelta(minutes=4)])
 def test_a_repair_replaces_at_once_what_is_a_little_ahead(ahead: timedelta) -> None:
     warehouse = load_batches([event_with_times(1, moment(10), moment(10) + ahead, moment(10))])
-    assert verdict(warehouse, 2, at=10, seen=75, status="canceled") is Verdict.MISSED
-    load_batches([repair_of(warehouse, 2, at=10, seen=75, status="canceled")], warehouse=warehouse)
+    assert verdict(warehouse, 2, at=10, seen_at=75, status="canceled") is Verdict.MISSED
+    load_batches([repair_of(warehouse, 2, at=10, seen_at=75, status="canceled")], warehouse=warehouse)
     assert the_row(warehouse)["status"] == "cancelled"
-    assert verdict(warehouse, 2, at=10, seen=85, status="canceled") is Verdict.MATCHED
+    assert verdict(warehouse, 2, at=10, seen_at=85, status="canceled") is Verdict.MATCHED
 
 
 def test_a_record_of_the_far_future_is_repaired_once_and_matched_from_then_on() -> None:
     """The vendor's own database has the impossible time."""
     far = {"last_updated_time": FAR.isoformat()}
     warehouse = load_batches([sample(1, at=10)])
-    assert verdict(warehouse, 2, at=20, seen=1000, **far) is Verdict.MISSED
-    load_batches([repair_of(warehouse, 2, at=20, seen=1000, **far)], warehouse=warehouse)
+    assert verdict(warehouse, 2, at=20, seen_at=1000, **far) is Verdict.MISSED
+    load_batches([repair_of(warehouse, 2, at=20, seen_at=1000, **far)], warehouse=warehouse)
     assert the_row(warehouse)["last_via"] == "reconcile"
-    assert verdict(warehouse, 2, at=20, seen=2000, **far) is Verdict.MATCHED
+    assert verdict(warehouse, 2, at=20, seen_at=2000, **far) is Verdict.MATCHED
     assert compare(read(2, 20, **far), None, COLUMNS, moment(1000), LAG) is Verdict.MISSED
 
 

@@ -1,9 +1,12 @@
 """Tests of the rows that come out of the log in DuckDB and PostgreSQL."""
 
+import resource
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
+import pytest
 from prometheus_client import REGISTRY
 
 from consumers.rows import SCHEMAS
@@ -45,7 +48,7 @@ def types(harness: ConsumerHarness, table: str) -> dict[str, str]:
 
 
 def test_a_booking_is_a_row_of_typed_columns(either_harness: ConsumerHarness) -> None:
-    told = sample(
+    scheduled = sample(
         1, at=30, starting_time="2026-05-09T10:00:00+02:00", duration_minutes=45,
         customer_timezone="Europe/Paris", owner="USR-1",
         booking_calendar="BKC-1", location_description="Room 1",
@@ -56,9 +59,10 @@ def test_a_booking_is_a_row_of_typed_columns(either_harness: ConsumerHarness) ->
         },
     )  # fmt: skip
     before = datetime.now(UTC)
-    either_harness.load(replace(told, signed_by="ab12"))
+    either_harness.load(replace(scheduled, signed_by="ab12"))
     booking = either_harness.rows("select * from bookings")[0]
     assert before <= booking.pop("loaded_at") <= datetime.now(UTC)
+    booking.pop("_lookup_key", None)
     assert {name: value for name, value in booking.items() if value is not None} == {
         "vendor": "oncehub", "account": "support", "booking_id": "B1", "status": "confirmed",
         "version": "2026-05-01T09:00:30.000000Z/2026-05-01T09:00:30.000000Z",
@@ -89,6 +93,7 @@ def test_columns_have_the_types_that_readers_count_on(either_harness: ConsumerHa
     either_harness.warehouse.prepare()
     instant, decimal, json = ("timestamp with time zone", {"decimal(38,9)", "numeric"}, {"json", "jsonb"})
     bookings, events = types(either_harness, "bookings"), types(either_harness, "booking_events")
+    bookings.pop("_lookup_key", None)
     assert bookings.keys() == set(SCHEMAS["bookings"].names)
     assert {name for name, kind in bookings.items() if kind == instant} == {
         "starts_at", "ends_at", "created_at", "updated_at", "cancelled_at", "gone_at", "first_seen_at",
@@ -99,6 +104,7 @@ def test_columns_have_the_types_that_readers_count_on(either_harness: ConsumerHa
     assert {bookings["staff"], events["data"]} <= json
     assert {name for name, kind in events.items() if kind == instant} == {"time", "received_at", "loaded_at"}
     runs = types(either_harness, "reconciliations")
+    runs.pop("_lookup_key", None)
     assert runs.keys() == set(SCHEMAS["reconciliations"].names)
     assert {name for name, kind in runs.items() if kind == instant} == {
         "since",
@@ -115,11 +121,11 @@ def test_columns_have_the_types_that_readers_count_on(either_harness: ConsumerHa
 
 def test_awkward_text_arrives_as_it_is(either_harness: ConsumerHarness) -> None:
     reasons = [f"a{text}z" for text in AWKWARD]
-    told = [
+    events = [
         sample(number, f"B{number:02}", status="canceled", cancel_reschedule_information={"reason": reason})
         for number, reason in enumerate(reasons)
     ]
-    either_harness.load(*told)
+    either_harness.load(*events)
     assert either_harness.column("select cancel_reason from bookings order by booking_id") == reasons
     data = either_harness.column("select data from booking_events order by subject")
     assert [event["data"]["cancel_reschedule_information"]["reason"] for event in data] == reasons
@@ -171,12 +177,12 @@ def test_an_event_that_tells_of_no_booking_is_kept(harness: ConsumerHarness) -> 
 def test_an_unreadable_record_is_a_dead_letter_with_its_bytes_position_and_reason(
     either_harness: ConsumerHarness,
 ) -> None:
-    told = sample(2).to_record()
+    record = sample(2).to_record()
     before = metric(
         "ingest_dead_letters_total", vendor="oncehub", account="support", reason="unreadable_record"
     )
     either_harness.append(sample(1))
-    either_harness.append_records(TOPIC, Record(told.key, b'{"not":"documented", \xff\x00', told.headers))
+    either_harness.append_records(TOPIC, Record(record.key, b'{"not":"documented", \xff\x00', record.headers))
     either_harness.load(sample(3, at=3))
     letter = either_harness.rows("select * from dead_letters")[0]
     assert (letter["data"], letter["position"], letter["source"]) == (
@@ -206,3 +212,48 @@ def test_what_is_on_the_dead_letter_topic_is_never_set_aside_again(either_harnes
         {"id": f"{DEAD}/0/0", "reason": "unknown", "data": None},
     ]
     assert either_harness.written(DEAD) == 3
+
+
+ROWS = "select id, subject from booking_events order by subject"
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["in one load", "in two loads"])
+def test_one_event_id_for_two_bookings_is_two_rows_and_changes_both(
+    either_harness: ConsumerHarness, apart: bool
+) -> None:
+    first, second = sample(1, "B1"), sample(1, "B2")
+    if apart:
+        either_harness.load(first)
+    either_harness.load(*([second] if apart else [first, second]))
+    either_harness.load(first, second)
+    assert [(row["id"], row["subject"]) for row in either_harness.rows(ROWS)] == [("E1", "B1"), ("E1", "B2")]
+    assert either_harness.column("select booking_id from bookings order by booking_id") == ["B1", "B2"]
+
+
+def test_one_payload_that_two_urls_explain_differently_counts_twice(harness: ConsumerHarness) -> None:
+    created = sample(1, "B1")
+    harness.load(created, replace(created, subject="B2"), replace(created, type="oncehub.booking.canceled"))
+    assert harness.column("select count(*) from booking_events") == [3]
+
+
+_KIBIBYTES_IN_MEBIBYTE = 1024
+
+
+def files(folder: Path) -> int:
+    return sum(1 for _ in folder.rglob("*"))
+
+
+def test_the_files_of_thirty_loads_are_no_more_than_those_of_three(
+    harness: ConsumerHarness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes, peaks = [], []
+    for number in range(30):
+        harness.load(sample(number, f"B{number}"))
+        sizes.append(files(Path(harness.settings.warehouse.work_dir)))
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // _KIBIBYTES_IN_MEBIBYTE)
+    with capsys.disabled():
+        print(
+            f"\nafter 3 and after 30 loads: {sizes[2]} and {sizes[-1]} files, at most {peaks[2]} and"
+            f" {peaks[-1]} MiB of memory"
+        )
+    assert set(sizes[2:]) == {sizes[2]}

@@ -42,12 +42,12 @@ class Reading:
 @st.composite
 def readings(draw: st.DrawFn) -> Reading:
     """Draw a dozen events of three bookings, some as new as others, some received twice."""
-    told = draw(
+    shapes = draw(
         st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(0, 9)), min_size=1, max_size=12)
     )
     events = [
         sample(number, f"B{booking}", at, received_at=moment(at + late))
-        for number, (booking, at, late) in enumerate(told)
+        for number, (booking, at, late) in enumerate(shapes)
     ]
     again = draw(st.lists(st.sampled_from(events), max_size=5))
     log = draw(st.permutations(events + again))
@@ -131,7 +131,7 @@ def test_of_a_batch_the_state_that_lost_is_told_as_stale() -> None:
         START,
     ).rows["bookings"]
     plan = plan_load(chunk, dict.fromkeys(chunk.messages, stored), START)
-    assert [one.event.id for one in plan.stale] == ["E1"]
+    assert [message.event.id for message in plan.stale] == ["E1"]
     assert [row["last_event_id"] for row in plan.rows["bookings"]] == ["E2"]
 
 

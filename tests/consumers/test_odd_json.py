@@ -115,10 +115,10 @@ def test_one_load_has_all_of_them(either_harness: ConsumerHarness) -> None:
     assert either_harness.column("select detail from dead_letters") == []
     rows = either_harness.rows("select id, data from booking_events")
     assert len(rows) == len(events)
-    found = {row["id"]: unknown_field(row["data"]) for row in rows}
+    fields = {row["id"]: unknown_field(row["data"]) for row in rows}
     for number, (_, expected) in enumerate(ODD.values()):
         assert (
-            found[f"E{number}"] == pytest.approx(expected)
+            fields[f"E{number}"] == pytest.approx(expected)
             if isinstance(expected, int)
-            else found[f"E{number}"] == expected
+            else fields[f"E{number}"] == expected
         )

@@ -1,23 +1,27 @@
 """Tests of what only a server can do: go away and come back, and refuse."""
 
 import signal
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from threading import Event
 
-import dlt
+import pyarrow as pa
 import pytest
 
 from consumers.warehouse import Warehouse
+from consumers.warehouse.direct import PostgresTables
 from consumers.warehouse.rights import check_warehouse
 from ingest.errors import ConfigurationError, LoadRefused, WarehouseUnavailable
 from ingest.log import Partition
 from ingest.settings import Settings
 from ingest.warehouse.destination import reading_client
 from ingest.warehouse.query import query
-from tests.consumers.harness import PATIENCE, Command, ConsumerHarness, Tree, changed, opened, until
+from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.postgres import PostgresServer
 from tests.consumers.samples import TOPIC, sample
+from tests.support.polling import wait_for
+from tests.support.settings import CommandRunner, Tree, with_section
 
 pytestmark = pytest.mark.postgres
 
@@ -27,7 +31,7 @@ def test_a_server_that_goes_away_while_it_is_loaded_delays_and_loses_nothing(
 ) -> None:
     with postgres_harness.running():
         postgres_harness.append(*(sample(number, f"B{number}", number) for number in range(20)))
-        until(lambda: postgres_harness.lag_outside() == 0, "the first records loaded")
+        wait_for(lambda: postgres_harness.lag_outside() == 0, "the first records loaded")
         appended = Event()
         try:
             for number in range(20, 40):
@@ -35,19 +39,19 @@ def test_a_server_that_goes_away_while_it_is_loaded_delays_and_loses_nothing(
                 if number == 30:
                     postgres.stop()
                     appended.set()
-            until(
+            wait_for(
                 lambda: isinstance(postgres_harness.loader.trouble, WarehouseUnavailable),
                 "the loader says that it waits",
             )
             assert postgres_harness.lag_outside() > 0
         finally:
             postgres.start()
-        until(lambda: postgres_harness.lag_outside() == 0, "everything committed")
+        wait_for(lambda: postgres_harness.lag_outside() == 0, "everything committed")
     assert postgres_harness.loader.trouble is None
     assert postgres_harness.column("select count(*), count(distinct id) from booking_events") == [40]
     newest = {f"B{number}": f"E{number + 10 if number >= 10 else number}" for number in range(30)}
-    found = postgres_harness.rows("select booking_id, last_event_id from bookings")
-    assert {row["booking_id"]: row["last_event_id"] for row in found} == newest
+    rows = postgres_harness.rows("select booking_id, last_event_id from bookings")
+    assert {row["booking_id"]: row["last_event_id"] for row in rows} == newest
     assert postgres_harness.column("select count(*) from dead_letters") == [0]
 
 
@@ -87,35 +91,35 @@ def test_before_anything_was_loaded_there_is_nothing_to_read(postgres_tree: Tree
 
 
 def with_credentials(tree: Tree, credentials: str) -> Settings:
-    return Settings.model_validate(changed(tree, "warehouse", credentials=credentials))
+    return Settings.model_validate(with_section(tree, "warehouse", credentials=credentials))
 
 
 @pytest.mark.parametrize(
-    ("credentials", "told"),
+    ("credentials", "expected"),
     [("postgresql://ingest@127.0.0.1/postgres", "password"), ("the secret, not a URL", "InvalidNativeValue")],
 )
 def test_credentials_that_dlt_cannot_use_are_a_wrong_setting(
-    postgres_tree: Tree, credentials: str, told: str
+    postgres_tree: Tree, credentials: str, expected: str
 ) -> None:
     settings = with_credentials(postgres_tree, credentials)
-    for use in (Warehouse, lambda given: query(given, "select 1")):
-        with pytest.raises(ConfigurationError, match=told) as error:
+    for use in (Warehouse, lambda candidate: query(candidate, "select 1")):
+        with pytest.raises(ConfigurationError, match=expected) as error:
             use(settings)
         assert "secret" not in str(error.value)
-    [found] = check_warehouse(settings)
-    assert found.failed
-    assert told in found.detail
-    assert "secret" not in found.sentence
+    [finding] = check_warehouse(settings)
+    assert finding.failed
+    assert expected in finding.detail
+    assert "secret" not in finding.sentence
 
 
 def test_an_error_never_tells_the_password(postgres_tree: Tree) -> None:
     settings = with_credentials(
         postgres_tree, "mysql://ingest:the-secret@127.0.0.1/postgres"
     )  # the driver quotes what it cannot read
-    [found] = check_warehouse(settings)
-    assert found.failed
-    assert "invalid dsn" in found.detail
-    assert "the-secret" not in found.sentence
+    [finding] = check_warehouse(settings)
+    assert finding.failed
+    assert "invalid dsn" in finding.detail
+    assert "the-secret" not in finding.sentence
 
 
 def test_a_stop_that_comes_during_the_very_first_load_is_a_clean_one(
@@ -126,7 +130,7 @@ def test_a_stop_that_comes_during_the_very_first_load_is_a_clean_one(
     postgres_harness.warehouse.close()
     postgres_harness.consumer.close()
     url = postgres_tree["warehouse"].pop("credentials")
-    command = Command(tmp_path, postgres_tree, INGEST_WAREHOUSE__CREDENTIALS=url)
+    command = CommandRunner(tmp_path, postgres_tree, INGEST_WAREHOUSE__CREDENTIALS=url)
     with postgres_harness.warehouse._pipeline.sql_client() as client:
         with client.begin_transaction():
             client.execute_sql("LOCK TABLE booking_events, _dlt_version")
@@ -136,11 +140,11 @@ def test_a_stop_that_comes_during_the_very_first_load_is_a_clean_one(
                     "select count(*) from pg_locks where not granted and relation in"
                     " ('booking_events'::regclass, '_dlt_version'::regclass)"
                 )
-                until(
+                wait_for(
                     lambda: (other.execute_sql(waiting) or [[0]])[0][0] > 0, "a load that waits for the table"
                 )
             process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0, command.errors()
+        assert process.wait() == 0, process.stderr()
 
 
 def test_who_goes_on_with_a_partition_waits_for_a_consumer_that_was_frozen_in_its_load(
@@ -148,7 +152,7 @@ def test_who_goes_on_with_a_partition_waits_for_a_consumer_that_was_frozen_in_it
 ) -> None:
     monkeypatch.setattr("consumers.warehouse._TURN_SECONDS", 0.2)
     frozen = Warehouse(Settings.model_validate(postgres_tree))
-    with opened(changed(postgres_tree, "consumer", instance="other")) as other:
+    with open_consumer(with_section(postgres_tree, "consumer", instance="other")) as other:
         other.warehouse.prepare()
         other.append(sample(1))
         with frozen.turn([Partition(TOPIC)]):
@@ -166,12 +170,12 @@ def test_consumers_of_one_name_on_two_machines_do_not_load_at_once(
     postgres_tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("consumers.warehouse._TURN_SECONDS", 0.2)
-    here = Warehouse(Settings.model_validate(postgres_tree))
+    first = Warehouse(Settings.model_validate(postgres_tree))
     there = Warehouse(
-        Settings.model_validate(changed(postgres_tree, "warehouse", work_dir=str(tmp_path / "there")))
+        Settings.model_validate(with_section(postgres_tree, "warehouse", work_dir=str(tmp_path / "there")))
     )
     refused = pytest.raises(WarehouseUnavailable, match="another consumer has the lock of staging/")
-    with closing(here), closing(there), here.turn([Partition(TOPIC, 0)]), refused:
+    with closing(first), closing(there), first.turn([Partition(TOPIC, 0)]), refused:
         there.prepare()
 
 
@@ -206,17 +210,17 @@ def test_locks_that_are_lost_before_anything_is_written_leave_it_unwritten(
     postgres_harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     postgres_harness.load(sample(1))
-    normalize = dlt.Pipeline.normalize
+    write = PostgresTables.write
 
-    def normalized_and_cut_off(pipeline: dlt.Pipeline) -> object:
+    def write_after_cut_off(tables: PostgresTables, rows: Mapping[str, pa.Table]) -> str:
         query(
             postgres_harness.settings,
             "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'",
         )
-        return normalize(pipeline)
+        return write(tables, rows)
 
     with monkeypatch.context() as cut:
-        cut.setattr(dlt.Pipeline, "normalize", normalized_and_cut_off)
+        cut.setattr(PostgresTables, "write", write_after_cut_off)
         postgres_harness.append(sample(2, at=5))
         with pytest.raises(WarehouseUnavailable):
             postgres_harness.loader.step()
@@ -233,10 +237,12 @@ def test_a_query_changes_nothing(postgres_harness: ConsumerHarness) -> None:
     assert postgres_harness.column("select count(*) from bookings") == [1]
 
 
-@pytest.mark.parametrize("own", ["", "?connect_timeout=5&tcp_user_timeout=9000"])
-def test_both_ends_ask_whether_the_other_one_is_still_there(postgres_tree: Tree, own: str) -> None:
-    with opened(
-        changed(postgres_tree, "warehouse", credentials=postgres_tree["warehouse"]["credentials"] + own)
+@pytest.mark.parametrize("options", ["", "?connect_timeout=5&tcp_user_timeout=9000"])
+def test_both_ends_ask_whether_the_other_one_is_still_there(postgres_tree: Tree, options: str) -> None:
+    with open_consumer(
+        with_section(
+            postgres_tree, "warehouse", credentials=postgres_tree["warehouse"]["credentials"] + options
+        )
     ) as harness:
         harness.warehouse.prepare()
         assert harness.column("show tcp_keepalives_idle") == ["10"]
@@ -244,13 +250,13 @@ def test_both_ends_ask_whether_the_other_one_is_still_there(postgres_tree: Tree,
             parameters = client.native_connection.info.dsn_parameters
         assert (parameters["keepalives_idle"], parameters["tcp_user_timeout"]) == (
             "10",
-            "9000" if own else "25000",
+            "9000" if options else "25000",
         )
-        assert parameters["connect_timeout"] == ("5" if own else "15")
+        assert parameters["connect_timeout"] == ("5" if options else "15")
 
 
 def test_own_options_of_a_connection_are_kept(postgres_tree: Tree) -> None:
-    own = postgres_tree["warehouse"]["credentials"] + "?options=-cwork_mem%3D7MB"
-    with opened(changed(postgres_tree, "warehouse", credentials=own)) as harness:
+    credentials = postgres_tree["warehouse"]["credentials"] + "?options=-cwork_mem%3D7MB"
+    with open_consumer(with_section(postgres_tree, "warehouse", credentials=credentials)) as harness:
         harness.warehouse.prepare()
         assert harness.column("show work_mem") == ["7MB"]

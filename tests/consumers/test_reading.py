@@ -15,8 +15,10 @@ from consumers.contents import read_contents
 from consumers.reading import ReadingProcess
 from ingest.log import Record, StoredRecord
 from ingest.vendors import BookingMapper
-from tests.consumers.harness import ConsumerHarness, Tree, opened, until
+from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.samples import sample
+from tests.support.polling import wait_for
+from tests.support.settings import Tree
 
 RECORDS = [
     *(sample(number, f"B{number}").to_record() for number in range(20)),
@@ -65,7 +67,7 @@ def test_its_process_ends_when_the_consumer_is_killed() -> None:
         assert consumer.stdout
         pid = int(consumer.stdout.readline())
         consumer.kill()
-    until(lambda: not is_running(pid), "the process has ended")
+    wait_for(lambda: not is_running(pid), "the process has ended")
 
 
 def is_running(pid: int) -> bool:
@@ -80,7 +82,7 @@ def is_running(pid: int) -> bool:
 def backlog(tree: Tree) -> Iterator[ConsumerHarness]:
     """Return a consumer that has a backlog of many batches, with a change of each booking in every one."""
     tree["consumer"]["max_records"] = 10
-    with opened(tree) as harness:
+    with open_consumer(tree) as harness:
         harness.append(*(sample(number, f"B{number % 10}", number) for number in range(100)))
         yield harness
 

@@ -1,4 +1,4 @@
-"""Tests that the recipes and joins of docs/tables.md hold in a warehouse that was loaded and synced."""
+"""Tests of the recipes of docs/tables.md and the joins of docs/vendors in a loaded and synced warehouse."""
 
 import re
 from collections.abc import Iterator
@@ -6,35 +6,34 @@ from collections.abc import Iterator
 import pytest
 
 from consumers.sync import sync
-from tests.consumers.harness import ROOT, ConsumerHarness
+from tests.consumers.harness import ConsumerHarness
 from tests.consumers.samples import sample
 from tests.receivers.reconcile.pipeline import Pipeline
+from tests.support.processes import ROOT
 
 DOCUMENT = (ROOT / "docs" / "tables.md").read_text()
 RECIPES = re.findall(r"```sql\n(.*?)```", DOCUMENT, re.DOTALL)
+PAGES = sorted((ROOT / "docs" / "vendors").glob("*.md"))
 BY_REST_ONLY = {("oncehub", "customer_id")}
-VENDORS = ("calendly", "oncehub", "appointedd", "bookeo")
 
 
 def joins() -> Iterator[tuple[str, str, str, str]]:
     """Return vendor, column of bookings, table and its column of each join."""
-    lines = DOCUMENT.split("| column of `bookings` |")[1].split("\n\n")[0].splitlines()[2:]
-    for line in lines:
-        column, *cells = (cell.strip() for cell in line.strip("|").split("|"))
-        for vendor, cell in zip(VENDORS, cells, strict=True):
-            if cell:
-                table, _, key = cell.strip("`").partition(".")
-                yield vendor, column.split()[-1], table, key
+    for page in PAGES:
+        for line in page.read_text().partition("## Joins")[2].strip().splitlines()[2:]:
+            column, joined = (cell.strip() for cell in line.strip("|").split("|"))
+            table, _, key = joined.strip("`").partition(".")
+            yield page.stem, column.split()[-1], table, key
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """Return a warehouse with four vendors' bookings by webhook, and everything else by REST."""
-    pipeline = Pipeline(tmp_path_factory.mktemp("recipes"), VENDORS)
+    """Return a warehouse with the vendors' bookings by webhook, and everything else by REST."""
+    pipeline = Pipeline(tmp_path_factory.mktemp("recipes"), [page.stem for page in PAGES])
     with pipeline.open():
         pipeline.deliver(pipeline.simulate(120))
-        done = list(sync(pipeline.rig.settings, None, [], lambda *_: None))
-        assert [one.problem for one in done if one.problem] == []
+        done = list(sync(pipeline.harness.settings, None, [], lambda *_: None))
+        assert [result.problem for result in done if result.problem] == []
         yield pipeline
 
 
@@ -44,7 +43,7 @@ def test_there_are_five_recipes() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_answers_from_a_loaded_warehouse(pipeline: Pipeline, recipe: str) -> None:
-    assert pipeline.rig.rows(recipe)
+    assert pipeline.harness.rows(recipe)
 
 
 @pytest.mark.postgres
@@ -66,7 +65,7 @@ def test_every_booking_finds_what_it_is_joined_with(
 ) -> None:
     value = "unnest(staff::text[])" if column == "staff" else column
     ours = f"(select account, {value} as id from bookings where vendor = '{vendor}') as ours"
-    (row,) = pipeline.rig.rows(
+    (row,) = pipeline.harness.rows(
         f"select count(*) as ids, count(theirs.{key}) as joined from {ours}"
         f" left join (select distinct account, {key} from {table}) as theirs on theirs.{key} = ours.id and"
         " theirs.account = ours.account"

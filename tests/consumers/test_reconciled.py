@@ -13,7 +13,7 @@ from ingest.event import RECONCILED, Event, Via
 from ingest.log import Partition, StoredRecord
 from ingest.settings import Settings
 from ingest.vendors import OBSERVED, AnyAccount, BookingMapper
-from tests.consumers.harness import ConsumerHarness, opened
+from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.samples import START, TOPICS, moment, sample
 
 RUN: dict[str, Any] = {
@@ -25,9 +25,9 @@ RUN: dict[str, Any] = {
 }  # fmt: skip
 
 
-def end_of_run(told: Any, kind: str = RECONCILED) -> Event:
+def end_of_run(document: Any, kind: str = RECONCILED) -> Event:
     """Return the event that a run appends at its end."""
-    data = told if isinstance(told, bytes) else orjson.dumps(told)
+    data = document if isinstance(document, bytes) else orjson.dumps(document)
     return Event(
         id="A1",
         source="/oncehub/support",
@@ -40,11 +40,11 @@ def end_of_run(told: Any, kind: str = RECONCILED) -> Event:
     )
 
 
-def observed_event(number: int, at: float, seen: float, supersedes: str = "", **data: Any) -> Event:
+def observed_event(number: int, at: float, seen_at: float, supersedes: str = "", **data: Any) -> Event:
     """Return a booking as REST has it: last changed at one second, read at another."""
     record = orjson.dumps(orjson.loads(sample(number, at=at, **data).data)["data"])
     there = replace(sample(number), type=OBSERVED, data=record, via=Via.RECONCILE)
-    return replace(there, time=moment(seen), received_at=moment(seen), supersedes=supersedes)
+    return replace(there, time=moment(seen_at), received_at=moment(seen_at), supersedes=supersedes)
 
 
 def version(seconds: float) -> str:
@@ -57,18 +57,18 @@ def oncehub_account() -> AnyAccount:
 
 
 def state(harness: ConsumerHarness) -> dict[str, Any]:
-    found = harness.rows("select * from bookings")
-    assert len(found) == 1
-    return found[0]
+    rows = harness.rows("select * from bookings")
+    assert len(rows) == 1
+    return rows[0]
 
 
 def test_a_superseding_state_replaces_the_one_it_names_though_its_own_version_is_older(
     harness: ConsumerHarness,
 ) -> None:
     harness.load(sample(1, at=50))
-    harness.load(observed_event(2, at=20, seen=60))
+    harness.load(observed_event(2, at=20, seen_at=60))
     assert state(harness)["last_event_id"] == "E1"
-    harness.load(observed_event(3, at=20, seen=61, supersedes=version(50)))
+    harness.load(observed_event(3, at=20, seen_at=61, supersedes=version(50)))
     assert (state(harness)["last_event_id"], state(harness)["last_via"]) == ("E3", "reconcile")
     assert state(harness)["version"].startswith(version(50))
 
@@ -77,18 +77,18 @@ def test_a_webhook_that_is_newer_than_the_state_that_was_replaced_wins_before_an
     harness: ConsumerHarness,
 ) -> None:
     harness.load(
-        sample(1, at=50), sample(2, at=55), observed_event(3, at=20, seen=60, supersedes=version(50))
+        sample(1, at=50), sample(2, at=55), observed_event(3, at=20, seen_at=60, supersedes=version(50))
     )
     assert state(harness)["last_event_id"] == "E2"
-    harness.load(observed_event(4, at=20, seen=61, supersedes=version(55)))
+    harness.load(observed_event(4, at=20, seen_at=61, supersedes=version(55)))
     assert state(harness)["last_event_id"] == "E4"
     harness.load(sample(5, at=56))
     assert state(harness)["last_event_id"] == "E5"
 
 
 def test_a_state_read_earlier_than_the_one_that_superseded_is_stale(harness: ConsumerHarness) -> None:
-    harness.load(sample(1, at=50), observed_event(3, at=20, seen=60, supersedes=version(50)))
-    harness.load(observed_event(2, at=20, seen=59, supersedes=version(50)))
+    harness.load(sample(1, at=50), observed_event(3, at=20, seen_at=60, supersedes=version(50)))
+    harness.load(observed_event(2, at=20, seen_at=59, supersedes=version(50)))
     assert state(harness)["last_event_id"] == "E3"
 
 
@@ -133,11 +133,11 @@ def test_the_end_of_a_run_is_a_row_once(either_harness: ConsumerHarness) -> None
     either_harness.load()
     either_harness.append_records(TOPICS.audit, record)
     either_harness.load(sample(1))
-    found = either_harness.rows("select * from reconciliations")
-    assert len(found) == 1
-    assert found[0].pop("loaded_at") > START
+    rows = either_harness.rows("select * from reconciliations")
+    assert len(rows) == 1
+    assert rows[0].pop("loaded_at") > START
     instants = {"since": START - timedelta(days=2), "started_at": START, "finished_at": moment(2.5)}
-    assert found[0] == RUN | instants
+    assert rows[0] == RUN | instants
     assert either_harness.column("select count(*) from booking_events") == [1]
     assert either_harness.written(TOPICS.dead_letters) == 0
 
@@ -149,13 +149,13 @@ def read(event: Event) -> Any:
 
 
 def test_a_run_that_failed_tells_why_and_one_with_an_end_until_when() -> None:
-    told = RUN | {
+    document = RUN | {
         "until": "2026-06-01T00:00:00+02:00",
         "outcome": "failed",
         "error": "no answer",
         "duration_seconds": 3,
     }
-    row = plan_load(read(end_of_run(told)).to_load(), {}, START).rows["reconciliations"][0]
+    row = plan_load(read(end_of_run(document)).to_load(), {}, START).rows["reconciliations"][0]
     assert row.keys() == set(SCHEMAS["reconciliations"].names)
     assert (row["error"], row["until"].isoformat(), row["loaded_at"]) == (
         "no answer",
@@ -170,14 +170,14 @@ def test_other_types_on_the_audit_topic_are_left_out_and_no_dead_letters() -> No
 
 
 @pytest.mark.parametrize(
-    "told",
+    "document",
     [b"{", [], RUN | {"seen": "120"}, RUN | {"seen": True}, RUN | {"seen": None},
      RUN | {"since": "yesterday"}, RUN | {"since": 1},
      RUN | {"outcome": None}, RUN | {"error": 1},
      {name: value for name, value in RUN.items() if name != "id"}],
 )  # fmt: skip
-def test_an_end_that_cannot_be_read_is_set_aside(told: Any) -> None:
-    batch = read(end_of_run(told))
+def test_an_end_that_cannot_be_read_is_set_aside(document: Any) -> None:
+    batch = read(end_of_run(document))
     assert [dead.reason for dead in batch.dead] == ["unreadable_record"]
     assert batch.items == []
 
@@ -188,10 +188,10 @@ def test_a_warehouse_without_the_column_of_gone_bookings_gets_it_and_keeps_its_r
     with monkeypatch.context() as patch:
         older = SCHEMAS["bookings"]
         patch.setitem(SCHEMAS, "bookings", older.remove(older.get_field_index("gone_at")))
-        with opened(either_tree) as harness:
+        with open_consumer(either_tree) as harness:
             harness.load(sample(1))
             assert "gone_at" not in state(harness)
-    with opened(either_tree) as harness:
+    with open_consumer(either_tree) as harness:
         harness.warehouse.prepare()
         assert (state(harness)["gone_at"], state(harness)["last_event_id"]) == (None, "E1")
         harness.load(sample(2, at=5))

@@ -12,8 +12,10 @@ import pytest
 from consumers import loader
 from ingest.errors import CommitFailed, DeadLetterLimit, LogUnavailable, WarehouseUnavailable
 from ingest.log import Consumer, Record, StoredRecord
-from tests.consumers.harness import ConsumerHarness, Tree, changed, opened, until
+from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.samples import TOPIC, sample
+from tests.support.polling import wait_for
+from tests.support.settings import Tree, with_section
 
 DEAD = "bookings.dead-letters"
 
@@ -39,7 +41,7 @@ def unreadable(number: int) -> Record:
 @pytest.fixture
 def strict_harness(tree: Tree) -> Iterator[ConsumerHarness]:
     """Return a consumer that stops at two bad records in a row, and takes five at a time."""
-    with opened(changed(tree, "consumer", dead_letter_limit=2, max_records=5)) as harness:
+    with open_consumer(with_section(tree, "consumer", dead_letter_limit=2, max_records=5)) as harness:
         yield harness
 
 
@@ -47,14 +49,14 @@ def test_a_row_the_warehouse_refuses_is_set_aside_while_the_others_load(
     either_harness: ConsumerHarness,
 ) -> None:
     require_names(either_harness)
-    told = [sample(number, f"B{number}", **(NAMELESS if number == 3 else {})) for number in range(1, 5)]
-    either_harness.load(*told)
+    events = [sample(number, f"B{number}", **(NAMELESS if number == 3 else {})) for number in range(1, 5)]
+    either_harness.load(*events)
     assert sorted(either_harness.column("select booking_id from bookings")) == ["B1", "B2", "B4"]
     letter = either_harness.rows("select reason, detail, position, data from dead_letters")[0]
     assert (letter["reason"], letter["position"], letter["data"]) == (
         "load_refused",
         f"{TOPIC}/0/2",
-        told[2].data.decode(),
+        events[2].data.decode(),
     )
     assert "customer_name" in letter["detail"]
     assert either_harness.written(DEAD) == 1
@@ -71,8 +73,8 @@ def test_a_value_no_column_can_hold_is_set_aside_while_the_others_load(harness: 
 def test_a_payload_that_postgresql_could_not_hold_as_it_is_loads_all_the_same(
     postgres_harness: ConsumerHarness,
 ) -> None:
-    told = sample(2, "B2", score=2)
-    beyond = replace(told, data=told.data.replace(b'"score":2', b'"score":-1e-200000'))
+    event = sample(2, "B2", score=2)
+    beyond = replace(event, data=event.data.replace(b'"score":2', b'"score":-1e-200000'))
     postgres_harness.load(sample(1, "B1"), beyond)
     assert sorted(postgres_harness.column("select id from booking_events")) == ["E1", "E2"]
     assert postgres_harness.column("select count(*) from dead_letters") == [0]
@@ -132,7 +134,7 @@ def test_what_was_loaded_and_not_committed_is_read_again_and_not_doubled(
     strict_harness.append_records(TOPIC, unreadable(9))
     strict_harness.append(*(sample(number, f"B{number}") for number in range(3)))
     with strict_harness.running():
-        until(lambda: strict_harness.lag_outside() == 0, "everything committed")
+        wait_for(lambda: strict_harness.lag_outside() == 0, "everything committed")
     assert unsteady.failures == 0
     assert sorted(strict_harness.column("select id from booking_events")) == ["E0", "E1", "E2"]
     assert strict_harness.column("select count(*) from bookings") == [3]

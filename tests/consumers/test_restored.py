@@ -1,21 +1,23 @@
-"""Tests of a warehouse that lacks what was committed: it is loaded again from the log."""
+"""Tests of a warehouse that lacks what was committed, or tables: it is made and loaded again from the log."""
 
 import shutil
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from consumers.rows import Row
+from consumers.rows import TABLES, Row
 from ingest.errors import NothingLoaded
 from ingest.event import Event
 from ingest.log import Partition, Record
 from ingest.loss import LOST
-from tests.consumers.harness import ConsumerHarness, Tree, changed, opened, until
+from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.samples import TOPIC, sample
+from tests.support.polling import wait_for
+from tests.support.settings import Tree, with_section
 
 EVENTS = "select id from booking_events order by id"
 BOOKINGS = "select booking_id from bookings order by booking_id"
@@ -37,9 +39,9 @@ def warehouse_file(harness: ConsumerHarness) -> Path:
     return file
 
 
-def restore(kept: Path, file: Path) -> None:
-    shutil.copy(kept, file)
-    assert file.stat().st_mtime_ns != kept.stat().st_mtime_ns
+def restore(copy: Path, file: Path) -> None:
+    shutil.copy(copy, file)
+    assert file.stat().st_mtime_ns != copy.stat().st_mtime_ns
     file.with_name(f"{file.name}.wal").unlink(missing_ok=True)
 
 
@@ -53,7 +55,7 @@ def events(harness: ConsumerHarness) -> list[object]:
 def catch_up(harness: ConsumerHarness) -> list[dict[str, object]]:
     """Run the loader without new records, and return what it logged about reading again."""
     with capture_logs() as logged, harness.running():
-        until(
+        wait_for(
             lambda: len(events(harness)) == harness.written(TOPIC) and not harness.lag_outside(),
             "all that is in the log is loaded",
         )
@@ -78,18 +80,18 @@ def restore_backup(harness: ConsumerHarness, lost: list[str]) -> None:
 def test_a_warehouse_that_was_restored_while_no_consumer_ran_gets_what_it_lacks_when_one_starts(
     tree: Tree, tmp_path: Path
 ) -> None:
-    with opened(tree) as harness:
+    with open_consumer(tree) as harness:
         load_each(harness, 1, 2)
         shutil.copy(warehouse_file(harness), tmp_path / "kept")
         load_each(harness, 3, 4, 5)
     restore(tmp_path / "kept", warehouse_file(harness))
-    with opened(tree) as harness:
+    with open_consumer(tree) as harness:
         assert harness.column(EVENTS) == ids(1, 2)
         [line] = catch_up(harness)
         assert harness.column(EVENTS) == ids(1, 2, 3, 4, 5)
         assert harness.column(BOOKINGS) == ["B1", "B2", "B3", "B4", "B5"]
     assert (line["log_level"], line["topic"], line["deleted"]) == ("warning", TOPIC, 0)
-    with opened(tree) as harness:
+    with open_consumer(tree) as harness:
         assert catch_up(harness) == []
 
 
@@ -120,13 +122,13 @@ def test_a_warehouse_that_is_replaced_within_a_load_gets_what_that_wrote_though_
     harness: ConsumerHarness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_each(harness, 1)
-    kept, write = Path(shutil.copy(warehouse_file(harness), tmp_path / "kept")), harness.warehouse.load
+    copy, write = Path(shutil.copy(warehouse_file(harness), tmp_path / "kept")), harness.warehouse.load
     load_each(harness, 2)
 
     def replaced_after(rows: Mapping[str, list[Row]]) -> str:
         load_id = write(rows)
         monkeypatch.setattr(harness.warehouse, "load", write)
-        kept.replace(warehouse_file(harness))  # what was just written is in a file that no longer has a name
+        copy.replace(warehouse_file(harness))  # what was just written is in a file that no longer has a name
         return load_id
 
     monkeypatch.setattr(harness.warehouse, "load", replaced_after)
@@ -136,44 +138,44 @@ def test_a_warehouse_that_is_replaced_within_a_load_gets_what_that_wrote_though_
 
 
 def test_what_a_restored_warehouse_lacks_is_found_at_any_destination(either_tree: Tree) -> None:
-    with opened(either_tree) as harness:
+    with open_consumer(either_tree) as harness:
         load_each(harness, 1, 2, 3, 4)
         restore_backup(harness, ids(3, 4))
-    with opened(either_tree) as harness:
+    with open_consumer(either_tree) as harness:
         catch_up(harness)
         assert harness.column(EVENTS) == ids(1, 2, 3, 4)
         assert harness.column(BOOKINGS) == ["B1", "B2", "B3", "B4"]
 
 
 def test_a_warehouse_that_is_new_on_purpose_gets_all_that_the_log_has(tree: Tree, tmp_path: Path) -> None:
-    with opened(tree) as harness:
+    with open_consumer(tree) as harness:
         load_each(harness, 1, 2)
-    with opened(changed(tree, "warehouse", credentials=f"{tmp_path}/another.duckdb")) as harness:
+    with open_consumer(with_section(tree, "warehouse", credentials=f"{tmp_path}/another.duckdb")) as harness:
         [line] = catch_up(harness)
         assert harness.column(EVENTS) == ids(1, 2)
     assert line["log_level"] == "info"
 
 
 def test_what_the_log_no_longer_has_either_is_told(tree: Tree, tmp_path: Path) -> None:
-    with opened(tree) as harness:
+    with open_consumer(tree) as harness:
         load_each(harness, 1, 2, 3)
     with closing(sqlite3.connect(tmp_path / "log.db")) as connection, connection:
         connection.execute("DELETE FROM records WHERE offset < 2")
     warehouse_file(harness).unlink()
-    with opened(tree) as harness, capture_logs() as logged, harness.running():
-        until(lambda: events(harness) == ids(3), "what is left is loaded")
+    with open_consumer(tree) as harness, capture_logs() as logged, harness.running():
+        wait_for(lambda: events(harness) == ids(3), "what is left is loaded")
     [line] = [line for line in logged if line["event"] == "warehouse.behind"]
     assert (line["log_level"], line["deleted"]) == ("error", 2)
     assert "ingest reconcile --since" in line["why"]
 
 
 def test_commits_of_an_older_version_are_trusted(tree: Tree, tmp_path: Path) -> None:
-    with opened(tree) as harness:
+    with open_consumer(tree) as harness:
         load_each(harness, 1, 2)
     with closing(sqlite3.connect(tmp_path / "log.db")) as connection, connection:
         connection.execute("DELETE FROM bookmarks")
     warehouse_file(harness).unlink()
-    with opened(tree) as harness:
+    with open_consumer(tree) as harness:
         load_each(harness, 3)
         assert harness.column(EVENTS) == ids(3)
 
@@ -194,7 +196,7 @@ def test_a_log_that_was_restored_is_told_and_its_accounts_are_to_be_reconciled(
     tree: Tree, tmp_path: Path
 ) -> None:
     account = {"vendor": "oncehub", "webhook_secrets": ["not-a-secret"]}
-    with opened(tree | {"accounts": {"support": account}}) as harness:
+    with open_consumer(tree | {"accounts": {"support": account}}) as harness:
         load_each(harness, 1)
         with (
             closing(sqlite3.connect(tmp_path / "log.db")) as source,
@@ -205,10 +207,58 @@ def test_a_log_that_was_restored_is_told_and_its_accounts_are_to_be_reconciled(
         (tmp_path / "kept").replace(tmp_path / "log.db")
         harness.append(sample(4, "B4"))
         with capture_logs() as logged, harness.running():
-            until(lambda: harness.column(EVENTS) == ids(1, 2, 3, 4), "what came since is loaded")
-            until(lambda: harness.lag_outside() == 0, "the note too is read")
+            wait_for(lambda: harness.column(EVENTS) == ids(1, 2, 3, 4), "what came since is loaded")
+            wait_for(lambda: harness.lag_outside() == 0, "the note too is read")
         [line] = [line for line in logged if line["event"] == "log.changed"]
         assert (line["topic"], line["before"], line["read_again_from"]) == (TOPIC, 3, 1)
         with closing(harness.settings.build_log().reader(None, [harness.settings.audit_topic])) as reader:
-            [note] = [Event.from_record(one.record) for one in reader.records()]
+            [note] = [Event.from_record(stored.record) for stored in reader.records()]
     assert (note.type, note.source) == (LOST, "/oncehub/support")
+
+
+DATASET = "select table_name from information_schema.tables where table_schema = '{}'"
+
+
+def tables(harness: ConsumerHarness) -> set[str]:
+    return set(harness.column(DATASET.format(harness.settings.warehouse.dataset)))
+
+
+def delete_file(harness: ConsumerHarness) -> None:
+    file = harness.settings.warehouse.duckdb_file
+    assert file
+    file.unlink()
+
+
+def drop_all(harness: ConsumerHarness) -> None:
+    with harness.warehouse.turn(), harness.warehouse._pipeline.sql_client() as client:
+        client.drop_dataset()
+
+
+@pytest.mark.parametrize("take_away", [delete_file, drop_all])
+def test_while_a_consumer_runs(
+    harness: ConsumerHarness, take_away: Callable[[ConsumerHarness], None]
+) -> None:
+    harness.warehouse.prepare()
+    harness.load(sample(1))
+    take_away(harness)
+    harness.load(sample(2))
+    assert {table.name for table in TABLES} <= tables(harness)
+    assert harness.column("select count(*) from bookings") == [1]
+
+
+@pytest.mark.postgres
+def test_while_a_consumer_runs_at_a_server(postgres_harness: ConsumerHarness) -> None:
+    test_while_a_consumer_runs(postgres_harness, drop_all)
+
+
+@pytest.mark.parametrize("table", [table.name for table in TABLES])
+def test_a_dropped_table_is_there_again_when_the_consumer_starts(either_tree: Tree, table: str) -> None:
+    with open_consumer(either_tree) as before:
+        before.warehouse.prepare()
+        before.load(sample(1))
+        with before.warehouse.turn(), before.warehouse._pipeline.sql_client() as client:
+            client.execute_sql(f"DROP TABLE {client.make_qualified_table_name(table)}")
+    with open_consumer(either_tree) as again:
+        again.warehouse.prepare()
+        assert table in tables(again)
+        again.load(sample(2))

@@ -18,15 +18,16 @@ from ingest.errors import WarehouseUnavailable
 from ingest.finding import Finding, State
 from ingest.settings import Settings
 from ingest.warehouse.destination import check_reachable
-from tests.consumers.harness import Tree, changed
 from tests.consumers.postgres import PostgresServer
-from tests.kafka.broker import free_port
+from tests.support.ports import free_port
+from tests.support.processes import PythonProcess
+from tests.support.settings import Tree, with_section
 
 ACCOUNTS = {"sales": {"vendor": "calendly", "webhook_secrets": ["for tests"], "api_token": "for tests"}}
 
 
 def settings_of(tree: Tree, **warehouse: str) -> Settings:
-    return Settings.model_validate(changed(tree, "warehouse", **warehouse) | {"accounts": ACCOUNTS})
+    return Settings.model_validate(with_section(tree, "warehouse", **warehouse) | {"accounts": ACCOUNTS})
 
 
 def by_name(settings: Settings) -> dict[str, Finding]:
@@ -58,8 +59,8 @@ class Database:
 
 @pytest.fixture
 def database(postgres: PostgresServer) -> Iterator[Database]:
-    with closing(Database(postgres)) as found:
-        yield found
+    with closing(Database(postgres)) as database:
+        yield database
 
 
 @pytest.fixture
@@ -72,8 +73,8 @@ def dataset_of(settings: Settings) -> str:
     return settings.warehouse.dataset
 
 
-def failing(found: dict[str, Finding]) -> set[str]:
-    return {name for name, finding in found.items() if finding.failed}
+def failing(findings: dict[str, Finding]) -> set[str]:
+    return {name for name, finding in findings.items() if finding.failed}
 
 
 @pytest.mark.postgres
@@ -81,8 +82,8 @@ def test_a_user_who_may_create_schemas_needs_no_more_and_none_is_left(
     settings: Settings, database: Database
 ) -> None:
     database.run(f"GRANT CREATE ON DATABASE postgres TO {database.user}")
-    found = by_name(settings)
-    assert {name: str(each.state) for name, each in found.items()} == dict.fromkeys(
+    findings = by_name(settings)
+    assert {name: str(finding.state) for name, finding in findings.items()} == dict.fromkeys(
         ["warehouse", "warehouse staging", "warehouse sync"], "ok"
     )
     assert (
@@ -101,9 +102,9 @@ def test_a_user_who_may_create_schemas_needs_no_more_and_none_is_left(
 def test_a_user_who_may_not_create_schemas_is_told_what_to_grant(
     settings: Settings, database: Database
 ) -> None:
-    found = by_name(settings)
-    assert failing(found) == {"warehouse", "warehouse staging", "warehouse sync"}
-    assert {each.remedy for each in found.values()} == {
+    findings = by_name(settings)
+    assert failing(findings) == {"warehouse", "warehouse staging", "warehouse sync"}
+    assert {finding.remedy for finding in findings.values()} == {
         f"GRANT CREATE ON DATABASE postgres TO {database.user}"
     }
 
@@ -118,9 +119,9 @@ def test_a_schema_without_the_rights_to_it_is_told(
     database.run(f"GRANT CREATE ON DATABASE postgres TO {database.user}")
     if grant:
         database.run(f"GRANT {grant} ON SCHEMA {dataset} TO {database.user}")
-    found = by_name(settings)
-    assert failing(found) == {"warehouse"}
-    assert found["warehouse"].remedy == f"GRANT USAGE, CREATE ON SCHEMA {dataset} TO {database.user}"
+    findings = by_name(settings)
+    assert failing(findings) == {"warehouse"}
+    assert findings["warehouse"].remedy == f"GRANT USAGE, CREATE ON SCHEMA {dataset} TO {database.user}"
 
 
 @pytest.mark.postgres
@@ -128,22 +129,22 @@ def test_staging_schemas_have_rights_of_their_own(settings: Settings, database: 
     dataset = dataset_of(settings)
     database.run(f"CREATE SCHEMA {dataset} AUTHORIZATION {database.user}")
     database.run(f"CREATE SCHEMA {dataset}_staging")
-    found = by_name(settings)
-    assert failing(found) == {"warehouse staging", "warehouse sync"}
+    findings = by_name(settings)
+    assert failing(findings) == {"warehouse staging", "warehouse sync"}
     assert (
-        found["warehouse staging"].remedy
+        findings["warehouse staging"].remedy
         == f"GRANT USAGE, CREATE ON SCHEMA {dataset}_staging TO {database.user}"
     )
-    assert found["warehouse sync"].remedy == f"GRANT CREATE ON DATABASE postgres TO {database.user}"
+    assert findings["warehouse sync"].remedy == f"GRANT CREATE ON DATABASE postgres TO {database.user}"
 
 
 @pytest.mark.postgres
 def test_a_read_only_user_is_told_whatever_else_was_granted(settings: Settings, database: Database) -> None:
     database.run(f"GRANT CREATE ON DATABASE postgres TO {database.user}")
     database.run(f"ALTER ROLE {database.user} SET default_transaction_read_only = on")
-    found = by_name(settings)
-    assert failing(found) == {"warehouse", "warehouse staging", "warehouse sync"}
-    assert f"{database.user} in postgres is read-only" in found["warehouse"].detail
+    findings = by_name(settings)
+    assert failing(findings) == {"warehouse", "warehouse staging", "warehouse sync"}
+    assert f"{database.user} in postgres is read-only" in findings["warehouse"].detail
 
 
 @pytest.mark.postgres
@@ -156,23 +157,23 @@ def test_tables_that_another_user_made_are_told(
     database.run(f"GRANT CREATE ON DATABASE postgres TO {database.user}")
     for schema in (dataset, f"{dataset}_staging"):
         database.run(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {database.user}")
-    found = by_name(settings)
-    assert "lacks DELETE, INSERT, SELECT, UPDATE on" in found["warehouse tables"].detail
-    assert "bookings" in found["warehouse tables"].detail
+    findings = by_name(settings)
+    assert "lacks DELETE, INSERT, SELECT, UPDATE on" in findings["warehouse tables"].detail
+    assert "bookings" in findings["warehouse tables"].detail
     assert (
-        found["warehouse tables"].remedy
+        findings["warehouse tables"].remedy
         == f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {dataset} TO {database.user}"
     )
-    database.run(found["warehouse tables"].remedy)
+    database.run(findings["warehouse tables"].remedy)
     database.run(f"GRANT ALL ON ALL TABLES IN SCHEMA {dataset}_staging TO {database.user}")
-    found = by_name(settings)
-    assert found["warehouse tables"].state is State.WARNING
-    assert "does not own" in found["warehouse tables"].detail
+    findings = by_name(settings)
+    assert findings["warehouse tables"].state is State.WARNING
+    assert "does not own" in findings["warehouse tables"].detail
 
 
 @pytest.mark.postgres
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         (("/postgres", "/nowhere"), 'database "nowhere" does not exist; create it (CREATE DATABASE)'),
         (("ingest:", "nobody:"), 'role "nobody" does not exist; create that user'),
@@ -180,15 +181,15 @@ def test_tables_that_another_user_made_are_told(
     ],
 )
 def test_why_nobody_is_let_in_is_told(
-    postgres: PostgresServer, postgres_tree: Tree, change: tuple[str, str], told: str
+    postgres: PostgresServer, postgres_tree: Tree, change: tuple[str, str], expected: str
 ) -> None:
     settings = settings_of(postgres_tree, credentials=postgres.url.replace(*change))
-    [found] = check_warehouse(settings)
-    assert found.failed
-    assert told in found.detail
+    [finding] = check_warehouse(settings)
+    assert finding.failed
+    assert expected in finding.detail
     with pytest.raises(WarehouseUnavailable) as error:
         check_reachable(settings.warehouse)
-    assert told in str(error.value)
+    assert expected in str(error.value)
 
 
 @pytest.mark.postgres
@@ -198,25 +199,27 @@ def test_a_wrong_password_is_told_and_not_repeated(
     postgres.demand_password(database.user)
     database.run("SELECT pg_reload_conf()")
     database.run(f"ALTER ROLE {database.user} PASSWORD 'the-right-one'")
-    given = settings.warehouse.credentials
-    assert given is not None
-    wrong = given.get_secret_value().replace(":any@", ":the-wrong-one@")
-    [found] = check_warehouse(
+    credentials = settings.warehouse.credentials
+    assert credentials is not None
+    wrong = credentials.get_secret_value().replace(":any@", ":the-wrong-one@")
+    [finding] = check_warehouse(
         settings.model_copy(
-            update={"warehouse": settings.warehouse.model_copy(update={"credentials": type(given)(wrong)})}
+            update={
+                "warehouse": settings.warehouse.model_copy(update={"credentials": type(credentials)(wrong)})
+            }
         )
     )
-    assert "password authentication failed" in found.detail
-    assert "correct user and password in INGEST_WAREHOUSE__CREDENTIALS" in found.detail
-    assert "the-wrong-one" not in found.sentence
+    assert "password authentication failed" in finding.detail
+    assert "correct user and password in INGEST_WAREHOUSE__CREDENTIALS" in finding.detail
+    assert "the-wrong-one" not in finding.sentence
 
 
 @pytest.mark.postgres
 def test_a_server_that_is_gone_is_told(postgres_tree: Tree) -> None:
     settings = settings_of(postgres_tree, credentials=f"postgresql://a:b@127.0.0.1:{free_port()}/postgres")
-    [found] = check_warehouse(settings)
-    assert "Connection refused; is the server running" in found.detail
-    assert found.unreachable
+    [finding] = check_warehouse(settings)
+    assert "Connection refused; is the server running" in finding.detail
+    assert finding.unreachable
 
 
 def digest(file: Path) -> str:
@@ -226,9 +229,9 @@ def digest(file: Path) -> str:
 def test_a_duckdb_file_that_is_not_there_is_not_made(tree: Tree, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     settings = settings_of(tree, credentials=f"{tmp_path}/deep/er/warehouse.duckdb")
-    [found] = check_warehouse(settings)
-    assert found.state is State.OK
-    assert "will be created by the first load" in found.detail
+    [finding] = check_warehouse(settings)
+    assert finding.state is State.OK
+    assert "will be created by the first load" in finding.detail
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -238,53 +241,47 @@ def test_a_duckdb_file_is_tried_and_left_as_it_was(tree: Tree, tmp_path: Path) -
         warehouse.prepare()
     file = tmp_path / "warehouse.duckdb"
     before, files = digest(file), sorted(tmp_path.rglob("*"))
-    [found] = check_warehouse(settings)
-    assert (found.state, found.detail) == (State.OK, f"{file} can be written to, dataset ingest")
+    [finding] = check_warehouse(settings)
+    assert (finding.state, finding.detail) == (State.OK, f"{file} can be written to, dataset ingest")
     assert digest(file) == before
     assert sorted(tmp_path.rglob("*")) == files
 
 
 def test_a_file_that_is_no_duckdb_is_told(tree: Tree, tmp_path: Path) -> None:
     (tmp_path / "warehouse.duckdb").write_bytes(b"no database at all " * 300)
-    [found] = check_warehouse(settings_of(tree))
-    assert found.failed
-    assert "warehouse.duckdb" in found.detail
+    [finding] = check_warehouse(settings_of(tree))
+    assert finding.failed
+    assert "warehouse.duckdb" in finding.detail
 
 
 def test_a_duckdb_file_that_another_program_holds_is_told(tree: Tree, tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     file = tmp_path / "warehouse.duckdb"
     duckdb.connect(str(file)).close()
     holding = (
         "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", holding, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        [found] = check_warehouse(settings_of(tree))
-        other.communicate()
-    assert found.failed
-    assert str(other.pid) in found.detail, "DuckDB knows who"
-    assert "loads wait until the other program closes it" in found.detail
+    with PythonProcess(holding, str(file)) as other:
+        other.read_line()
+        [finding] = check_warehouse(settings_of(tree))
+        other.finish()
+    assert finding.failed
+    assert str(other.pid) in finding.detail, "DuckDB knows who"
+    assert "loads wait until the other program closes it" in finding.detail
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written_to_is_told(tree: Tree, tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
-    [found] = check_warehouse(settings_of(tree, credentials=f"{tmp_path}/locked/warehouse.duckdb"))
-    assert "cannot be written to: Permission denied" in found.detail
+    [finding] = check_warehouse(settings_of(tree, credentials=f"{tmp_path}/locked/warehouse.duckdb"))
+    assert "cannot be written to: Permission denied" in finding.detail
 
 
 def test_a_folder_that_is_a_file_is_told(tree: Tree, tmp_path: Path) -> None:
     (tmp_path / "occupied").write_text("a file")
     settings = settings_of(tree, credentials=f"{tmp_path}/occupied/warehouse.duckdb")
-    [found] = check_warehouse(settings)
-    assert found.failed
-    assert "occupied" in found.detail
+    [finding] = check_warehouse(settings)
+    assert finding.failed
+    assert "occupied" in finding.detail
 
 
 def test_a_server_that_does_not_answer_is_given_up_soon() -> None:

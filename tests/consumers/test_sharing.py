@@ -1,7 +1,5 @@
 """Tests of one DuckDB file and several processes: loads wait, and readers get their turns."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,8 +10,11 @@ from ingest.errors import ConfigurationError, WarehouseUnavailable
 from ingest.log import Record
 from ingest.settings import Settings
 from ingest.warehouse.query import query
-from tests.consumers.harness import PATIENCE, ConsumerHarness, Tree, changed, until
+from tests.consumers.harness import ConsumerHarness
 from tests.consumers.samples import TOPIC, sample
+from tests.support.polling import wait_for
+from tests.support.processes import PythonProcess
+from tests.support.settings import Tree, with_section
 
 # Tries until it gets the file, which a loader may have open.
 _HOLDER = """
@@ -32,12 +33,10 @@ sys.stdin.read()
 @contextmanager
 def hold_file(harness: ConsumerHarness, by: str = "reads") -> Iterator[None]:
     """Hold the file open as another program does, which takes no turns."""
-    command = [sys.executable, "-c", _HOLDER, str(harness.settings.warehouse.duckdb_file), by]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout
-        assert holder.stdout.readline() == b"held\n"
+    with PythonProcess(_HOLDER, str(harness.settings.warehouse.duckdb_file), by) as holder:
+        assert holder.read_line() == "held"
         yield
-        holder.communicate(timeout=PATIENCE)
+        holder.finish()
 
 
 def test_a_program_that_holds_the_file_delays_loads_and_breaks_nothing(harness: ConsumerHarness) -> None:
@@ -45,12 +44,12 @@ def test_a_program_that_holds_the_file_delays_loads_and_breaks_nothing(harness: 
     with harness.running():
         with hold_file(harness):
             harness.append(sample(2, at=2), sample(3, "B3"))
-            until(
+            wait_for(
                 lambda: isinstance(harness.loader.trouble, WarehouseUnavailable),
                 "the loader says that it waits",
             )
             assert harness.lag_outside() == 2
-        until(lambda: harness.lag_outside() == 0, "everything committed")
+        wait_for(lambda: harness.lag_outside() == 0, "everything committed")
     assert harness.loader.trouble is None
     assert sorted(harness.column("select last_event_id from bookings")) == ["E2", "E3"]
     assert harness.column("select count(*) from booking_events") == [3]
@@ -79,7 +78,7 @@ def test_readers_get_their_turns_while_the_loader_loads_all_the_time(harness: Co
         for number in range(1, 26):
             harness.append(sample(number, f"B{number}"))
             counts += harness.column("select count(*) from bookings")
-        until(lambda: harness.lag_outside() == 0, "everything committed")
+        wait_for(lambda: harness.lag_outside() == 0, "everything committed")
     assert counts == sorted(counts)
     assert counts[0] < counts[-1] <= 26
     assert harness.column("select count(*) from bookings") == [26]
@@ -97,6 +96,6 @@ def test_a_reader_says_when_another_program_writes(harness: ConsumerHarness) -> 
 @pytest.mark.parametrize("name", ["ingest", "Ingest", "ingest_staging"])
 def test_a_file_called_like_a_dataset_is_a_wrong_setting(tree: Tree, name: str) -> None:
     credentials = tree["warehouse"]["credentials"].replace("warehouse.duckdb", f"{name}.duckdb")
-    settings = Settings.model_validate(changed(tree, "warehouse", credentials=credentials))
+    settings = Settings.model_validate(with_section(tree, "warehouse", credentials=credentials))
     with pytest.raises(ConfigurationError, match="call the file something else"):
         Warehouse(settings)

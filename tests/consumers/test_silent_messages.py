@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from ingest.event import Event
-from tests.consumers.harness import opened, tree_for
+from tests.consumers.harness import open_consumer
 from tests.ingest.vendors.samples_of import Case, load
+from tests.support.settings import settings_tree
 
 # They tell which message a row is of, and how it was loaded.
 OF_THE_MESSAGE = {
@@ -209,7 +210,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rows]:
             for batch, letters in zip(batches, loads, strict=True):
                 source = f"/{events['F'].vendor}/{accounts[name, order]}"
                 batch.extend(replace(events[letter], source=source) for letter in letters)
-    with opened(tree_for(tmp_path_factory.mktemp("silent"))) as harness:
+    with open_consumer(settings_tree(tmp_path_factory.mktemp("silent"))) as harness:
         for batch in batches:
             harness.load(*batch)
         by_account = {row["account"]: row for row in harness.rows("select * from bookings")}

@@ -14,11 +14,12 @@ from ingest.instant import format_instant
 from ingest.settings import Settings
 from ingest.vendors import BookingMapper, vendor_names
 from ingest.warehouse.bookings import BookingsTable
-from tests.consumers.harness import ConsumerHarness, Tree, opened
+from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.replay.test_replay import alter_rows, replay_in_process
 from tests.consumers.samples import moment, sample
 from tests.consumers.test_loader import metric
 from tests.ingest.vendors.samples_of import Case, load
+from tests.support.settings import Tree
 
 A_MINUTE = timedelta(minutes=1)
 # They are of the row's newest message, or say when it was loaded.
@@ -30,21 +31,21 @@ EMPTY = Booking(booking_id="", version="", status=BookingStatus.UNKNOWN)
 class SparseMapper:
     """A mapper that reads only the named columns of some events, and others as their vendors' modules do."""
 
-    def __init__(self, told: Mapping[str, set[str]]) -> None:
-        self._told = told
+    def __init__(self, columns_by_event: Mapping[str, set[str]]) -> None:
+        self._columns_by_event = columns_by_event
         self._read = BookingMapper({})
 
     def __call__(self, event: Event) -> Booking | None:
         booking = self._read(event)
-        if booking is None or event.id not in self._told:
+        if booking is None or event.id not in self._columns_by_event:
             return booking
-        untold = frozenset(COLUMNS) - OF_THE_MESSAGE - self._told[event.id]
+        untold = frozenset(COLUMNS) - OF_THE_MESSAGE - self._columns_by_event[event.id]
         return replace(booking, **{name: getattr(EMPTY, name) for name in untold}, untold=untold)
 
 
-def read_only_columns(harness: ConsumerHarness, **told: set[str]) -> ConsumerHarness:
+def read_only_columns(harness: ConsumerHarness, **columns_by_event: set[str]) -> ConsumerHarness:
     """Make the loader read only these columns of the events with these ids."""
-    harness.loader._mapper = SparseMapper(told)  # type: ignore[assignment]
+    harness.loader._mapper = SparseMapper(columns_by_event)  # type: ignore[assignment]
     return harness
 
 
@@ -131,14 +132,14 @@ def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_rea
     """Batches have one, two and four messages; the first message comes again in each."""
     read_only_columns(harness, **READ)
     logs = [
-        (size, [four_messages(f"B{number}-{size}")[place] for place in order])
+        (size, [four_messages(f"B{number}-{size}")[position] for position in order])
         for number, order in enumerate(itertools.permutations(range(4)))
         for size in (1, 2, 4)
     ]
     for step in range(4):
         batches = [(log[step * size : step * size + size], log[0]) for size, log in logs]
         harness.load(*(event for batch, again in batches if batch for event in [*batch, again]))
-    told = (
+    columns = (
         "status",
         "service_name",
         "customer_name",
@@ -149,11 +150,12 @@ def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_rea
         "last_event_id",
     )
     rows = harness.rows(
-        f"select {', '.join(told)}, version, cast(column_versions as text) as column_versions from bookings"
+        f"select {', '.join(columns)}, version, cast(column_versions as text) as column_versions"
+        " from bookings"
     )
     assert len(rows) == len(logs)
     assert all(row == rows[0] for row in rows)
-    assert tuple(rows[0][name] for name in told) == (
+    assert tuple(rows[0][name] for name in columns) == (
         "no_show", "cleared", None, "b@example.com", datetime(2026, 5, 9, 11, tzinfo=UTC), None, "EUR", "E4",
     )  # fmt: skip
 
@@ -161,8 +163,8 @@ def test_every_order_of_four_messages_in_any_batches_makes_the_same_row_in_a_rea
 def test_values_of_every_kind_that_a_message_leaves_out_come_through_the_warehouse_unchanged(
     either_harness: ConsumerHarness,
 ) -> None:
-    whole = sample(1, at=10, **FORM, owner="USR-1", customer_timezone="Europe/Paris")
-    read_only_columns(either_harness, E2=set(), E3=set()).load(whole)
+    event = sample(1, at=10, **FORM, owner="USR-1", customer_timezone="Europe/Paris")
+    read_only_columns(either_harness, E2=set(), E3=set()).load(event)
     before = the_row(either_harness)
     for number in (2, 3):
         either_harness.load(sample(number, at=10 * number, status="canceled"))
@@ -243,7 +245,7 @@ def test_reconciliation_is_told_which_columns_the_newest_message_left_out(
 def test_a_warehouse_of_an_earlier_version_is_read_before_it_gets_the_new_columns_and_goes_on_after(
     either_tree: Tree, names: list[str]
 ) -> None:
-    with opened(either_tree) as harness:
+    with open_consumer(either_tree) as harness:
         harness.load(sample(1, at=10))
         drop_columns(harness, names)
     reader = BookingsTable(Settings.model_validate(either_tree))
@@ -256,7 +258,7 @@ def test_a_warehouse_of_an_earlier_version_is_read_before_it_gets_the_new_column
     assert list(reader.within("updated_at", "oncehub", "support", moment(0), None)) == [
         [("B1", before.loaded_at)]
     ]
-    with opened(either_tree) as harness:
+    with open_consumer(either_tree) as harness:
         read_only_columns(harness, E2=set()).load(sample(2, at=20, status="canceled"))
         row = the_row(harness)
         assert (row["status"], row["customer_name"], row["answers"]) == (

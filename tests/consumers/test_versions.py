@@ -92,10 +92,10 @@ def messages(
     }
     guesses = st.fixed_dictionaries({}, optional=guessable)
     message = st.tuples(numbers, everything | something, guesses)
-    content_of = st.lists(message, min_size=1, max_size=6, unique_by=lambda one: one[0]) | st.lists(
+    content_of = st.lists(message, min_size=1, max_size=6, unique_by=lambda content: content[0]) | st.lists(
         message, min_size=1, max_size=6
     )
-    return content_of.map(lambda log: [Message(number, *one) for number, one in enumerate(log)])
+    return content_of.map(lambda log: [Message(number, *content) for number, content in enumerate(log)])
 
 
 def newer_of_each_version(log: Sequence[Message]) -> bool:
@@ -110,7 +110,7 @@ def expected(log: Sequence[Message]) -> dict[str, Any]:
     columns: dict[str, tuple[Any, str]] = {}
     for name in ALL:
         outdated = last_named_other(name, newest_first)
-        told = [
+        values = [
             (message.says[name], message.version())
             for message in newest_first
             if name in message.says and message.at > outdated
@@ -121,7 +121,7 @@ def expected(log: Sequence[Message]) -> dict[str, Any]:
             if name in message.guesses
         ]
         since = next((message.version() for message in newest_first if message.at == outdated), "")
-        columns[name] = [*told, *guessed, (getattr(EMPTY, name), since)][0]
+        columns[name] = [*values, *guessed, (getattr(EMPTY, name), since)][0]
     untold = ALL.keys() - newest_first[0].says.keys()
     return {name: value for name, (value, _) in columns.items()} | {
         "version": newest_first[0].version(),
@@ -135,13 +135,13 @@ def last_named_other(name: str, newest_first: Sequence[Message]) -> int:
 
     What was said by then describes that other one.
     """
-    named = [
+    identities = [
         (identity(message.says[column]), message.at)
         for message in newest_first
         for column in [DESCRIBES.get(name)]
         if column in message.says
     ]
-    return next((at for value, at in named if value != named[0][0]), -1)
+    return next((at for value, at in identities if value != identities[0][0]), -1)
 
 
 def identity(value: Any) -> Any:
@@ -233,8 +233,11 @@ def test_a_replay_of_any_part_in_any_batches_leaves_a_right_row_as_it_is(
     records = stored(*(message.event() for message in data.draw(st.permutations(log))))
     warehouse = load_batches(cut(data.draw, records))
     before = the_row(warehouse)
-    part = data.draw(st.lists(st.sampled_from(records), unique_by=lambda one: one.offset))
-    load_batches(cut(data.draw, [replace(one, record=as_replay(one)) for one in part]), warehouse)
+    part = data.draw(st.lists(st.sampled_from(records), unique_by=lambda stored_record: stored_record.offset))
+    load_batches(
+        cut(data.draw, [replace(stored_record, record=as_replay(stored_record)) for stored_record in part]),
+        warehouse,
+    )
     assert the_row(warehouse) == before
 
 
@@ -272,7 +275,13 @@ def misread_and_replayed(
     warehouse = load_batches(cut(data.draw, records), Warehouse(mapper=misread))
     warehouse.mapper = read
     for _ in range(times):
-        load_batches(cut(data.draw, [replace(one, record=as_replay(one)) for one in records]), warehouse)
+        load_batches(
+            cut(
+                data.draw,
+                [replace(stored_record, record=as_replay(stored_record)) for stored_record in records],
+            ),
+            warehouse,
+        )
     return content_of(the_row(warehouse))
 
 
@@ -393,8 +402,8 @@ def describing_column(before: tuple[Any, Any], says: dict[str, Any], name: str) 
     columns = frozenset({*DESCRIBES, *DESCRIBES.values()})
     second = replace(EMPTY, version="2", untold=frozenset(columns - says.keys()), **says)
     events = [
-        replace(Message(number, number, {}).event(), data=AS_JSON.dump_json(one))
-        for number, one in enumerate([first, second])
+        replace(Message(number, number, {}).event(), data=AS_JSON.dump_json(booking))
+        for number, booking in enumerate([first, second])
     ]
     one_way, other_way = (
         the_row(load_batches([stored(event) for event in order])) for order in (events, events[::-1])

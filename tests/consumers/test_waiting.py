@@ -17,10 +17,12 @@ from ingest.log import Record
 from ingest.log.sqlite.producer import SqliteProducer
 from ingest.log_probes import probe_loaded
 from ingest.settings import Settings
-from tests.consumers.harness import ConsumerHarness, Tree, changed, opened, until
+from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.postgres import PostgresServer
 from tests.consumers.samples import sample
 from tests.faults.disk import Disk, can_mount
+from tests.support.polling import wait_for
+from tests.support.settings import Tree, with_section
 
 
 @pytest.mark.postgres
@@ -33,7 +35,7 @@ def test_a_lock_that_holds_a_load_up_makes_the_consumer_unready_and_is_named(
     def failure(harness: ConsumerHarness) -> Finding | None:
         return next((finding for finding in harness.loader.undone.probe() if finding.failed), None)
 
-    with opened(changed(postgres_tree, "consumer", undone_limit="300ms")) as harness:
+    with open_consumer(with_section(postgres_tree, "consumer", undone_limit="300ms")) as harness:
         harness.load(sample(1))
         harness.loader.undone.watch()
         with (
@@ -45,20 +47,22 @@ def test_a_lock_that_holds_a_load_up_makes_the_consumer_unready_and_is_named(
             )
             with harness.running():
                 harness.append(sample(2, "B2"))
-                until(
-                    lambda: (found := failure(harness)) and "lock of PostgreSQL's session" in found.detail,
+                wait_for(
+                    lambda: (
+                        (waiting := failure(harness)) and "lock of PostgreSQL's session" in waiting.detail
+                    ),
                     "the wait is told",
                 )
-                found = failure(harness)
-                assert found
+                waiting = failure(harness)
+                assert waiting
                 assert (
                     f"session {other.get_backend_pid()} (user ingest, report, idle in transaction"
-                    in found.detail
+                    in waiting.detail
                 )
-                assert "1 records from bookings.oncehub/0/1" in found.detail
+                assert "1 records from bookings.oncehub/0/1" in waiting.detail
                 other.rollback()
-                until(lambda: harness.lag_outside() == 0, "everything loaded")
-                until(lambda: harness.loader.undone.seconds == 0, "nothing is undone")
+                wait_for(lambda: harness.lag_outside() == 0, "everything loaded")
+                wait_for(lambda: harness.loader.undone.seconds == 0, "nothing is undone")
         assert failure(harness) is None
 
 
@@ -66,9 +70,9 @@ def test_reconciliation_knows_how_long_the_oldest_record_waits_to_be_loaded(harn
     assert not probe_loaded(harness.settings.build_log(), timedelta())[0].failed
     harness.append(sample(1))
     assert not probe_loaded(harness.settings.build_log(), timedelta(hours=1))[0].failed
-    found = probe_loaded(harness.settings.build_log(), timedelta())[0]
-    assert found.failed
-    assert "wait to be loaded" in found.detail
+    finding = probe_loaded(harness.settings.build_log(), timedelta())[0]
+    assert finding.failed
+    assert "wait to be loaded" in finding.detail
     harness.load()
     assert not probe_loaded(harness.settings.build_log(), timedelta())[0].failed
 
@@ -89,9 +93,9 @@ def settings_with(log: Path) -> Settings:
 
 
 @pytest.mark.parametrize("linked", [False, True], ids=["itself", "by a link"])
-@pytest.mark.parametrize("left", [0, 300_000], ids=["full", "nearly full"])
+@pytest.mark.parametrize("free_bytes", [0, 300_000], ids=["full", "nearly full"])
 def test_a_log_on_a_full_disk_takes_no_records_and_the_probes_know(
-    tmp_path: Path, disk: tuple[Disk, Path], left: int, *, linked: bool
+    tmp_path: Path, disk: tuple[Disk, Path], free_bytes: int, *, linked: bool
 ) -> None:
     mounted, folder = disk
     with closing(SqliteProducer(folder / "log.db")) as producer:
@@ -101,7 +105,7 @@ def test_a_log_on_a_full_disk_takes_no_records_and_the_probes_know(
         settings = settings_with((tmp_path if linked else folder) / "log.db")
         settings.build_log().probe_append()
         spare = folder / "spare"
-        spare.write_bytes(bytes(left))
+        spare.write_bytes(bytes(free_bytes))
         mounted.fill()
         spare.unlink()
         for probe in (settings.build_log().probe_append, settings.build_log().probe_read):

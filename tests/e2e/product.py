@@ -1,45 +1,25 @@
 """`ingest up` in a folder of its own with an account at each vendor, and the vendors that deliver to it."""
 
 import asyncio
-import signal
-import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
-import tomlkit
-
 from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings
 from ingest.simulator.account import SimulatedAccount
-from ingest.simulator.sender import Chaos, DeliveryStats, Sender
-from ingest.simulator.simulation import Pace, run_simulation
-from ingest.simulator.vendor import load_simulated_vendor
+from ingest.simulator.simulation import Chaos, DeliveryStats, Pace, Sender, run_simulation
 from ingest.simulator.world import World
 from ingest.vendors import vendor_names
 from ingest.warehouse.query import query
-from tests.e2e.processes import Process, descendants, eventually
-from tests.ingest.cli.command import COMMAND, PATIENCE, environment
-from tests.kafka.broker import free_port
-
-SECRET = "one-that-only-these-tests-use"
-
-_CONFIG = """\
-public_url = "http://127.0.0.1:{port}"
-log = "{log}"
-topic_prefix = "{name}"
-[receiver]
-port = {port}
-admin_port = 0
-workers = {workers}
-[consumer]
-admin_port = 0
-group = "{name}"
-"""
+from tests.support.accounts import SECRET, simulated_account
+from tests.support.polling import is_healthy, wait_for
+from tests.support.ports import free_port
+from tests.support.processes import COMMAND, IngestProcess, environment
+from tests.support.settings import write_settings
 
 
 def account_name(vendor: str) -> str:
@@ -57,22 +37,21 @@ class Product:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.accounts: Mapping[str, SimulatedAccount] = {
-            account_name(vendor): load_simulated_vendor(vendor).account(
-                f"{self.url}/webhooks/{vendor}/{account_name(vendor)}", SECRET
-            )
+            account_name(vendor): simulated_account(vendor, self.url, account_name(vendor))
             for vendor in vendor_names()
         }
-        config = _CONFIG.format(port=port, log=log, name=name, workers=workers)
-        tables = (
-            f"[accounts.{name}]\n{tomlkit.dumps(account.settings())}"
+        tree = {
+            "public_url": self.url,
+            "log": log,
+            "topic_prefix": name,
+            "receiver": {"port": port, "admin_port": 0, "workers": workers},
+            "consumer": {"admin_port": 0, "group": name},
+        }
+        tables = {
+            name: {**account.settings(), "webhook_secrets": [SECRET]}
             for name, account in self.accounts.items()
-        )
-        (folder / "ingest.toml").write_text(config + "".join(tables))
-        secrets = folder / "ingest.secrets.toml"
-        secrets.touch(0o600)
-        secrets.write_text(
-            "".join(f'[accounts.{name}]\nwebhook_secrets = ["{SECRET}"]\n' for name in self.accounts)
-        )
+        }
+        write_settings(folder, tree | {"accounts": tables})
 
     @property
     def settings(self) -> Settings:
@@ -112,59 +91,31 @@ class Product:
             up.wait_until_accepting()
             yield up
             family = up.family()
-            up.process.send_signal(signal.SIGTERM)
-            assert up.process.wait(PATIENCE) == 0, up.log_tail()
+            assert up.stop() == 0, up.log_tail()
             assert [process for process in family if process.alive] == []
         finally:
-            up.end()
+            up.close()
 
 
-class Up:
-    """A running `ingest up`, which logs to `up.log`."""
+class Up(IngestProcess):
+    """A running `ingest up`."""
 
     def __init__(self, product: Product) -> None:
         self._product = product
-        self._log = product.folder / "up.log"
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*COMMAND, "up"],
-                cwd=product.folder,
-                env=environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        super().__init__(product.folder, "up", [*COMMAND, "up"], environment())
 
     def wait_until_accepting(self) -> None:
         """Wait until the receiver answers and the consumer has made its tables."""
-        eventually(self._accepts, "the receiver answers")
-        eventually(lambda: self._product.query("select count(*) from bookings"), "the tables are made")
-
-    def family(self) -> list[Process]:
-        """Return all processes that it started, while it runs."""
-        return descendants(self.process.pid) if self.process.poll() is None else []
-
-    def child(self, command: str) -> Process | None:
-        """Return the process that runs this command now."""
-        return next((process for process in self.family() if f"-m ingest {command}" in process.command), None)
+        wait_for(self._accepts, "the receiver answers")
+        wait_for(lambda: self._product.query("select count(*) from bookings"), "the tables are made")
 
     def log_tail(self) -> str:
         """Return the end of its log, for the message of a failure."""
-        return self._log.read_text(encoding="utf-8")[-5000:]
-
-    def end(self) -> None:
-        """Kill it, and wait until its children, which end when it is gone, have ended."""
-        family = self.family()
-        self.process.kill()
-        self.process.wait()
-        eventually(lambda: not any(process.alive for process in family), "the children leave")
+        return self.stderr()[-5000:]
 
     def _accepts(self) -> bool:
-        assert self.process.poll() is None, self.log_tail()
-        try:
-            return httpx.get(f"{self._product.url}/healthz").is_success
-        except httpx.TransportError:
-            return False
+        assert self.running, self.log_tail()
+        return is_healthy(self._product.url)
 
 
 class DeliveringVendors:
@@ -189,7 +140,7 @@ class DeliveringVendors:
     def wait_for_more(self, count: int) -> None:
         """Wait until so many more webhooks were accepted."""
         enough = self.stats.webhooks + count
-        eventually(lambda: self.stats.webhooks >= enough, f"{count} more webhooks are accepted")
+        wait_for(lambda: self.stats.webhooks >= enough, f"{count} more webhooks are accepted")
 
     def stop(self) -> None:
         """Make no more changes, and wait until every webhook was accepted or given up."""

@@ -1,6 +1,5 @@
 """`ingest demo`: it finds the warehouse right when it is, and wrong when it is not."""
 
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +14,12 @@ from ingest.errors import IngestError
 from ingest.settings import Settings, section_models
 from ingest.settings.layers import variable_name
 from ingest.settings.sources import load_settings
-from ingest.simulator.sender import DeliveryStats
-from ingest.simulator.simulation import Pace
-from ingest.simulator.truth import Difference
+from ingest.simulator.account import Difference
+from ingest.simulator.simulation import DeliveryStats, Pace
 from ingest.warehouse.duckdb_file import warehouse_lock
 from ingest.warehouse.query import query
-from tests.e2e.processes import eventually
-from tests.ingest.cli.command import COMMAND, PATIENCE, Result, environment, ingest, refused
+from tests.support.polling import PATIENCE, wait_for
+from tests.support.processes import Result, ingest, refused, start_ingest
 
 
 def check_right(result: Result) -> None:
@@ -105,24 +103,16 @@ def test_a_demo_with_an_outage_on_kafka_finds_and_repairs_just_what_was_lost(
 
 
 def test_a_demo_whose_rows_somebody_changes_while_it_runs_says_wrong_and_which(tmp_path: Path) -> None:
-    command = [*COMMAND, "demo", "--seconds", "6", "--rate", "20", "--folder", "here"]
-    demo = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    try:
-        eventually((tmp_path / "here" / "ingest.secrets.toml").exists, "the sandbox is ready")
+    with start_ingest(tmp_path, "demo", "--seconds", "6", "--rate", "20", "--folder", "here") as demo:
+        wait_for((tmp_path / "here" / "ingest.secrets.toml").exists, "the sandbox is ready")
         settings = load_settings(str(tmp_path / "here" / "ingest.toml"), environ={})
-        eventually(lambda: cancelled(settings), "somebody cancels a booking, to which nothing newer happens")
+        wait_for(lambda: cancelled(settings), "somebody cancels a booking, to which nothing newer happens")
         changed = change(settings, cancelled(settings))
-        out, _ = demo.communicate(timeout=PATIENCE)
-    finally:
-        demo.kill()
-        demo.wait()
-    assert demo.returncode == 1
-    assert f"WRONG: {len(changed)} differences" in out
+        assert demo.wait() == 1
+    assert f"WRONG: {len(changed)} differences" in demo.stdout()
     lines = [
         line
-        for line in out.splitlines()
+        for line in demo.stdout().splitlines()
         if line.endswith("found 'Somebody Else'") and "customer_name: expected" in line
     ]
     assert len(lines) == min(10, len(changed))

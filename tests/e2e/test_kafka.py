@@ -1,7 +1,5 @@
 """On a real Kafka: what other programs find on the topics is a CloudEvent with the vendor's own bytes."""
 
-import signal
-import subprocess
 import uuid
 from contextlib import closing
 from datetime import UTC, datetime
@@ -15,10 +13,10 @@ from kafka import KafkaConsumer
 
 from ingest.instant import parse_instant
 from ingest.simulator.account import Webhook
-from tests.e2e.processes import eventually
 from tests.e2e.product import Product, account_name
-from tests.ingest.cli.command import COMMAND, PATIENCE, environment
-from tests.ingest.simulator.accounts import BEGINNING
+from tests.support.accounts import BEGINNING
+from tests.support.polling import wait_for
+from tests.support.processes import start_ingest
 
 pytestmark = pytest.mark.kafka
 
@@ -32,15 +30,9 @@ def test_a_record_is_a_cloud_event_around_the_untouched_body(
     product = Product(tmp_path, log=f"kafka://{','.join(kafka_servers)}", name=prefix)
     webhook = unusual_webhook(product)
     sent_at = datetime.now(UTC)
-    with (tmp_path / "receive.log").open("wb") as log:
-        receiver = subprocess.Popen([*COMMAND, "receive"], cwd=tmp_path, env=environment(), stderr=log)
-    try:
-        eventually(lambda: answer(product, webhook) == 202, "the receiver takes the webhook")
-        receiver.send_signal(signal.SIGTERM)
-        assert receiver.wait(PATIENCE) == 0
-    finally:
-        receiver.kill()
-        receiver.wait()
+    with start_ingest(tmp_path, "receive") as receiver:
+        wait_for(lambda: answer(product, webhook) == 202, "the receiver takes the webhook")
+        assert receiver.stop() == 0
     record = first_record(kafka_servers, f"{prefix}.oncehub")
     headers = {name: value.decode() for name, value in record.headers}
     envelope = orjson.loads(webhook.body)
@@ -86,5 +78,5 @@ def first_record(servers: list[str], topic: str) -> Any:
     with closing(
         KafkaConsumer(topic, bootstrap_servers=servers, group_id=None, auto_offset_reset="earliest")
     ) as consumer:
-        batches = eventually(lambda: consumer.poll(timeout_ms=500), f"a record on {topic}")
+        batches = wait_for(lambda: consumer.poll(timeout_ms=500), f"a record on {topic}")
     return next(iter(batches.values()))[0]

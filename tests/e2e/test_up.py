@@ -13,12 +13,12 @@ import pytest
 from ingest.instant import parse_instant
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
-from ingest.simulator.truth import differences
+from ingest.simulator.account import differences
 from ingest.simulator.world import Change
-from tests.e2e.processes import eventually
-from tests.e2e.product import SECRET, DeliveringVendors, Product, Up, account_name, delivering
-from tests.ingest.cli.command import PATIENCE, ingest
-from tests.ingest.simulator.accounts import BEGINNING
+from tests.e2e.product import DeliveringVendors, Product, Up, account_name, delivering
+from tests.support.accounts import BEGINNING, SECRET
+from tests.support.polling import PATIENCE, is_healthy, wait_for
+from tests.support.processes import ingest
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="processes are watched in /proc, which only Linux has"
@@ -73,7 +73,7 @@ def test_signed_deliveries_of_all_vendors_become_rows(tmp_path: Path) -> None:
         assert {name: post(product, change) for name, change in changes.items()} == dict.fromkeys(
             changes, 202
         )
-        eventually(lambda: product.count("bookings") == len(changes), "every delivery is a row")
+        wait_for(lambda: product.count("bookings") == len(changes), "every delivery is a row")
         rows = ingest(tmp_path, "query", "--json", "select * from bookings").json
         events = {
             event["id"] for event in ingest(tmp_path, "query", "--json", "select * from booking_events").json
@@ -98,7 +98,7 @@ def test_signed_deliveries_of_all_vendors_become_rows(tmp_path: Path) -> None:
 
 def check_nothing_was_lost(product: Product, vendors: DeliveringVendors) -> None:
     """Check that every webhook is one event, and every booking as it truly is."""
-    eventually(
+    wait_for(
         lambda: product.count("booking_events") >= vendors.stats.webhooks,
         "every accepted webhook is an event",
     )
@@ -123,7 +123,7 @@ def kill_and_see_it_come_back(up: Up, command: str) -> None:
     victim = up.child(command)
     assert victim is not None
     os.kill(victim.pid, signal.SIGKILL)
-    eventually(lambda: (child := up.child(command)) and child != victim, f"{command} is started again")
+    wait_for(lambda: (child := up.child(command)) and child != victim, f"{command} is started again")
 
 
 def test_when_up_is_killed_its_children_leave_and_the_next_one_goes_on_in_their_place(tmp_path: Path) -> None:
@@ -134,9 +134,8 @@ def test_when_up_is_killed_its_children_leave_and_the_next_one_goes_on_in_their_
         vendors.wait_for_more(10)
         family = up.family()
         assert len(family) >= 2
-        up.process.kill()
-        up.process.wait()
-        eventually(lambda: not any(process.alive for process in family), "the children leave by themselves")
+        up.kill()
+        wait_for(lambda: not any(process.alive for process in family), "the children leave by themselves")
         with product.running():
             vendors.wait_for_more(10)
             vendors.stop()
@@ -147,8 +146,8 @@ def test_a_port_that_is_taken_ends_it_all_with_the_setting_to_change(tmp_path: P
     product = Product(tmp_path)
     with socket.create_server(("127.0.0.1", product.settings.receiver.port)):
         up = product.launch()
-        family = eventually(up.family, "it starts its children")
-        assert up.process.wait(PATIENCE) == 2
+        family = wait_for(up.family, "it starts its children")
+        assert up.wait() == 2
     assert "choose another receiver.port" in up.log_tail()
     assert [process for process in family if process.alive] == []
 
@@ -163,19 +162,10 @@ def test_at_the_dead_letter_limit_the_consumer_stops_and_says_why_and_webhooks_a
     producer.append("bookings.calendly", [Record("key", b"{}")] * 5).result(PATIENCE)
     producer.close()
     up = product.launch()
-    eventually(lambda: "up.consumer_stopped" in up.log_tail(), "the consumer stopped")
+    wait_for(lambda: "up.consumer_stopped" in up.log_tail(), "the consumer stopped")
     assert "5 records in a row" in up.log_tail()
     assert httpx.get(f"{product.url}/healthz").status_code == 200
-    up.process.terminate()
-    assert up.process.wait(PATIENCE) == 4
-
-
-def is_receiving(product: Product) -> bool:
-    """Say whether there is a receiver."""
-    try:
-        return httpx.get(f"{product.url}/healthz").is_success
-    except httpx.TransportError:
-        return False
+    assert up.stop() == 4
 
 
 @pytest.mark.parametrize("mistake", ["not toml", "unknown name", "mode"])
@@ -195,11 +185,11 @@ def test_a_mistake_in_the_settings_stops_nothing_and_children_come_back_with_the
             )
         for command in ("consume", "receive"):
             kill_and_see_it_come_back(up, command)
-        eventually(lambda: is_receiving(product), "the receiver is back")
+        wait_for(lambda: is_healthy(product.url), "the receiver is back")
         assert post(product, changes[CALENDLY]) == 202
         [*_, worker] = [process for process in up.family() if "spawn_main" in process.command]
         os.kill(worker.pid, signal.SIGKILL)
-        eventually(lambda: worker not in up.family(), "the worker is gone")
+        wait_for(lambda: worker not in up.family(), "the worker is gone")
         others = [change for name, change in changes.items() if name != CALENDLY]
         assert [post(product, change) for change in others] == [202] * len(others)
         assert "secrets.not_reloaded" in up.log_tail()
@@ -208,11 +198,11 @@ def test_a_mistake_in_the_settings_stops_nothing_and_children_come_back_with_the
             secrets.chmod(0o600)
         config.write_text(valid_config.replace(CALENDLY, "more"))
         secrets.write_text(secrets.read_text().replace(CALENDLY, "more"))
-        eventually(
+        wait_for(
             lambda: post(product, changes[CALENDLY], path="/webhooks/calendly/more") == 202,
             "the mended settings are live",
         )
-        eventually(lambda: product.count("bookings") == len(changes) + 1, "every delivery is a row")
+        wait_for(lambda: product.count("bookings") == len(changes) + 1, "every delivery is a row")
 
 
 def test_reconciliation_starts_with_the_first_account_that_has_a_key_and_again_after_a_mistake(
@@ -232,7 +222,7 @@ def test_reconciliation_starts_with_the_first_account_that_has_a_key_and_again_a
         valid_config = valid_config.replace("[consumer]", "[reconcile]\nadmin_port = 0\n[consumer]", 1)
         config.write_text(valid_config)
         secrets.write_text(text)
-        eventually(lambda: up.child("reconcile"), "reconciliation starts")
+        wait_for(lambda: up.child("reconcile"), "reconciliation starts")
         config.write_text("[recon")
         kill_and_see_it_come_back(up, "reconcile")
         config.write_text(valid_config)

@@ -18,7 +18,7 @@ from rich.console import Console
 from tests.faults.breaker import Breaker
 from tests.faults.load import Vendors
 from tests.faults.plan import ALL, CLOCKS, KINDS, OF_WAREHOUSE, Plan
-from tests.faults.run import Asked, Report, run
+from tests.faults.run import Report, RunOptions, run
 from tests.long_run import add_options, carry_out
 
 
@@ -46,30 +46,30 @@ def main() -> int:
 
 def _run(options: argparse.Namespace, folder: Path) -> Report:
     kinds = ALL if options.clocks else ALL - CLOCKS
-    request = Asked(
+    request = RunOptions(
         options.log,
         options.warehouse,
         options.seed,
         options.kills,
         options.webhooks,
-        folder / "stand",
+        folder / "system",
         kinds=kinds,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run_with_status(request))
 
 
-async def _run_with_status(request: Asked) -> Report:
+async def _run_with_status(request: RunOptions) -> Report:
     with Console(stderr=True).status("starting …") as status:
 
-        def tell(vendors: Vendors, breaker: Breaker, plan: Plan) -> None:
+        def on_progress(vendors: Vendors, breaker: Breaker, plan: Plan) -> None:
             status.update(
                 f"{vendors.stats.webhooks} of {request.webhooks} webhooks accepted,"
                 f" {breaker.done.total()} of {len(plan.faults)} faults"
                 f" ({breaker.kills} kills of {plan.kills})"
             )
 
-        return await run(request, tell)
+        return await run(request, on_progress)
 
 
 if __name__ == "__main__":

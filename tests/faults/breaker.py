@@ -17,8 +17,6 @@ from kafka.errors import KafkaError
 
 from ingest.errors import LogUnavailable, WarehouseUnavailable
 from ingest.vendors import vendor_names
-from tests.e2e.processes import Process
-from tests.faults.child import Child, signal_to
 from tests.faults.clock import replace, withdraw
 from tests.faults.history import (
     checkpoint_log,
@@ -31,9 +29,11 @@ from tests.faults.history import (
 from tests.faults.load import EventKey, Vendors
 from tests.faults.plan import Fault, Kind, Plan
 from tests.faults.proxy import Proxy
-from tests.faults.stand import Stand
+from tests.faults.supervised_process import SupervisedProcess, signal_to
+from tests.faults.system import System
 from tests.kafka.broker import Broker
 from tests.kafka.cluster import start_all
+from tests.support.processes import Process
 
 _LOOK_SECONDS = 0.05
 _PATIENCE_SECONDS = 20.0
@@ -59,12 +59,12 @@ class Breaker:
     counts the steps among the missed faults.
     """
 
-    def __init__(self, stand: Stand, vendors: Vendors) -> None:
+    def __init__(self, system: System, vendors: Vendors) -> None:
         self.done: Counter[Kind] = Counter()
         self.missed: Counter[Kind] = Counter()
         self.unreached: Counter[str] = Counter()
         self.cut = frozenset[EventKey]()  # accepted, and taken out of the log after that
-        self._stand = stand
+        self._system = system
         self._vendors = vendors
         self._turns: defaultdict[object, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -87,14 +87,14 @@ class Breaker:
 
     async def kill_consumer(self, fault: Fault) -> bool:
         """Kill a consumer at any moment, also while it starts."""
-        return await self._kill(_choose(list(self._stand.consumers.values()), fault))
+        return await self._kill(_choose(list(self._system.consumers.values()), fault))
 
     async def kill_receiver(self, _: Fault) -> bool:
         """Kill the receiver's parent.
 
         Its workers are to notice, and to let go of the port.
         """
-        return await self._kill(self._stand.receiver)
+        return await self._kill(self._system.receiver)
 
     async def kill_worker(self, fault: Fault) -> bool:
         """Kill a worker of the receiver.
@@ -117,7 +117,7 @@ class Breaker:
 
         When that is long enough, other consumers take over what it was reading.
         """
-        consumer = _choose(list(self._stand.consumers.values()), fault)
+        consumer = _choose(list(self._system.consumers.values()), fault)
         consumer.freeze()
         try:
             await asyncio.sleep(fault.seconds)
@@ -135,7 +135,7 @@ class Breaker:
         try:
             await asyncio.sleep(fault.seconds)
         finally:
-            for consumer in self._stand.consumers.values():
+            for consumer in self._system.consumers.values():
                 consumer.thaw()
         return True
 
@@ -163,7 +163,7 @@ class Breaker:
 
     async def hold_warehouse(self, fault: Fault) -> bool:
         """Hold the warehouse with a program that reads or writes it."""
-        postgres, file = self._stand.servers.postgres, self._stand.settings.warehouse.duckdb_file
+        postgres, file = self._system.servers.postgres, self._system.settings.warehouse.duckdb_file
         warehouse = postgres.url if postgres else str(file)
         command = [
             sys.executable,
@@ -196,7 +196,7 @@ class Breaker:
         What runs goes on with the settings it has. What is killed meanwhile starts when the file is right
         again.
         """
-        config = self._stand.stage.config
+        config = self._system.sandbox.config
         async with self._turns["settings"]:
             text = config.read_text(encoding="utf-8")
             config.write_text(f"{text}\nlog_retention = forever\n", encoding="utf-8")
@@ -209,7 +209,7 @@ class Breaker:
     async def down_warehouse(self, fault: Fault) -> bool:
         """Stop the warehouse's server as a crash does, with whatever it was loading."""
         async with self._turns["warehouse's server"]:
-            if not (server := self._stand.servers.postgres):
+            if not (server := self._system.servers.postgres):
                 return False
             await asyncio.to_thread(server.stop)
             try:
@@ -220,24 +220,24 @@ class Breaker:
 
     async def kill_broker(self, fault: Fault) -> bool:
         """Kill any one of the brokers."""
-        return await self._down([_choose(self._stand.servers.brokers, fault)], fault)
+        return await self._down([_choose(self._system.servers.brokers, fault)], fault)
 
     async def kill_leader(self, fault: Fault) -> bool:
         """Kill the broker that a vendor's events go to."""
-        topic = self._stand.settings.topic(_choose(vendor_names(), fault))
+        topic = self._system.settings.topic(_choose(vendor_names(), fault))
         try:
-            leader = await asyncio.to_thread(self._stand.servers.leader, topic)
+            leader = await asyncio.to_thread(self._system.servers.leader, topic)
         except KafkaError:
             return False
         return await self._down([leader], fault)
 
     async def down_brokers(self, fault: Fault) -> bool:
         """Kill all brokers at once."""
-        return await self._down(self._stand.servers.brokers, fault)
+        return await self._down(self._system.servers.brokers, fault)
 
     async def freeze_broker(self, fault: Fault) -> bool:
         """Freeze a broker: connections to it stay open, and nothing is answered."""
-        broker = _choose(self._stand.servers.brokers, fault)
+        broker = _choose(self._system.servers.brokers, fault)
         return await self._hold("brokers", fault, broker.freeze, broker.thaw)
 
     async def cut_network(self, fault: Fault) -> bool:
@@ -258,11 +258,11 @@ class Breaker:
         It takes over some partitions, and gives them back.
         """
         async with self._turns[_JOINER]:
-            self._stand.join(_JOINER)
+            self._system.join(_JOINER)
             try:
                 await asyncio.sleep(fault.seconds)
             finally:
-                await asyncio.to_thread(self._stand.leave, _JOINER)
+                await asyncio.to_thread(self._system.leave, _JOINER)
         return True
 
     async def cut_log(self, fault: Fault) -> bool:
@@ -271,22 +271,22 @@ class Breaker:
         What one of several brokers still has, the others get from it.
         """
         async with self._turns["brokers"]:
-            for broker in self._stand.servers.brokers:
+            for broker in self._system.servers.brokers:
                 broker.kill()
-            for broker in self._stand.servers.brokers:
-                broker.lose_tail(self._stand.settings.topics(), fault.chance * _LARGEST_CUT)
+            for broker in self._system.servers.brokers:
+                broker.lose_tail(self._system.settings.topics(), fault.chance * _LARGEST_CUT)
             accepted = await self._accepted_by_now()
             await asyncio.sleep(fault.seconds)
-            await asyncio.to_thread(start_all, self._stand.servers.brokers)
+            await asyncio.to_thread(start_all, self._system.servers.brokers)
             return await self._note_cut(accepted)
 
     async def make_topic_anew(self, fault: Fault) -> bool:
         """Delete a topic; the next program that appends to it makes it again."""
         async with self._turns["brokers"]:
-            servers = [server for broker in self._stand.servers.brokers for server in broker.servers]
+            servers = [server for broker in self._system.servers.brokers for server in broker.servers]
             try:
                 if not await asyncio.to_thread(
-                    delete_topic, servers, self._stand.settings.topic(_choose(vendor_names(), fault))
+                    delete_topic, servers, self._system.settings.topic(_choose(vendor_names(), fault))
                 ):
                     return False
             except KafkaError:
@@ -295,7 +295,7 @@ class Breaker:
 
     async def restore_log(self, fault: Fault) -> bool:
         """Restore the log's file from an older copy, under all programs that use it."""
-        path = self._stand.settings.build_log().file
+        path = self._system.settings.build_log().file
         async with self._turns["log's file"]:
             try:
                 copy = await asyncio.to_thread(copy_log, path) if path and path.exists() else None
@@ -312,7 +312,7 @@ class Breaker:
 
         Afterwards the -wal and -shm are deleted, as the log's error tells an operator to do.
         """
-        path = self._stand.settings.build_log().file
+        path = self._system.settings.build_log().file
         async with self._turns["log"], self._turns["log's file"]:  # a full disk would leave half a copy
             try:
                 copy = await asyncio.to_thread(copy_log, path) if path and path.exists() else None
@@ -334,7 +334,7 @@ class Breaker:
 
     async def delete_wal(self, _: Fault) -> bool:
         """Delete the log's -wal file, under all programs that use it."""
-        path = self._stand.settings.build_log().file
+        path = self._system.settings.build_log().file
         async with self._turns["log's file"]:
             wal = path.with_name(f"{path.name}-wal") if path else None
             if wal is None or not wal.exists():
@@ -349,9 +349,9 @@ class Breaker:
         """
         async with self._turns["warehouse's file"]:
             try:
-                copy = await asyncio.to_thread(copy_warehouse, self._stand.settings)
+                copy = await asyncio.to_thread(copy_warehouse, self._system.settings)
                 await asyncio.sleep(fault.seconds)
-                await asyncio.to_thread(restore_warehouse, self._stand.settings, copy)
+                await asyncio.to_thread(restore_warehouse, self._system.settings, copy)
             except (OSError, WarehouseUnavailable):
                 return False
         return True
@@ -363,8 +363,8 @@ class Breaker:
 
     async def _note_cut(self, accepted: frozenset[EventKey]) -> bool:
         """Add to `cut` those of the accepted events that the log does not have now."""
-        settings = self._stand.settings.model_copy(
-            update={"log": self._stand.servers.direct_url or self._stand.settings.log}
+        settings = self._system.settings.model_copy(
+            update={"log": self._system.servers.direct_url or self._system.settings.log}
         )
         deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
         while True:
@@ -398,22 +398,22 @@ class Breaker:
         return True
 
     async def _fail_proxy(self, fault: Fault, fail: Callable[[Proxy], None]) -> bool:
-        proxy = _choose(self._stand.servers.proxies, fault)
+        proxy = _choose(self._system.servers.proxies, fault)
         return await self._hold(proxy, fault, lambda: fail(proxy), proxy.heal)
 
-    async def _kill(self, child: Child) -> bool:
+    async def _kill(self, child: SupervisedProcess) -> bool:
         if not await self._wait_for(lambda: child.alive):
             return False
         await asyncio.to_thread(child.kill)
         return True
 
     async def _worker(self, fault: Fault) -> Process | None:
-        workers = await self._wait_for(self._stand.receiver.workers)
+        workers = await self._wait_for(self._system.receiver.workers)
         return _choose(workers, fault) if workers else None
 
     async def _order(self, command: str, number: signal.Signals, moment: str) -> bool:
         """Order a signal at a step, and withdraw the order where no process gets there in time."""
-        orders = self._stand.orders[command]
+        orders = self._system.orders[command]
         async with self._turns[orders]:
             replace(orders, f"{number.name} {moment}")
             obeyed = bool(await self._wait_for(lambda: not orders.exists()))
@@ -423,11 +423,11 @@ class Breaker:
             return obeyed
 
     async def _fill(self, name: str, fault: Fault) -> bool:
-        disk = self._stand.disks[name]
+        disk = self._system.disks[name]
         return await self._hold(name, fault, disk.fill, disk.empty)
 
     async def _shift(self, command: str, fault: Fault) -> bool:
-        clock = self._stand.clocks[command]
+        clock = self._system.clocks[command]
         return await self._hold(clock, fault, lambda: clock.jump(_choose(_JUMPS, fault)), clock.set_right)
 
     async def _hold(
@@ -441,10 +441,10 @@ class Breaker:
                 end()
         return True
 
-    async def _wait_for(self, look: Callable[[], T]) -> T | None:
+    async def _wait_for(self, condition: Callable[[], T]) -> T | None:
         """Call `look` until it returns something and return that; None when that takes too long."""
         deadline = asyncio.get_running_loop().time() + _PATIENCE_SECONDS
-        while not (result := look()):
+        while not (result := condition()):
             if asyncio.get_running_loop().time() > deadline:
                 return None
             await asyncio.sleep(_LOOK_SECONDS)

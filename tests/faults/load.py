@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from ingest.settings import Settings
 from ingest.simulator.account import SimulatedAccount, Webhook
-from ingest.simulator.sender import Chaos, RetryPolicy, Sender
+from ingest.simulator.simulation import Chaos, RetryPolicy, Sender
 from ingest.vendors import Delivery
 from ingest.vendors.delivery import Headers
 
@@ -21,7 +21,7 @@ EventKey = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Deliveries:
     """What the vendors sent in their webhooks.
 
     `events` are those of all webhooks, `accepted` those of the accepted ones; `distinct` counts the webhooks
@@ -65,9 +65,9 @@ class Vendors(Sender):
         """Return the events accepted so far."""
         return frozenset(self.events[webhook] for webhook in self.stats.accepted)
 
-    def told(self, cut: frozenset[EventKey] = frozenset()) -> Told:
+    def deliveries(self, cut: frozenset[EventKey] = frozenset()) -> Deliveries:
         """Return what the vendors sent so far."""
-        return Told(
+        return Deliveries(
             frozenset(self.events.values()),
             self.accepted(),
             self.stats.webhooks,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.faults.doomed import MOMENTS
+from tests.faults.faulty_ingest import MOMENTS
 
 
 class Kind(StrEnum):

@@ -11,11 +11,11 @@ from typing import Any
 
 from ingest.simulator.simulation import Pace, run_simulation
 from tests.faults.breaker import Breaker
-from tests.faults.load import Told, Vendors
+from tests.faults.load import Deliveries, Vendors
 from tests.faults.plan import ALL, CLOCKS, KINDS, OF_WAREHOUSE, Kind, Plan, draw
 from tests.faults.servers import serving
-from tests.faults.stand import Stand
-from tests.faults.verdict import Left, Verdict, verdict
+from tests.faults.system import System
+from tests.faults.verdict import Backlog, Verdict, verdict
 
 # Webhooks a second at most: half of what two cores can take, since they are often busy starting again.
 _RATE = 250.0
@@ -23,7 +23,7 @@ _SECONDS_PER_KILL = 3.0  # a consumer needs about two to start and load somethin
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RunOptions:
     """The parameters of a run, and the folder that it runs in.
 
     `log` is one of plan.KINDS and `warehouse` one of plan.OF_WAREHOUSE; `kinds` may choose among their kinds
@@ -67,7 +67,7 @@ class Report:
     `exits` counts the exit codes of clean stops, and of processes that ended by themselves before.
     """
 
-    asked: Asked
+    options: RunOptions
     vendors: Vendors
     breaker: Breaker
     impossible: frozenset[Kind]
@@ -83,9 +83,9 @@ class Report:
         """Return the figures of the run for scripts."""
         stats, breaker = self.vendors.stats, self.breaker
         return {
-            "log": self.asked.log,
-            "warehouse": self.asked.warehouse,
-            "seed": self.asked.seed,
+            "log": self.options.log,
+            "warehouse": self.options.warehouse,
+            "seed": self.options.seed,
             "seconds": round(self.seconds, 1),
             "webhooks_sent": len(self.vendors.events),
             "webhooks_accepted": stats.webhooks,
@@ -101,61 +101,65 @@ class Report:
         }
 
 
-Tell = Callable[[Vendors, Breaker, Plan], None]
+OnProgress = Callable[[Vendors, Breaker, Plan], None]
 
 
-async def run(asked: Asked, tell: Tell) -> Report:
+async def run(options: RunOptions, on_progress: OnProgress) -> Report:
     """Run load and faults, and return the report.
 
     Nothing of the run is left running, whatever happens.
     """
-    async with serving(asked.log, asked.warehouse, asked.folder.parent) as servers:
+    async with serving(options.log, options.warehouse, options.folder.parent) as servers:
         with ExitStack() as ending:
             return await _run_on(
-                Stand(asked.folder, asked.seed, servers, ending, clocks=asked.clocks), asked, tell
+                System(options.folder, options.seed, servers, ending, clocks=options.clocks),
+                options,
+                on_progress,
             )
 
 
-async def _run_on(stand: Stand, asked: Asked, tell: Tell) -> Report:
+async def _run_on(system: System, options: RunOptions, on_progress: OnProgress) -> Report:
     started = time.monotonic()
-    impossible = stand.impossible() & asked.kinds
-    plan = asked.plan or draw(asked.seed, asked.possible - impossible, asked.kills, asked.pace.seconds)
-    vendors = Vendors(stand.settings, asked.seed)
-    breaker = Breaker(stand, vendors)
-    async with stand.supervised():
-        await stand.wait_until_accepting()
-        progress = asyncio.create_task(_report_progress(lambda: tell(vendors, breaker, plan)))
-        await _break(stand, asked.pace, plan, vendors, breaker)
+    impossible = system.impossible() & options.kinds
+    plan = options.plan or draw(
+        options.seed, options.possible - impossible, options.kills, options.pace.seconds
+    )
+    vendors = Vendors(system.settings, options.seed)
+    breaker = Breaker(system, vendors)
+    async with system.supervised():
+        await system.wait_until_accepting()
+        progress = asyncio.create_task(_report_progress(lambda: on_progress(vendors, breaker, plan)))
+        await _break(system, options.pace, plan, vendors, breaker)
         progress.cancel()
-    exits = await asyncio.to_thread(stand.stop)
+    exits = await asyncio.to_thread(system.stop)
     # The proxies in front of the brokers run on this thread.
-    judgement = await asyncio.to_thread(_judge, stand, vendors.told(breaker.cut))
-    return Report(asked, vendors, breaker, impossible, exits, time.monotonic() - started, judgement)
+    judgement = await asyncio.to_thread(_judge, system, vendors.deliveries(breaker.cut))
+    return Report(options, vendors, breaker, impossible, exits, time.monotonic() - started, judgement)
 
 
-async def _break(stand: Stand, pace: Pace, plan: Plan, vendors: Vendors, breaker: Breaker) -> None:
+async def _break(system: System, pace: Pace, plan: Plan, vendors: Vendors, breaker: Breaker) -> None:
     """Run load and faults together.
 
     It returns when all is healed, accepted and loaded, or a long time after that should be so.
     """
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(
-            run_simulation(stand.stage.world, stand.stage.accounts, vendors, pace, lambda: False)
+            run_simulation(system.sandbox.world, system.sandbox.accounts, vendors, pace, lambda: False)
         )
         tasks.create_task(breaker.follow(plan))
     await vendors.close()
-    await stand.drain()
+    await system.drain()
 
 
-def _judge(stand: Stand, told: Told) -> Verdict:
-    remainder = Left(stand.lag(), stand.spooled())
-    judgement = verdict(stand.settings, stand.stage.world, stand.stage.accounts, told, remainder)
+def _judge(system: System, deliveries: Deliveries) -> Verdict:
+    remainder = Backlog(system.lag(), system.spooled())
+    judgement = verdict(system.settings, system.sandbox.world, system.sandbox.accounts, deliveries, remainder)
     if judgement.faults():
-        stand.keep()
+        system.keep()
     return judgement
 
 
-async def _report_progress(tell: Callable[[], None]) -> None:
+async def _report_progress(on_progress: Callable[[], None]) -> None:
     while True:
-        tell()
+        on_progress()
         await asyncio.sleep(1.0)

@@ -14,8 +14,9 @@ from kafka import KafkaAdminClient
 
 from tests.consumers.postgres import PostgresServer, running_postgres
 from tests.faults.proxy import Proxy
-from tests.kafka.broker import Broker, fetch, free_port
+from tests.kafka.broker import Broker, fetch
 from tests.kafka.cluster import make_cluster, start_all
+from tests.support.ports import free_port
 
 _NODES = {"sqlite": 0, "kafka": 1, "cluster": 3}
 

@@ -5,21 +5,24 @@ Nothing is to be lost, nothing doubled, and nothing older written over newer.
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.faults.clock import find_library
 from tests.faults.disk import can_mount
 from tests.faults.plan import ALL, CLOCKS, OF_WAREHOUSE, Fault, Kind, Plan
-from tests.faults.run import Asked, Report, run
+from tests.faults.run import Report, RunOptions, run
 
 _OF_KAFKA = (
     ALL - {Kind.FULL_LOG_DISK, Kind.FULL_WAREHOUSE_DISK, Kind.WAREHOUSE_LOCKED, Kind.FREEZE_WORKER} - CLOCKS
 )
 
 
-def carry_out(asked: Asked) -> Report:
-    return asyncio.run(run(asked, lambda *_: None))
+def carry_out(folder: Path, log: str, warehouse: str, **options: Any) -> Report:
+    """Carry out a run with the options of `RunOptions`."""
+    run_options = RunOptions(log, warehouse, folder=folder / "system", **options)
+    return asyncio.run(run(run_options, lambda *_: None))
 
 
 def check(report: Report) -> None:
@@ -29,9 +32,7 @@ def check(report: Report) -> None:
 
 
 def test_the_embedded_log_with_every_kind_of_fault(tmp_path: Path) -> None:
-    report = carry_out(
-        Asked("sqlite", "duckdb", seed=20261, kills=14, webhooks=4000, folder=tmp_path / "stand", seconds=40)
-    )
+    report = carry_out(tmp_path, "sqlite", "duckdb", seed=20261, kills=14, webhooks=4000, seconds=40)
     check(report)
     assert can_mount(tmp_path) or report.impossible >= {Kind.FULL_LOG_DISK, Kind.FULL_WAREHOUSE_DISK}
 
@@ -50,17 +51,7 @@ def test_clocks_that_jump(tmp_path: Path, log: str, request: pytest.FixtureReque
     plan = Plan(seed=20265, seconds=15, faults=tuple(faults))
     check(
         carry_out(
-            Asked(
-                log,
-                "duckdb",
-                seed=20265,
-                kills=0,
-                webhooks=600,
-                folder=tmp_path / "stand",
-                seconds=15,
-                kinds=ALL,
-                plan=plan,
-            )
+            tmp_path, log, "duckdb", seed=20265, kills=0, webhooks=600, seconds=15, kinds=ALL, plan=plan
         )
     )
 
@@ -70,16 +61,7 @@ def test_clocks_that_jump(tmp_path: Path, log: str, request: pytest.FixtureReque
 def test_kafka_with_one_node(tmp_path: Path) -> None:
     check(
         carry_out(
-            Asked(
-                "kafka",
-                "duckdb",
-                seed=20262,
-                kills=10,
-                webhooks=3500,
-                folder=tmp_path / "stand",
-                seconds=40,
-                kinds=_OF_KAFKA,
-            )
+            tmp_path, "kafka", "duckdb", seed=20262, kills=10, webhooks=3500, seconds=40, kinds=_OF_KAFKA
         )
     )
 
@@ -89,18 +71,7 @@ def test_kafka_with_one_node(tmp_path: Path) -> None:
 def test_a_warehouse_at_a_server_that_goes_down(tmp_path: Path) -> None:
     kinds = OF_WAREHOUSE["postgres"] | {Kind.WAREHOUSE_LOCKED, Kind.KILL_CONSUMER_AT_STEP}
     check(
-        carry_out(
-            Asked(
-                "sqlite",
-                "postgres",
-                seed=20266,
-                kills=5,
-                webhooks=2000,
-                folder=tmp_path / "stand",
-                seconds=20,
-                kinds=kinds,
-            )
-        )
+        carry_out(tmp_path, "sqlite", "postgres", seed=20266, kills=5, webhooks=2000, seconds=20, kinds=kinds)
     )
 
 
@@ -121,16 +92,7 @@ def test_a_consumer_that_sleeps_until_another_has_its_bookings_writes_nothing_ol
     )
     plan = Plan(seed=20264, seconds=40, faults=faults)
     report = carry_out(
-        Asked(
-            "kafka",
-            warehouse,
-            seed=20264,
-            kills=0,
-            webhooks=5000,
-            folder=tmp_path / "stand",
-            seconds=40,
-            plan=plan,
-        )
+        tmp_path, "kafka", warehouse, seed=20264, kills=0, webhooks=5000, seconds=40, plan=plan
     )
     check(report)
     assert report.breaker.done.total() == 2, report.summary()
@@ -141,16 +103,5 @@ def test_a_consumer_that_sleeps_until_another_has_its_bookings_writes_nothing_ol
 def test_a_cluster_whose_leaders_are_killed(tmp_path: Path) -> None:
     kinds = frozenset({Kind.KILL_LEADER, Kind.KILL_CONSUMER, Kind.KILL_WORKER})
     check(
-        carry_out(
-            Asked(
-                "cluster",
-                "duckdb",
-                seed=20263,
-                kills=5,
-                webhooks=2000,
-                folder=tmp_path / "stand",
-                seconds=20,
-                kinds=kinds,
-            )
-        )
+        carry_out(tmp_path, "cluster", "duckdb", seed=20263, kills=5, webhooks=2000, seconds=20, kinds=kinds)
     )

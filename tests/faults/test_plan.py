@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from tests.faults.doomed import MOMENTS
+from tests.faults.faulty_ingest import MOMENTS
 from tests.faults.plan import KINDS, Kind, draw
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from tests.faults.proxy import Proxy
-from tests.kafka.broker import free_port
+from tests.support.ports import free_port
 
 PATIENCE = 60.0
 SOON = 0.3

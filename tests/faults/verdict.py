@@ -4,13 +4,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ingest.cli.demo.report import rows_as_dicts
 from ingest.settings import Settings
-from ingest.simulator.account import SimulatedAccount
-from ingest.simulator.truth import Difference, differences
+from ingest.simulator.account import Difference, SimulatedAccount, differences
 from ingest.simulator.world import World
-from ingest.warehouse.query import query_all
-from tests.faults.load import EventKey, Told
+from ingest.warehouse.query import query, query_all
+from tests.faults.load import Deliveries, EventKey
 
 _EVENTS = "select source, id from booking_events where via = 'webhook'"
 _BOOKINGS = "select vendor, account, booking_id from bookings"
@@ -20,7 +18,7 @@ BookingKey = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Backlog:
     """The numbers of records that are still in the log and in spools; 0 when all is drained."""
 
     lag: int
@@ -28,7 +26,7 @@ class Left:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class WarehouseRows:
     """The rows of the warehouse: the key of each row, and the number of dead letters."""
 
     events: Sequence[EventKey]
@@ -67,15 +65,21 @@ class Verdict:
         return {name: value for name in self.__slots__ if isinstance(value := getattr(self, name), int)}
 
 
-def judge(told: Told, found: Found, wrong: Sequence[Difference], left: Left) -> Verdict:
+def judge(
+    deliveries: Deliveries, rows: WarehouseRows, wrong: Sequence[Difference], backlog: Backlog
+) -> Verdict:
     """Compare what the vendors sent with what the warehouse has."""
-    times, rows = Counter(found.events), Counter(found.bookings)
-    lost = told.accepted - times.keys() - told.cut
-    cut_bookings = {told.bookings[event] for event in told.cut - times.keys() if event in told.bookings}
+    event_counts, booking_counts = Counter(rows.events), Counter(rows.bookings)
+    lost = deliveries.accepted - event_counts.keys() - deliveries.cut
+    cut_bookings = {
+        deliveries.bookings[event]
+        for event in deliveries.cut - event_counts.keys()
+        if event in deliveries.bookings
+    }
     wrong = [
         difference for difference in wrong if (difference.account, difference.booking_id) not in cut_bookings
     ]
-    doubled = [key for key, count in [*times.items(), *rows.items()] if count > 1]
+    doubled = [key for key, count in [*event_counts.items(), *booking_counts.items()] if count > 1]
     different = {(difference.account, difference.booking_id) for difference in wrong}
     missing = {
         (difference.account, difference.booking_id)
@@ -88,31 +92,38 @@ def judge(told: Told, found: Found, wrong: Sequence[Difference], left: Left) -> 
         + [f"{difference}" for difference in wrong]
     )
     return Verdict(
-        given_up=told.given_up,
-        unanswered=len(told.events) - len(told.accepted) - told.given_up,
-        cut=len((told.accepted & told.cut) - times.keys()),
+        given_up=deliveries.given_up,
+        unanswered=len(deliveries.events) - len(deliveries.accepted) - deliveries.given_up,
+        cut=len((deliveries.accepted & deliveries.cut) - event_counts.keys()),
         # Two webhooks that became one event are a loss too.
-        lost=len(lost) + told.distinct - len(told.accepted),
+        lost=len(lost) + deliveries.distinct - len(deliveries.accepted),
         doubled=len(doubled),
-        invented=len(times.keys() - told.events),
+        invented=len(event_counts.keys() - deliveries.events),
         stale=len(different - missing),
         missing=len(missing),
         differences=len(wrong),
-        lag=left.lag,
-        spooled=left.spooled,
-        dead_letters=found.dead_letters,
+        lag=backlog.lag,
+        spooled=backlog.spooled,
+        dead_letters=rows.dead_letters,
         examples=tuple(examples[:20]),
     )
 
 
 def verdict(
-    settings: Settings, world: World, dialects: Mapping[str, SimulatedAccount], told: Told, left: Left
+    settings: Settings,
+    world: World,
+    dialects: Mapping[str, SimulatedAccount],
+    deliveries: Deliveries,
+    backlog: Backlog,
 ) -> Verdict:
     """Read the warehouse, which nobody writes to any more, and judge it."""
     events, bookings, dead = (answer.rows for answer in query_all(settings, [_EVENTS, _BOOKINGS, _DEAD]))
-    found = Found(
+    rows = WarehouseRows(
         [(row[0], row[1]) for row in events], [(row[0], row[1], row[2]) for row in bookings], dead[0][0]
     )
     return judge(
-        told, found, differences(world, dialects, rows_as_dicts(settings, "select * from bookings")), left
+        deliveries,
+        rows,
+        differences(world, dialects, query(settings, "select * from bookings").dicts()),
+        backlog,
     )

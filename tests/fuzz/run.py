@@ -1,7 +1,6 @@
 """Runs it all: a receiver, the requests, the checks of the log, and a consumer for each destination."""
 
 import asyncio
-import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -12,12 +11,13 @@ from typing import Any
 import uvloop
 
 from ingest.settings import Settings
-from tests.consumers.harness import Command, tree_for
 from tests.fuzz.accounts import PUBLIC_URL, environment
 from tests.fuzz.client import parts, send_all
 from tests.fuzz.tally import NO_ANSWER, Tally
 from tests.fuzz.verification import LogResult, WarehouseResult, verify_log, verify_warehouse
-from tests.receivers.running import PATIENCE, Receiver
+from tests.receivers.running import Receiver
+from tests.support.processes import IngestProcess
+from tests.support.settings import CommandRunner, settings_tree
 
 MIB = 1024 * 1024
 # What a process may have grown by since it was warm. Python gives memory back in its own time, and the pages
@@ -26,7 +26,7 @@ FLAT = 48 * MIB
 _WARM = 0.2
 _POLL_SECONDS = 0.5
 _STUCK_SECONDS = 300.0
-_TRACEBACK = b"Traceback (most recent call last)"
+_TRACEBACK = "Traceback (most recent call last)"
 _NO_LIMIT = 10**9
 
 OnProgress = Callable[[str], None]
@@ -110,9 +110,7 @@ def run(options: Options, warehouses: Mapping[str, Mapping[str, Any]], on_progre
     options.folder.mkdir(parents=True, exist_ok=True)
     with closing(_receiver(options)) as receiver:
         _send(report, receiver, on_progress)
-        report.tracebacks = _count(options.folder / "stderr", _TRACEBACK) + _count(
-            options.folder / "stdout", _TRACEBACK
-        )
+        report.tracebacks = receiver.written().count(_TRACEBACK)
         if receiver.stop() != 0:
             report.failures.append(f"the receiver stopped with {receiver.process.returncode}")
     report.log_result = verify_log(receiver.log, Settings().dead_letter_topic, report.tally)
@@ -186,46 +184,40 @@ def _anonymous(pid: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), 0)
 
 
-def _count(file: Path, what: bytes) -> int:
-    with file.open("rb") as lines:
-        return sum(what in line for line in lines)
-
-
 def _load(
     report: Report, log: Path, name: str, warehouse: Mapping[str, Any], on_progress: OnProgress
 ) -> None:
     """Load everything with `ingest consume`, without a dead-letter limit."""
     (command, settings), started = _consumer(report.options.folder, name, warehouse), time.monotonic()
     with command.consuming() as process:
-        stuck = _wait(command, process.poll, lambda lag: on_progress(f"{lag} records wait for {name}"))
-        process.send_signal(signal.SIGTERM)
-        code = process.wait(PATIENCE)
-    report.tracebacks += command.errors().count(_TRACEBACK.decode())
+        stuck = _wait(command, process, lambda lag: on_progress(f"{lag} records wait for {name}"))
+        code = process.stop()
+    report.tracebacks += process.stderr().count(_TRACEBACK)
     if stuck or code != 0:
         report.failures.append(
-            f"the consumer of {name}: {stuck or f'exit code {code}'}: {command.errors()[-500:]}"
+            f"the consumer of {name}: {stuck or f'exit code {code}'}: {process.stderr()[-500:]}"
         )
         return
     report.loads.append(verify_warehouse(log, settings, round(time.monotonic() - started, 1)))
 
 
-def _consumer(folder: Path, name: str, warehouse: Mapping[str, Any]) -> tuple[Command, Settings]:
+def _consumer(folder: Path, name: str, warehouse: Mapping[str, Any]) -> tuple[CommandRunner, Settings]:
     """Return a consumer with a group of its own, so that each reads everything.
 
     Secrets are in its environment.
     """
-    tree = tree_for(folder, group=name, dead_letter_limit=_NO_LIMIT) | {"public_url": PUBLIC_URL}
+    tree = settings_tree(folder, group=name, dead_letter_limit=_NO_LIMIT) | {"public_url": PUBLIC_URL}
     tree["warehouse"] |= {"work_dir": f"{folder}/dlt-{name}", **warehouse}
     settings = Settings.model_validate(tree)
-    return Command(
+    return CommandRunner(
         folder, tree, **environment(), INGEST_WAREHOUSE__CREDENTIALS=tree["warehouse"].pop("credentials")
     ), settings
 
 
-def _wait(command: Command, ended: Callable[[], int | None], on_progress: Callable[[int], None]) -> str:
+def _wait(command: CommandRunner, process: IngestProcess, on_progress: Callable[[int], None]) -> str:
     """Wait until everything is loaded. Returns why it is not, or ""."""
     least, since = -1, time.monotonic()
-    while ended() is None:
+    while process.running:
         lag = command.lag()
         on_progress(lag)
         if lag == 0:

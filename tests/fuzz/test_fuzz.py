@@ -6,7 +6,7 @@ import pytest
 
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
-from tests.consumers.harness import opened, tree_for
+from tests.consumers.harness import open_consumer
 from tests.consumers.postgres import PostgresServer
 from tests.fuzz.accounts import samples, sign
 from tests.fuzz.run import Options, Report, run
@@ -14,6 +14,7 @@ from tests.fuzz.tally import NO_ANSWER, Tally
 from tests.fuzz.traffic import ACCEPTED, REFUSED, Exchange, Message, body_digest, exchanges
 from tests.fuzz.verification import verify_log, verify_warehouse
 from tests.receivers.running import on_linux
+from tests.support.settings import settings_tree
 
 BODY = b"{}"
 EXCHANGE, MESSAGE = Exchange("good"), Message((b"POST",), ACCEPTED, body_digest(BODY))
@@ -120,17 +121,17 @@ def test_what_was_acknowledged_and_is_not_in_the_log_is_a_fault_and_so_is_what_n
 
 
 def test_a_record_that_is_neither_a_row_nor_a_dead_letter_is_a_fault(tmp_path: Path) -> None:
-    log, tree = tmp_path / "log.db", tree_for(tmp_path)
-    with opened(tree) as rig:
-        rig.warehouse.prepare()
-        rig.append_records("bookings.calendly", Record("key", BODY))
-        rig.load()
-        assert verify_warehouse(log, rig.settings, 0).faults == []
-        rig.append_records(
+    log, tree = tmp_path / "log.db", settings_tree(tmp_path)
+    with open_consumer(tree) as harness:
+        harness.warehouse.prepare()
+        harness.append_records("bookings.calendly", Record("key", BODY))
+        harness.load()
+        assert verify_warehouse(log, harness.settings, 0).faults == []
+        harness.append_records(
             "bookings.calendly", Record("key", BODY, {"ce_source": "/calendly/sales", "ce_id": "1"})
         )
-        rig.append_records(LETTERS, Record("key", BODY, {"ce_id": "2"}))
-        faults = verify_warehouse(log, rig.settings, 0).faults
+        harness.append_records(LETTERS, Record("key", BODY, {"ce_id": "2"}))
+        faults = verify_warehouse(log, harness.settings, 0).faults
     assert faults == [
         "1 records are neither a row nor a dead letter",
         "1 dead letters are not both in the log and in the table",

@@ -50,9 +50,9 @@ def test_an_event_comes_back_from_the_log_as_it_was(event: Event) -> None:
 
 
 @given(EVENTS, EVENTS)
-def test_events_of_one_booking_share_a_key_whatever_else_they_are(one: Event, other: Event) -> None:
-    same = (one.source, one.subject) == (other.source, other.subject)
-    assert (one.to_record().key == other.to_record().key) == same
+def test_events_of_one_booking_share_a_key_whatever_else_they_are(first: Event, second: Event) -> None:
+    same = (first.source, first.subject) == (second.source, second.subject)
+    assert (first.to_record().key == second.to_record().key) == same
 
 
 def test_the_record_is_cloudevents_in_binary_mode() -> None:
@@ -118,8 +118,10 @@ def test_an_event_without_a_signature_was_signed_by_nobody() -> None:
 
 
 @given(st.lists(st.binary()), st.lists(st.binary()))
-def test_a_digest_tells_apart_what_only_looks_alike_when_joined(one: list[bytes], other: list[bytes]) -> None:
-    assert (digest(*one) == digest(*other)) == (one == other)
+def test_a_digest_tells_apart_what_only_looks_alike_when_joined(
+    first: list[bytes], second: list[bytes]
+) -> None:
+    assert (digest(*first) == digest(*second)) == (first == second)
 
 
 def test_a_digest_takes_text_as_utf_8() -> None:

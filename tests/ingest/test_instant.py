@@ -16,9 +16,9 @@ ANYWHERE = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=OFF
 
 
 @given(INSTANTS, INSTANTS)
-def test_text_sorts_as_time_does(one: datetime, other: datetime) -> None:
-    assert (format_instant(one) < format_instant(other)) == (one < other)
-    assert (format_instant(one) == format_instant(other)) == (one == other)
+def test_text_sorts_as_time_does(first: datetime, second: datetime) -> None:
+    assert (format_instant(first) < format_instant(second)) == (first < second)
+    assert (format_instant(first) == format_instant(second)) == (first == second)
 
 
 @given(ANYWHERE)

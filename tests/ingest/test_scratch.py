@@ -1,9 +1,6 @@
 """Temporary files: where no folder takes them, what needs them says so."""
 
-import os
 import socket
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -14,6 +11,7 @@ from ingest.scratch import scratch_folder
 from ingest.settings.sources import Live, load_settings
 from ingest.warehouse.destination import destination
 from receivers.server import WorkerApp, _run_workers
+from tests.support.processes import PythonProcess
 
 
 @pytest.fixture
@@ -73,21 +71,11 @@ def test_the_folder_of_a_killed_process_is_removed_by_the_next_and_that_of_a_liv
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "x-not-ours").mkdir()
-    owner = subprocess.Popen(
-        [sys.executable, "-c", _OWNER],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        cwd=Path(__file__).parents[2],
-    )
-    assert owner.stdout
-    folder = Path(owner.stdout.readline().strip())
-    (folder / "counter.db").touch()
-    with scratch_folder("x-"):
-        assert (folder / "counter.db").exists()
-    owner.kill()
-    owner.wait()
-    owner.stdout.close()
+    with PythonProcess(_OWNER, TMPDIR=str(tmp_path)) as owner:
+        folder = Path(owner.read_line())
+        (folder / "counter.db").touch()
+        with scratch_folder("x-"):
+            assert (folder / "counter.db").exists()
     with scratch_folder("x-"):
         assert not folder.exists()
     assert (tmp_path / "x-not-ours").exists()

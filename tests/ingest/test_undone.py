@@ -1,6 +1,5 @@
 """How long the oldest work of a part has waited, as `/readyz` and the log tell it."""
 
-import threading
 import time
 from datetime import timedelta
 
@@ -10,8 +9,7 @@ from structlog.testing import capture_logs
 from ingest import undone
 from ingest.finding import State
 from ingest.undone import UndoneWork
-
-PATIENCE = 60.0
+from tests.support.polling import wait_for
 
 
 def begun_ago(work: UndoneWork, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,10 +55,7 @@ def test_work_that_takes_long_is_logged_with_its_cause_while_it_lasts(
     with capture_logs() as lines:
         work.watch()
         work.begin("3 records are being loaded")
-        deadline, pause = time.monotonic() + PATIENCE, threading.Event()
-        while len(lines) < 2:
-            assert time.monotonic() < deadline
-            pause.wait(0.01)
+        wait_for(lambda: len(lines) >= 2, "two lines are logged")
         work.end()
     assert {line["event"] for line in lines} == {"work.undone"}
     assert "it waits for a lock of somebody's session" in lines[-1]["why"]

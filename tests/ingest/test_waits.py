@@ -1,11 +1,8 @@
 """Waits that a person watches."""
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ import pytest
 from ingest import locks, waits
 from ingest.locks import exclusive
 from ingest.waits import Wait, announcing, sleep
+from tests.support.processes import PythonProcess
 
 
 class Clock:
@@ -89,16 +87,12 @@ def test_who_has_a_lock_is_told_while_it_is_waited_for(
     code = (
         f"from filelock import FileLock\nwith FileLock({str(file)!r}):\n print('held', flush=True)\n input()"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdin is not None
-        assert holder.stdout.readline() == "held\n"
+    with PythonProcess(code) as holder:
+        assert holder.read_line() == "held"
         with pytest.raises(TimeoutError):
             exclusive(file, 0.2, TimeoutError, purpose="another process has it")
         assert f"another process has it (process {holder.pid})" in lines[0]
-        letting_go = threading.Timer(0.1, partial(print, file=holder.stdin, flush=True))
+        letting_go = threading.Timer(0.1, holder.write_line)
         letting_go.start()
         exclusive(file, 60.0, TimeoutError, purpose="another process has it").release()
         letting_go.join()

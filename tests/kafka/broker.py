@@ -4,9 +4,7 @@
 """
 
 import base64
-import itertools
 import os
-import random
 import re
 import shutil
 import signal
@@ -18,14 +16,17 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
 
+from tests.support.ports import free_port
+
 _POM = Path(__file__).with_name("pom.xml")
 _CACHE = Path(__file__).parents[2] / ".cache" / "kafka"
 _LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
+_PASSWORD = "not-a-secret"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 15.0
 
@@ -90,28 +91,24 @@ def fetch() -> Path:
     return libs
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on, and that no other test gets meanwhile.
-
-    Neither the system nor another process of pytest hands it out.
-    """
-    while True:
-        port = next(_PORTS)
-        with closing(socket.socket()) as listener, suppress(OSError):
-            listener.bind(("127.0.0.1", port))
-            return port
-
-
-def _own_ports() -> Iterator[int]:
-    """Cycle through the ports of this process of pytest, below those of the system (from 32768)."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    first = 20_000 + worker % _WORKERS * _PORTS_EACH
-    start = random.randrange(_PORTS_EACH)  # not where the run before began: its connections may still linger
-    return (first + (start + number) % _PORTS_EACH for number in itertools.count())
+def fetch_certificate() -> Path:
+    """Return a folder with a key for 127.0.0.1 (`keys.p12`) and its certificate (`ca.pem`), made once."""
+    folder = _CACHE / "certificate"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+                _make_certificate(Path(unfinished))
+                shutil.copytree(unfinished, folder)
+    return folder
 
 
-_WORKERS, _PORTS_EACH = 12, 1000
-_PORTS = _own_ports()
+def _make_certificate(folder: Path) -> None:
+    store = ["-keystore", str(folder / "keys.p12"), "-storepass", _PASSWORD, "-alias", "broker"]
+    names = ["-dname", "CN=127.0.0.1", "-ext", "san=ip:127.0.0.1", "-validity", "36500"]
+    pem = ["-rfc", "-file", str(folder / "ca.pem")]
+    for command in (["-genkeypair", "-keyalg", "EC", *names], ["-exportcert", *pem]):
+        subprocess.run(["keytool", *command, *store], check=True, capture_output=True)
 
 
 def new_cluster_id() -> str:
@@ -122,7 +119,7 @@ def new_cluster_id() -> str:
 class Broker:
     """One KRaft node, broker and controller in one, that keeps its data in `home` over restarts."""
 
-    user, password = "ingest", "not-a-secret"
+    user, password = "ingest", _PASSWORD
 
     def __init__(
         self, libs: Path, home: Path, port: int | None = None, *, overrides: str = "", cluster_id: str = ""
@@ -138,7 +135,7 @@ class Broker:
         text = _PROPERTIES.format(home=home, login=_LOGIN, user=self.user, password=self.password, **ports)
         self._properties.write_text(text + overrides)  # of two properties of one name Java takes the last
         if "listeners=" not in overrides:
-            self._make_certificate()
+            shutil.copytree(fetch_certificate(), home, dirs_exist_ok=True)
         self._format_storage(cluster_id or new_cluster_id())
 
     def start(self) -> None:
@@ -186,18 +183,6 @@ class Broker:
         """Let the frozen process go on."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
-
-    def _make_certificate(self) -> None:
-        store = ["-keystore", str(self._home / "keys.p12"), "-storepass", self.password, "-alias", "broker"]
-        names = ["-dname", "CN=127.0.0.1", "-ext", "san=ip:127.0.0.1"]
-        subprocess.run(
-            ["keytool", "-genkeypair", "-keyalg", "EC", *names, *store], check=True, capture_output=True
-        )
-        subprocess.run(
-            ["keytool", "-exportcert", "-rfc", "-file", str(self.cafile), *store],
-            check=True,
-            capture_output=True,
-        )
 
     def _format_storage(self, cluster_id: str) -> None:
         options = (f"--cluster-id={cluster_id}", f"--config={self._properties}")

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.kafka.broker import Broker, free_port, new_cluster_id
+from tests.kafka.broker import Broker, new_cluster_id
+from tests.support.ports import free_port
 
 _OVERRIDES = """\
 node.id={number}

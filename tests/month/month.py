@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ingest.simulator.account import SimulatedAccount
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change, World
-from ingest.vendors import Delivery, vendor_names
-from ingest.vendors.delivery import Headers
+from ingest.vendors import Delivery
+from tests.support.accounts import PUBLIC_URL, delivery_from, simulated_accounts
 
 SPAN = timedelta(days=30)
-SECRET = "one-that-only-these-tests-use"
-PUBLIC_URL = "https://hooks.example.com"
 
 _DROPPED_SHARE, _DUPLICATED_SHARE = 0.10, 0.05
 _LONGEST_DELAY = timedelta(hours=2)
@@ -46,10 +43,7 @@ class Month:
 
     def __init__(self, plan: MonthPlan) -> None:
         self.plan = plan
-        self.accounts: Mapping[str, SimulatedAccount] = {
-            name: load_simulated_vendor(name).account(f"{PUBLIC_URL}/webhooks/{name}/{name}", SECRET)
-            for name in vendor_names()
-        }
+        self.accounts: Mapping[str, SimulatedAccount] = simulated_accounts(PUBLIC_URL)
         self.world = World({name: account.capabilities for name, account in self.accounts.items()}, plan.seed)
         self.changes = list(self._make_changes())
         chance = random.Random(plan.seed)
@@ -107,6 +101,4 @@ class Month:
     def delivery(self, arrival: Arrival) -> Delivery:
         """Return the webhook's request."""
         account = self.accounts[arrival.change.account]
-        webhook = account.webhook(arrival.change)
-        headers = Headers.of(account.headers(webhook, arrival.received_at).items())
-        return Delivery(webhook.query, headers, webhook.body, arrival.received_at)
+        return delivery_from(account, account.webhook(arrival.change), arrival.received_at)

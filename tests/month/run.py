@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,18 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tomlkit
-
 from ingest.instant import format_instant
 from ingest.log import Record
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings
+from ingest.simulator.account import Difference, differences
 from ingest.simulator.api import RateLimit
-from ingest.simulator.truth import Difference, differences
 from ingest.warehouse.query import query
-from tests.ingest.cli.command import COMMAND, environment
-from tests.month.month import PUBLIC_URL, Month, MonthPlan
-from tests.month.servers import AccountTables, serving
+from tests.month.month import Month, MonthPlan
+from tests.month.servers import serving
+from tests.support.accounts import PUBLIC_URL
+from tests.support.polling import wait_for
+from tests.support.processes import COMMAND, environment, start_ingest
+from tests.support.settings import Tree, write_settings
 
 _CHUNK = 2000
 _LOAD_SECONDS = 300.0
@@ -62,7 +62,11 @@ def run_month(
         settings = _write_settings(folder, tables, accounts)
         deliver(month, settings)
         with _consuming(folder):
-            _wait_until_loaded(settings)
+            wait_for(
+                lambda: not any(entry.lag for entry in settings.build_log().backlog()),
+                "the month is loaded",
+                _LOAD_SECONDS,
+            )
             remaining = [_differences(month, settings)]
             runs = []
             for _ in range(2):
@@ -90,7 +94,7 @@ def deliver(month: Month, settings: Settings) -> None:
 
 
 def _write_settings(
-    folder: Path, tables: AccountTables, overrides: Mapping[str, Mapping[str, Any]]
+    folder: Path, tables: Mapping[str, Tree], overrides: Mapping[str, Mapping[str, Any]]
 ) -> Settings:
     tree = {
         "public_url": PUBLIC_URL,
@@ -99,40 +103,20 @@ def _write_settings(
         "warehouse": {"credentials": f"{folder}/warehouse.duckdb", "work_dir": f"{folder}/dlt"},
         "reconcile": {"lag": "0s", "state_dir": f"{folder}/reconcile"},
         "accounts": {
-            name: {**table, "rate_limit": 0, **overrides.get(name, {})}
-            for name, table in tables.settings.items()
+            name: {**table, "rate_limit": 0, **overrides.get(name, {})} for name, table in tables.items()
         },
     }
-    (folder / "ingest.toml").write_text(tomlkit.dumps(tree))
-    secrets = folder / "ingest.secrets.toml"
-    secrets.touch(0o600)
-    secrets.write_text(tomlkit.dumps({"accounts": tables.secrets}))
+    write_settings(folder, tree)
     return load_settings(str(folder / "ingest.toml"), {})
 
 
 @contextmanager
 def _consuming(folder: Path) -> Iterator[None]:
-    with (folder / "consume.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*COMMAND, "consume"],
-            cwd=folder,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
+    process = start_ingest(folder, "consume")
     try:
         yield
     finally:
-        process.terminate()
-        process.wait(_LOAD_SECONDS)
-
-
-def _wait_until_loaded(settings: Settings) -> None:
-    deadline, pause = time.monotonic() + _LOAD_SECONDS, threading.Event()
-    while any(entry.lag for entry in settings.build_log().backlog()):
-        assert time.monotonic() < deadline, "the consumer did not load the month"
-        pause.wait(0.1)
+        process.stop()
 
 
 def _reconcile(folder: Path, plan: MonthPlan) -> ReconcileRun:

@@ -3,29 +3,20 @@
 import multiprocessing
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
 
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.api import RateLimit
 from ingest.simulator.server import RestServer
-from ingest.simulator.vendor import load_simulated_vendor
 from tests.month.month import Month, MonthPlan
+from tests.support.settings import Tree
 
 _START_SECONDS = 120.0
 
 
-@dataclass(frozen=True, slots=True)
-class AccountTables:
-    """The tables of the accounts in `ingest.toml` and `ingest.secrets.toml`."""
-
-    settings: Mapping[str, Mapping[str, Any]]
-    secrets: Mapping[str, Mapping[str, Any]]
-
-
 @contextmanager
-def serving(plan: MonthPlan, limits: Mapping[str, RateLimit] | None = None) -> Iterator[AccountTables]:
-    """Serve the APIs of `Month(plan)`."""
+def serving(plan: MonthPlan, limits: Mapping[str, RateLimit] | None = None) -> Iterator[Mapping[str, Tree]]:
+    """Serve the APIs of `Month(plan)`, and return the settings of the accounts, secrets included."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(plan, dict(limits or {}), theirs), daemon=True)
@@ -47,13 +38,14 @@ def _serve(plan: MonthPlan, limits: Mapping[str, RateLimit], pipe: Connection) -
     }
     server = RestServer(apis, limits)
     with server.serving():
-        settings = {
-            name: {**account.settings(), "api_url": server.api_url(name)}
+        tables: dict[str, Tree] = {
+            name: {
+                **account.settings(),
+                **apis[name].settings(),
+                "api_url": server.api_url(name),
+                "webhook_secrets": [account.secret],
+            }
             for name, account in month.accounts.items()
         }
-        secrets = {
-            name: {"webhook_secrets": [account.secret], **apis[name].settings()}
-            for name, account in month.accounts.items()
-        }
-        pipe.send(AccountTables(settings, secrets))
+        pipe.send(tables)
         pipe.recv()

@@ -1,6 +1,6 @@
 """A receiver to test: its application in this process, or processes of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,7 @@ from tests.receivers.running import Receiver
 class Start(Protocol):
     """Starts receivers with settings of the test, and stops them when the test ends."""
 
-    def __call__(self, command: list[str] | None = None, /, **settings: str) -> Receiver: ...
+    def __call__(self, command: Sequence[str] = (), /, **settings: str) -> Receiver: ...
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def receiver(tmp_path: Path) -> Iterator[InProcess]:
 def start(tmp_path: Path) -> Iterator[Start]:
     with ExitStack() as started:
 
-        def start_receiver(command: list[str] | None = None, /, **settings: str) -> Receiver:
+        def start_receiver(command: Sequence[str] = (), /, **settings: str) -> Receiver:
             return started.enter_context(closing(Receiver(tmp_path, command, **settings)))
 
         yield start_receiver

@@ -1,8 +1,7 @@
 """A running receiver, as `ingest check` sees it: its site, its ports, its workers."""
 
 from ingest import port_owner
-from ingest.cli.check.local import check_listeners
-from ingest.cli.check.network import judge_answer
+from ingest.cli.check.checks import check_listeners, judge_answer
 from ingest.finding import State
 from ingest.settings import Settings
 from receivers.site import SITE_HEADER

@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager, suppress
 
 import pytest
@@ -14,10 +13,36 @@ from receivers.in_flight import Capacity, FairShare, InFlight
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import writing_to
 from tests.receivers.requests import SALES, SECRET, booking, raw, subject
-from tests.receivers.running import PATIENCE, Receiver, subjects, wait_for
+from tests.receivers.running import Receiver, subjects
+from tests.support.polling import PATIENCE, wait_for
 
 HEAD = f"POST {SALES} HTTP/1.1\r\nHost: hooks.example.com\r\n".encode()
 UNFINISHED = HEAD.replace(b"sales", b"noisy") + b"Content-Length: 1000\r\n\r\nonly the beginning"
+
+
+@pytest.fixture(scope="module")
+def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
+    """Return a receiver that waits a second for a head, and long for all else."""
+    limits = {"HEAD_TIMEOUT": "1s", "BODY_TIMEOUT": "30s", "APPEND_TIMEOUT": "30s"}
+    settings = {f"INGEST_RECEIVER__{name}": value for name, value in limits.items()}
+    with closing(Receiver(tmp_path_factory.mktemp("receiver"), **settings)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def strict_receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
+    """Return a receiver that waits a second for heads, for bodies, and for the next request."""
+    settings = {f"INGEST_RECEIVER__{name}": "1s" for name in ("HEAD_TIMEOUT", "BODY_TIMEOUT", "KEEP_ALIVE")}
+    with closing(Receiver(tmp_path_factory.mktemp("strict"), **settings)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def small_receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
+    """Return a receiver of ten connections, which waits long for heads."""
+    settings = {"INGEST_RECEIVER__CONNECTION_LIMIT": "10", "INGEST_RECEIVER__HEAD_TIMEOUT": "5m"}
+    with closing(Receiver(tmp_path_factory.mktemp("small"), **settings)) as running:
+        yield running
 
 
 @contextmanager
@@ -49,16 +74,14 @@ def drip(opened: socket.socket) -> bytes:
     [b"", b"POST", HEAD, HEAD + b"X-Slow: "],
     ids=["nothing", "a method", "headers", "a header's name"],
 )
-def test_a_head_that_does_not_come_in_time_is_not_waited_for(start: Start, begun: bytes) -> None:
-    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s")
+def test_a_head_that_does_not_come_in_time_is_not_waited_for(receiver: Receiver, begun: bytes) -> None:
     with connection(receiver) as opened:
         opened.sendall(begun)
         assert opened.recv(4096) == b""
     assert receiver.send(booking(1)).status_code == 202
 
 
-def test_a_head_that_trickles_in_is_cut_off_also_the_second_one_of_a_connection(start: Start) -> None:
-    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s")
+def test_a_head_that_trickles_in_is_cut_off_also_the_second_one_of_a_connection(receiver: Receiver) -> None:
     with connection(receiver) as opened:
         opened.sendall(b"GET /healthz HTTP/1.1\r\nHost: hooks.example.com\r\n\r\n")
         received = b""
@@ -68,15 +91,13 @@ def test_a_head_that_trickles_in_is_cut_off_also_the_second_one_of_a_connection(
         assert drip(opened) == b""
 
 
-def test_a_body_that_trickles_in_is_answered_408_and_then_not_waited_for(start: Start) -> None:
-    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s", INGEST_RECEIVER__BODY_TIMEOUT="1s")
-    with connection(receiver) as opened:
+def test_a_body_that_trickles_in_is_answered_408_and_then_not_waited_for(strict_receiver: Receiver) -> None:
+    with connection(strict_receiver) as opened:
         opened.sendall(HEAD + b"Content-Length: 1000000\r\n\r\n")
         assert drip(opened).startswith(b"HTTP/1.1 408")
 
 
-def test_a_body_for_an_unknown_account_is_not_waited_for_either(start: Start) -> None:
-    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s")
+def test_a_body_for_an_unknown_account_is_not_waited_for_either(receiver: Receiver) -> None:
     with connection(receiver) as opened:
         opened.sendall(HEAD.replace(b"sales", b"nobody") + b"Content-Length: 1000000\r\n\r\n")
         assert drip(opened).startswith(b"HTTP/1.1 404")
@@ -91,10 +112,9 @@ def test_a_body_for_an_unknown_account_is_not_waited_for_either(start: Start) ->
     ids=["an empty line", "the rest of a body that was refused"],
 )
 def test_an_answered_connection_that_brings_something_but_no_request_is_not_kept(
-    start: Start, idle: bytes
+    strict_receiver: Receiver, idle: bytes
 ) -> None:
-    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s", INGEST_RECEIVER__KEEP_ALIVE="1s")
-    with connection(receiver) as opened:
+    with connection(strict_receiver) as opened:
         opened.sendall(idle)
         received = opened.recv(4096)
         opened.sendall(b"\r\n")
@@ -102,8 +122,7 @@ def test_an_answered_connection_that_brings_something_but_no_request_is_not_kept
     assert received.count(b"HTTP/1.1 ") == 1
 
 
-def test_a_delivery_that_takes_its_time_within_the_limits_is_accepted(start: Start) -> None:
-    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s", INGEST_RECEIVER__BODY_TIMEOUT="30s")
+def test_a_delivery_that_takes_its_time_within_the_limits_is_accepted(receiver: Receiver) -> None:
     request = booking(1)
     lines = "".join(f"{name}: {value}\r\n" for name, value in request.headers)
     with connection(receiver) as opened:
@@ -121,9 +140,9 @@ def test_a_delivery_that_takes_its_time_within_the_limits_is_accepted(start: Sta
 
 
 def test_the_body_of_a_request_sent_before_the_one_before_it_was_answered_has_its_own_time(
-    start: Start,
+    receiver: Receiver,
 ) -> None:
-    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s", INGEST_RECEIVER__BODY_TIMEOUT="30s")
+    before = len(receiver.events())
     first, second = raw(booking(1)), raw(booking(2))
     with connection(receiver) as opened:
         opened.sendall(first + second[:-50])
@@ -131,13 +150,13 @@ def test_the_body_of_a_request_sent_before_the_one_before_it_was_answered_has_it
         assert silent_for(opened, 3)
         opened.sendall(second[-50:])
         assert opened.recv(4096).startswith(b"HTTP/1.1 202")
-    assert subjects(receiver.events()) == [subject(1), subject(2)]
+    assert subjects(receiver.events()[before:]) == [subject(1), subject(2)]
 
 
 def test_a_head_that_comes_while_the_request_before_it_is_handled_has_its_time_after_the_answer(
-    start: Start,
+    receiver: Receiver,
 ) -> None:
-    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s", INGEST_RECEIVER__APPEND_TIMEOUT="30s")
+    before = len(receiver.events())
     second = raw(booking(2))
     with connection(receiver) as opened:
         with writing_to(receiver.log):
@@ -146,18 +165,17 @@ def test_a_head_that_comes_while_the_request_before_it_is_handled_has_its_time_a
         assert opened.recv(4096).startswith(b"HTTP/1.1 202")
         opened.sendall(second[30:])
         assert opened.recv(4096).startswith(b"HTTP/1.1 202")
-    assert subjects(receiver.events()) == [subject(1), subject(2)]
+    assert subjects(receiver.events()[before:]) == [subject(1), subject(2)]
 
 
 @pytest.mark.parametrize(
     "begun", [HEAD + b"X-Slow: ", HEAD + b"Content-Length: 1000000\r\n\r\n"], ids=["head", "body"]
 )
 def test_what_trickles_in_behind_a_request_that_waits_for_the_log_is_cut_off_too(
-    start: Start, begun: bytes
+    strict_receiver: Receiver, begun: bytes
 ) -> None:
-    receiver = start(INGEST_RECEIVER__HEAD_TIMEOUT="1s", INGEST_RECEIVER__BODY_TIMEOUT="1s")
-    with connection(receiver) as opened:
-        with writing_to(receiver.log):
+    with connection(strict_receiver) as opened:
+        with writing_to(strict_receiver.log):
             opened.sendall(raw(booking(1)) + begun)
             assert silent_for(opened, 1)
         received = drip(opened)
@@ -229,13 +247,14 @@ def test_half_of_it_is_there_for_an_account_that_is_alone_in_whatever_parts_it_i
 
 
 def test_bytes_that_wait_for_the_log_count_until_it_has_resolved_them() -> None:
-    in_flight, waiting = InFlight(10, 1000), Future[None]()
+    in_flight = InFlight(10, 1000)
     with in_flight.reserve("sales") as reservation:
         reservation.add(600)
-        reservation.release_bytes_after(waiting)
+        reservation.hold_bytes()
+        waiting = reservation
     with in_flight.reserve("sales") as reservation, pytest.raises(LogUnavailable, match="in_flight_limit"):
         reservation.add(600)
-    waiting.set_result(None)
+    waiting.release_bytes()
     with in_flight.reserve("sales") as reservation:
         reservation.add(600)
 
@@ -298,17 +317,17 @@ def test_requests_that_nobody_finished_make_room_for_those_that_are_whole(start:
     ids=["nothing", "a head", "a whole request", "a body for nobody"],
 )
 def test_idle_connections_make_room_for_new_ones_and_those_that_delivered_do_last(
-    start: Start, begun: bytes
+    small_receiver: Receiver, begun: bytes
 ) -> None:
-    receiver = start(INGEST_RECEIVER__CONNECTION_LIMIT="10", INGEST_RECEIVER__HEAD_TIMEOUT="5m")
-    with connection(receiver) as persistent:
+    before = len(small_receiver.events())
+    with connection(small_receiver) as persistent:
         persistent.sendall(raw(booking(0)))
         assert persistent.recv(4096).startswith(b"HTTP/1.1 202")
-        with holding(receiver, 30, begun):
-            assert [post_anew(receiver, number) for number in range(1, 6)] == [b"202"] * 5
+        with holding(small_receiver, 30, begun):
+            assert [post_anew(small_receiver, number) for number in range(1, 6)] == [b"202"] * 5
             persistent.sendall(raw(booking(6)))
             assert persistent.recv(4096).startswith(b"HTTP/1.1 202")
-    assert subjects(receiver.events()) == [subject(number) for number in range(7)]
+    assert subjects(small_receiver.events()[before:]) == [subject(number) for number in range(7)]
 
 
 def test_connections_with_requests_that_wait_for_the_log_do_not_make_room(start: Start) -> None:
@@ -340,14 +359,15 @@ def test_a_body_that_makes_progress_is_not_dropped_for_others_and_one_that_trick
 
 
 def test_a_whole_body_is_dropped_for_nobody_and_what_was_dropped_is_given_back_once() -> None:
-    in_flight, waiting = InFlight(4, 1000), Future[None]()
+    in_flight = InFlight(4, 1000)
     with in_flight.reserve("sales") as complete, in_flight.reserve("sales") as unfinished:
         unfinished.add(100)
         complete.add(300)
-        complete.release_bytes_after(waiting)
+        complete.complete()
+        complete.hold_bytes()
         with in_flight.reserve("sales") as another:
             another.add(150)
-    waiting.set_result(None)
+    complete.release_bytes()
     assert in_flight.bytes.used == 0
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,11 +13,12 @@ import pytest
 from ingest.log import Record
 from ingest.log.kafka import KafkaLogConsumer
 from ingest.log.kafka_settings import KafkaSettings
-from tests.ingest.cli.command import ingest
 from tests.kafka.broker import Broker, fetch
 from tests.receivers.conftest import Start
 from tests.receivers.requests import Request, booking_body, signed, subject
-from tests.receivers.running import PATIENCE, TOPIC, Receiver, delivering, environment, on_linux, wait_for
+from tests.receivers.running import TOPIC, Receiver, delivering, on_linux, receiver_environment
+from tests.support.polling import Deadline, wait_for
+from tests.support.processes import ingest
 
 pytestmark = pytest.mark.kafka
 BOOKINGS = 5
@@ -60,9 +60,9 @@ def _arrived(broker: Broker, least: int) -> list[Record]:
     """Return all that is in the log once it has so many distinct events."""
     events: list[Record] = []
     with closing(KafkaLogConsumer(broker.servers, KafkaSettings(), "test", [TOPIC])) as consumer:
-        deadline = time.monotonic() + PATIENCE
+        deadline = Deadline("the records are in the log")
         while len({record.headers["ce_id"] for record in events}) < least:
-            assert time.monotonic() < deadline, f"{len(events)} records of {least}"
+            deadline.check()
             events += [stored.record for stored in consumer.poll(500, 1.0)]
     return events
 
@@ -140,7 +140,7 @@ def test_without_a_spool_that_can_be_used_it_says_so_and_answers_503(
 def _settings(broker: Broker, folder: Path) -> dict[str, str]:
     return {
         name: value
-        for name, value in environment(folder, _kafka(broker, folder)).items()
+        for name, value in receiver_environment(folder, _kafka(broker, folder)).items()
         if name.startswith("INGEST_")
     }
 

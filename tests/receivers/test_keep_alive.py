@@ -9,8 +9,9 @@ import pytest
 from ingest.settings import ReceiverSettings
 from tests.receivers.conftest import Start
 from tests.receivers.requests import SALES, booking, raw, subject
-from tests.receivers.running import PATIENCE, Receiver, subjects, wait_for
+from tests.receivers.running import Receiver, subjects
 from tests.receivers.test_crowded import connection, silent_for
+from tests.support.polling import PATIENCE, wait_for
 
 REFUSED = f"POST {SALES}/ HTTP/1.1\r\nHost: hooks.example.com\r\nContent-Length: 2\r\n\r\n".encode()
 UNREAD = b"{}"

@@ -17,11 +17,12 @@ from ingest.settings import ReceiverSettings, Settings
 from receivers.server import _readiness
 from receivers.spool.file import SpoolFile
 from receivers.spool.folder import claim_files, drain_leftovers, readiness, spool_states
-from tests.ingest.cli.command import ingest
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import stored
 from tests.receivers.requests import booking, subject
-from tests.receivers.running import PATIENCE, TOPIC, environment, subjects
+from tests.receivers.running import TOPIC, receiver_environment, subjects
+from tests.support.polling import PATIENCE
+from tests.support.processes import ingest
 
 MIB = 1024 * 1024
 
@@ -112,7 +113,9 @@ def test_nothing_newer_is_taken_while_another_receiver_has_them(
 
 def _environ(tmp_path: Path, folder: str) -> dict[str, str]:
     variables = {
-        name: value for name, value in environment(tmp_path, {}).items() if name.startswith("INGEST_")
+        name: value
+        for name, value in receiver_environment(tmp_path, {}).items()
+        if name.startswith("INGEST_")
     }
     return variables | {"INGEST_RECEIVER__SPOOL_DIR": folder}
 

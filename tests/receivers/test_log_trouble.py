@@ -1,5 +1,6 @@
 """A log that takes no records: the vendor is told to try again, and what was acknowledged is kept."""
 
+import asyncio
 import re
 import resource
 import sqlite3
@@ -14,9 +15,16 @@ from ingest.telemetry import IN_FLIGHT_BYTES, Throttle
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import Answer, InProcess, writing_to
 from tests.receivers.requests import booking, booking_body, signed, subject
-from tests.receivers.running import Receiver, subjects, wait_for
+from tests.receivers.running import Receiver, subjects
+from tests.support.polling import wait_for
 
 COME_AGAIN = Answer(503, {"content-length": "0", "retry-after": "10"}, b"")
+
+
+async def _in_flight_now() -> float:
+    """Return what is in flight, after the event loop has heard of what the log took."""
+    await asyncio.sleep(0.01)
+    return _in_flight()
 
 
 def _in_flight() -> float:
@@ -60,7 +68,7 @@ def test_what_waits_for_the_log_is_bounded(receiver: InProcess) -> None:
     assert reasons == [["receiver.append_timeout"], ["receiver.in_flight_limit"]], (
         "the same again is told later"
     )
-    wait_for(lambda: _in_flight() == 0, "the log takes the first")
+    wait_for(lambda: receiver.runner.run(_in_flight_now()) == 0, "the log takes the first")
     assert receiver.ask(signed(large[2])).status == 202
     assert [record.value for record in receiver.events()] == [large[0], large[2]]
 

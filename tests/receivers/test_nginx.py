@@ -14,8 +14,9 @@ import pytest
 from tests.fuzz.accounts import ACCOUNTS, Sample, booking_sample, build_account, environment
 from tests.receivers.in_process import stored
 from tests.receivers.requests import Request
-from tests.receivers.running import PATIENCE, Receiver, post, unused_port, wait_for
+from tests.receivers.running import Receiver, post, unused_port
 from tests.receivers.test_refusals import signed_for
+from tests.support.polling import PATIENCE, wait_for
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 README = (Path(__file__).parents[2] / "README.md").read_text()

@@ -13,7 +13,9 @@ import pytest
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import writing_to
 from tests.receivers.requests import booking, signed, subject
-from tests.receivers.running import PATIENCE, command_line, delivering, on_linux, subjects, wait_for
+from tests.receivers.running import delivering, on_linux, subjects
+from tests.support.polling import PATIENCE, wait_for
+from tests.support.processes import COMMAND
 
 
 def test_a_stop_finishes_the_deliveries_under_way(start: Start) -> None:
@@ -43,7 +45,7 @@ def test_it_says_when_it_begins_and_when_it_has_ended(start: Start, workers: str
 
 
 def test_it_goes_on_when_nobody_reads_what_it_has_to_say_any_more(start: Start) -> None:
-    receiver = start(["bash", "-c", f"exec {shlex.join(command_line('receive'))} 2> >(head -n 1 >&2)"])
+    receiver = start(["bash", "-c", f"exec {shlex.join([*COMMAND, 'receive'])} 2> >(head -n 1 >&2)"])
     assert [
         receiver.send(request).status_code
         for request in (signed(b"{}", secret="another"), signed(b"{}"), booking(1))

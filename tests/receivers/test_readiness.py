@@ -17,8 +17,9 @@ from ingest.log_probes import AppendProbe
 from ingest.settings import Settings
 from receivers.spool.file import SpoolFile
 from receivers.spool.folder import check_spool, readiness
-from tests.kafka.broker import free_port
-from tests.receivers.running import PATIENCE, TOPIC
+from tests.receivers.running import TOPIC
+from tests.support.polling import PATIENCE
+from tests.support.ports import free_port
 
 MIB = 1024 * 1024
 

@@ -18,8 +18,9 @@ from tests.fuzz.accounts import ACCOUNTS, booking_sample, sign
 from tests.ingest.vendors.anything import TEXT
 from tests.receivers.in_process import InProcess, writing_to
 from tests.receivers.requests import SALES, SECRET, Request, booking, booking_body, raw, signed, subject
-from tests.receivers.running import Receiver, subjects, wait_for
+from tests.receivers.running import Receiver, subjects
 from tests.security.raw import exchange
+from tests.support.polling import wait_for
 
 KNOWN = {("calendly", "sales"), ("oncehub", "support")}
 POSTED = {

@@ -84,22 +84,22 @@ def test_no_secret_and_no_body_leaves_the_receiver_but_into_the_log(start: Start
     assert [receiver.send(request).status_code for request, _ in expected] == [
         status for _, status in expected
     ]
-    shown = receiver.arguments().decode()
+    arguments = receiver.arguments().decode()
     metrics = receiver.admin.get(
         "/metrics", headers={"Authorization": f"Bearer {SECRETS['INGEST_RECEIVER__ADMIN_TOKEN']}"}
     )
     refused = receiver.admin.get("/metrics", headers={"Authorization": "Bearer canary-of-the-caller"})
     assert (metrics.status_code, refused.status_code) == (200, 401)
     assert receiver.stop() == 0
-    _assert_written(receiver, shown, metrics.text)
+    _assert_written(receiver, arguments, metrics.text)
     _assert_kept(tmp_path)
 
 
-def _assert_written(receiver: Receiver, shown: str, metrics: str) -> None:
+def _assert_written(receiver: Receiver, arguments: str, metrics: str) -> None:
     written = receiver.written()
     assert written.count("delivery.rejected") == 6
     assert written.count("delivery.dead_lettered") == 4
-    for text in (written, shown, metrics):
+    for text in (written, arguments, metrics):
         assert "canary" not in text
         assert BASIC not in text
 

@@ -20,7 +20,7 @@ from receivers.spool import SpoolingProducer
 from receivers.spool.file import SpoolFile, count_records
 from receivers.spool.folder import claim_files
 from tests.receivers.controlled_log import ControlledLog
-from tests.receivers.running import PATIENCE, wait_for
+from tests.support.polling import PATIENCE, wait_for
 
 TOPIC = "bookings.calendly"
 MIB = 1024 * 1024

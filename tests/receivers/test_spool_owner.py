@@ -11,7 +11,8 @@ from ingest.settings import ReceiverSettings, Settings
 from receivers.spool.folder import claim_files, drain_leftovers, spool_states
 from receivers.spool.owner import mark_spool, require_own_spool
 from tests.receivers.in_process import stored
-from tests.receivers.running import PATIENCE, TOPIC
+from tests.receivers.running import TOPIC
+from tests.support.polling import PATIENCE
 
 MIB = 1024 * 1024
 KAFKA = "kafka://one:9092,two:9092"

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -11,17 +10,9 @@ import pytest
 
 from tests.receivers.in_process import stored
 from tests.receivers.requests import booking, signed, subject
-from tests.receivers.running import (
-    PATIENCE,
-    TOPIC,
-    command_line,
-    environment,
-    on_linux,
-    post,
-    subjects,
-    unused_port,
-    wait_for,
-)
+from tests.receivers.running import TOPIC, on_linux, post, receiver_environment, subjects, unused_port
+from tests.support.polling import PATIENCE, is_healthy, wait_for
+from tests.support.processes import COMMAND, ROOT, IngestProcess, environment, run
 
 TELLING = "from ingest.telemetry import configure_logging; import structlog; configure_logging('test'); "
 
@@ -39,30 +30,17 @@ def test_a_receiver_without_streams_takes_deliveries_and_keeps_them(
 ) -> None:
     port = unused_port()
     settings = {"INGEST_RECEIVER__PORT": port, "INGEST_RECEIVER__WORKERS": workers}
-    process = subprocess.Popen(
-        _in_shell(redirection, *command_line("receive")), cwd=tmp_path, env=environment(tmp_path, settings)
-    )
-    try:
-        with closing(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)) as client:
-            wait_for(lambda: _answers(client), "the receiver answers")
+    command = _in_shell(redirection, *COMMAND, "receive")
+    with IngestProcess(tmp_path, "receive", command, receiver_environment(tmp_path, settings)) as process:
+        wait_for(lambda: is_healthy(f"http://127.0.0.1:{port}"), "the receiver answers")
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
             assert post(client, signed(b"{}", secret="nobody's")).status_code == 401
             assert [post(client, booking(number)).status_code for number in range(3)] == [202] * 3
         assert subjects(stored(tmp_path / "log.db", TOPIC)) == [subject(number) for number in range(3)]
         assert Path(f"/proc/{process.pid}/fd/2").readlink() == Path(
             "/dev/full" if "full" in redirection else os.devnull
         )
-        process.terminate()
-        assert process.wait(PATIENCE) == 0
-    finally:
-        process.kill()
-        process.wait(PATIENCE)
-
-
-def _answers(client: httpx.Client) -> bool:
-    try:
-        return client.get("/healthz").status_code == httpx.codes.OK
-    except httpx.TransportError:
-        return False
+        assert process.stop() == 0
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
@@ -85,10 +63,8 @@ def test_a_file_that_is_opened_later_is_never_taken_for_a_stream(tmp_path: Path,
         "file.write('its own'); file.close()"
     )
     command = _in_shell(redirection, sys.executable, "-c", program)
-    completed = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=PATIENCE
-    )
-    assert completed.returncode == 0, completed.stderr
+    result = run(command, tmp_path, environment())
+    assert result.code == 0, result.err
     assert file.read_text() == "its own"
 
 
@@ -115,10 +91,5 @@ def test_a_pipe_that_nobody_reads_stops_nothing_and_what_is_read_later_are_whole
 
 def test_a_command_with_everything_closed_ends_as_it_would() -> None:
     for redirection in ("2>&-", ">&-", "<&- >&- 2>&-"):
-        completed = subprocess.run(
-            _in_shell(redirection, *command_line("--version")),
-            capture_output=True,
-            check=False,
-            timeout=PATIENCE,
-        )
-        assert (redirection, completed.returncode) == (redirection, 0)
+        result = run(_in_shell(redirection, *COMMAND, "--version"), ROOT, environment())
+        assert (redirection, result.code) == (redirection, 0)

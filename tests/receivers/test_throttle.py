@@ -11,7 +11,7 @@ from ingest.telemetry import LibraryHandler, Throttle
 from tests.receivers.conftest import Start
 from tests.receivers.in_process import InProcess
 from tests.receivers.requests import SECRET, Request, booking_body, signed
-from tests.receivers.running import wait_for
+from tests.support.polling import wait_for
 
 FORGED = signed(booking_body(1), secret="another secret")
 SUPPORT = {

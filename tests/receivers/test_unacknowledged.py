@@ -11,7 +11,8 @@ from tests.receivers.conftest import Start
 from tests.receivers.controlled_log import ControlledLog
 from tests.receivers.in_process import writing_to
 from tests.receivers.requests import booking
-from tests.receivers.running import Receiver, wait_for
+from tests.receivers.running import Receiver
+from tests.support.polling import wait_for
 
 RECORD = Record("key", b"{}")
 PROBE = Record("probe", b"probe")
@@ -138,7 +139,7 @@ def test_deliveries_that_are_answered_503_one_after_the_other_do_not_hide_since_
     start: Start,
 ) -> None:
     receiver = start(INGEST_RECEIVER__APPEND_TIMEOUT="500ms", INGEST_RECEIVER__WORKERS="2")
-    assert receiver.send(booking(0)).status_code == 202
+    wait_for(lambda: receiver.send(booking(0)).status_code == 202, "the log takes records in time")
     with writing_to(receiver.log):
 
         def is_reported() -> bool:

@@ -1,7 +1,6 @@
 """Each admin listener is for this machine, or for whoever has its token."""
 
 import asyncio
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,10 +15,12 @@ from ingest.allowed_hosts import AllowedHosts
 from ingest.errors import ConfigurationError
 from ingest.finding import ok
 from ingest.settings import ReceiverSettings, Settings
-from tests.kafka.broker import free_port
 from tests.receivers.requests import SECRET
-from tests.receivers.running import ANYWHERE, PATIENCE, Receiver, command_line, environment, wait_for
+from tests.receivers.running import ANYWHERE, Receiver, receiver_environment
 from tests.security.raw import exchange
+from tests.support.polling import PATIENCE, get, wait_for
+from tests.support.ports import free_port
+from tests.support.processes import IngestProcess, ingest, start_ingest
 
 TOKEN = "a-token-of-the-admin-tests"
 LISTENERS = {"receiver": ["receive"], "consumer": ["consume"], "reconcile": ["reconcile", "--watch"]}
@@ -27,7 +28,7 @@ LISTENERS = {"receiver": ["receive"], "consumer": ["consume"], "reconcile": ["re
 
 def _settings(folder: Path, section: str, port: int, **beside: str) -> dict[str, str]:
     """Return settings with an account that reconciliation can ask, in vain, and an open admin listener."""
-    return environment(folder, {
+    return receiver_environment(folder, {
         "INGEST_ACCOUNTS__SALES__API_TOKEN": SECRET,
         "INGEST_ACCOUNTS__SALES__API_URL": "http://127.0.0.1:9",
         f"INGEST_{section.upper()}__ADMIN_HOST": ANYWHERE,
@@ -37,45 +38,30 @@ def _settings(folder: Path, section: str, port: int, **beside: str) -> dict[str,
 
 
 @contextmanager
-def _running(folder: Path, section: str, port: int) -> Iterator[str]:
+def _running(folder: Path, section: str, port: int) -> Iterator[IngestProcess]:
     variables = _settings(folder, section, port, **{f"INGEST_{section.upper()}__ADMIN_TOKEN": TOKEN})
-    with (folder / "output").open("wb") as output:
-        process = subprocess.Popen(
-            command_line(*LISTENERS[section]), cwd=folder, env=variables, stdout=output, stderr=output
+    with start_ingest(folder, *LISTENERS[section], **variables) as process:
+        wait_for(
+            lambda: not process.running or get(f"http://127.0.0.1:{port}/readyz") is not None,
+            "the admin listener answers",
         )
-    try:
-        base = f"http://127.0.0.1:{port}"
-        wait_for(lambda: process.poll() is not None or _answers(base), "the admin listener answers")
-        assert process.poll() is None, (folder / "output").read_text()
-        yield base
-    finally:
-        process.kill()
-        process.wait(PATIENCE)
-
-
-def _answers(base: str) -> bool:
-    try:
-        return httpx.get(f"{base}/readyz").status_code > 0
-    except httpx.TransportError:
-        return False
+        assert process.running, process.written()
+        yield process
 
 
 @pytest.mark.parametrize("section", LISTENERS)
 def test_it_does_not_start_where_others_reach_it_without_a_token(tmp_path: Path, section: str) -> None:
-    completed = subprocess.run(
-        command_line(*LISTENERS[section]),
-        cwd=tmp_path, env=_settings(tmp_path, section, 0), capture_output=True, text=True, timeout=PATIENCE,
-        check=False,
-    )  # fmt: skip
-    assert completed.returncode == 2, completed.stderr
-    assert f"error: the admin listener on {ANYWHERE} needs {section}.admin_token" in completed.stderr
+    result = ingest(tmp_path, *LISTENERS[section], **_settings(tmp_path, section, 0))
+    assert result.code == 2, result.err
+    assert f"error: the admin listener on {ANYWHERE} needs {section}.admin_token" in result.err
 
 
 @pytest.mark.parametrize("section", LISTENERS)
 def test_it_tells_nothing_without_its_token(tmp_path: Path, section: str) -> None:
+    port = free_port()
     with (
-        _running(tmp_path, section, free_port()) as base,
-        httpx.Client(base_url=base, timeout=PATIENCE) as client,
+        _running(tmp_path, section, port) as process,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client,
     ):
         wrong = [
             "",
@@ -114,7 +100,7 @@ def test_it_tells_nothing_without_its_token(tmp_path: Path, section: str) -> Non
             "//metrics",
         ):
             assert client.get(path).status_code in {401, 404}
-    assert TOKEN not in (tmp_path / "output").read_text()
+    assert TOKEN not in process.written()
 
 
 @pytest.mark.parametrize(

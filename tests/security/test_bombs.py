@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from tests.consumers.harness import opened, tree_for
+from tests.consumers.harness import open_consumer
 from tests.fuzz.accounts import ACCOUNTS, Sample, booking_sample, environment, sign
 from tests.receivers.in_process import stored
 from tests.receivers.requests import Request
 from tests.receivers.running import DEAD_LETTERS, Receiver, on_linux
+from tests.support.settings import settings_tree
 
 MIB = 1024 * 1024
 LIMIT = MIB
@@ -82,7 +83,7 @@ def test_no_depth_and_no_number_keeps_a_signed_delivery_out_of_the_log_nor_the_r
         assert "parse_crashed" not in receiver.written()
     sent, events = len(statuses) + 1, len(stored(receiver.log, f"bookings.{vendor}"))
     assert events + len(receiver.dead_letters()) == sent
-    with opened(tree_for(tmp_path, dead_letter_limit=sent)) as harness:
+    with open_consumer(settings_tree(tmp_path, dead_letter_limit=sent)) as harness:
         harness.load()
         set_aside = harness.column("select count(*) from dead_letters where position is not null")[0]
         assert harness.column("select count(*) from dead_letters where reason = 'mapping_crashed'") == [0]

@@ -1,6 +1,5 @@
 """No command reveals a secret, whether all is well or nothing can be reached."""
 
-import subprocess
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -12,10 +11,12 @@ from pydantic import BaseModel, SecretStr
 
 from ingest.settings import Settings
 from ingest.vendors import load_account_class, vendor_names
-from tests.consumers.harness import opened, tree_for
-from tests.e2e.processes import descendants
+from tests.consumers.harness import open_consumer
 from tests.receivers.requests import Request, signed
-from tests.receivers.running import PATIENCE, Receiver, command_line, environment, on_linux, wait_for
+from tests.receivers.running import Receiver, on_linux, receiver_environment
+from tests.support.polling import wait_for
+from tests.support.processes import ingest, start_ingest
+from tests.support.settings import settings_tree
 
 CANARY = "canary"
 PASSWORD = "canary-of-the-clinic"
@@ -77,30 +78,20 @@ def _environment(folder: Path, *extra: Mapping[str, str]) -> dict[str, str]:
     merged: dict[str, str] = {**SETTINGS, **SECRETS}
     for chunk in extra:
         merged |= chunk
-    return environment(folder, merged)
+    return receiver_environment(folder, merged)
 
 
 def _written(folder: Path, command: str, until: str, variables: Mapping[str, str]) -> str:
     """Return all that it writes until it ends, or until it has written that."""
     arguments = command.replace("'select 1'", "select@1").split()
-    file = folder / "said"
-    with file.open("wb") as output:
-        process = subprocess.Popen(
-            command_line(*(argument.replace("@", " ") for argument in arguments)), cwd=folder,
-            env=dict(variables),
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )  # fmt: skip
-    try:
-        wait_for(
-            lambda: process.poll() is not None or (until and until in file.read_text()),
-            f"{command} says {until}",
-        )
-        process.terminate()
-        process.wait(PATIENCE)
-    finally:
-        process.kill()
-        process.wait(PATIENCE)
-    return file.read_text()
+    words = [argument.replace("@", " ") for argument in arguments]
+    if not until:
+        result = ingest(folder, *words, **variables)
+        return result.out + result.err
+    with start_ingest(folder, *words, **variables) as process:
+        wait_for(lambda: not process.running or until in process.written(), f"{command} says {until}")
+        process.stop()
+    return process.written()
 
 
 def _tells_nothing(output: str) -> None:
@@ -141,7 +132,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
             == 202
         )
         assert receiver.stop() == 0
-    with opened(tree_for(folder)) as harness:
+    with open_consumer(settings_tree(folder)) as harness:
         harness.load()
         assert harness.column("select count(*) from dead_letters") == [2]
     return folder
@@ -190,28 +181,14 @@ def test_nothing_that_is_kept_holds_a_credential(installation: Path) -> None:
 
 @on_linux
 def test_no_process_shows_one_in_its_arguments(tmp_path: Path) -> None:
-    with (tmp_path / "said").open("wb") as output:
-        up = subprocess.Popen(
-            command_line("up"),
-            cwd=tmp_path,
-            env=_environment(tmp_path, {"INGEST_RECEIVER__WORKERS": "2"}),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    family = []
-    try:
-        wait_for(lambda: "receiver.listening" in (tmp_path / "said").read_text(), "the receiver listens")
-        family = descendants(up.pid)
+    with start_ingest(tmp_path, "up", **_environment(tmp_path, {"INGEST_RECEIVER__WORKERS": "2"})) as up:
+        up.wait_for_event("receiver.listening")
+        family = up.family()
         assert len(family) >= 3
         assert [process.command for process in family if CANARY in process.command] == []
-        up.terminate()
-        assert up.wait(PATIENCE) == 0
-    finally:
-        up.kill()
-        up.wait(PATIENCE)
+        assert up.stop() == 0
     wait_for(lambda: not any(process.alive for process in family), "its children leave")
-    _tells_nothing((tmp_path / "said").read_text())
+    _tells_nothing(up.written())
 
 
 def _models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:

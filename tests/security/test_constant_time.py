@@ -38,12 +38,12 @@ def _listening() -> list[Path]:
         "[module.__file__ for name, module in sys.modules.items() "
         "if name.split('.')[0] in ('ingest', 'receivers')]"
     )
-    look = (
+    program = (
         "import json, sys, receivers.server, receivers.app, "
         f"ingest.admin, {vendors}; print(json.dumps({ours}))"
     )
     completed = subprocess.run(
-        [sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     return [Path(file) for file in json.loads(completed.stdout)]
 

@@ -12,9 +12,9 @@ from ingest.errors import LogRefused
 from ingest.log import Partition, Record, StoredRecord
 from ingest.settings.secrets_file import SecretsFile
 from receivers.spool.file import SpoolFile
-from tests.ingest.cli.command import ingest
 from tests.receivers.requests import booking
-from tests.receivers.running import Receiver, command_line, unused_port
+from tests.receivers.running import Receiver, unused_port
+from tests.support.processes import COMMAND, ingest
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def test_what_a_receiver_spools_while_kafka_is_away_is_private(tmp_path: Path) -
         "INGEST_RECEIVER__SPOOL_DIR": str(folder),
         "INGEST_RECEIVER__SPOOL_AFTER": "100ms",
     }
-    with anybody(), closing(Receiver(tmp_path, command_line("receive"), **away)) as receiver:
+    with anybody(), closing(Receiver(tmp_path, [*COMMAND, "receive"], **away)) as receiver:
         assert receiver.send(booking(1)).status_code == 202
         assert any(path.name.startswith("spool-") for path in folder.iterdir())
         assert _open_to_others(folder) == []

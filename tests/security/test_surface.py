@@ -167,24 +167,26 @@ def test_no_header_makes_another_request_of_it(receiver: Receiver, name: str) ->
 def test_a_vendor_that_signs_its_url_is_believed_by_the_configured_one_whatever_the_request_calls_itself(
     receiver: Receiver, headers: list[str]
 ) -> None:
-    one = booking_sample("bookeo")
-    right = sign(one.account, one.query, one.body, "m1")
-    result = build_account(one.account)
+    booking = booking_sample("bookeo")
+    right = sign(booking.account, booking.query, booking.body, "m1")
+    result = build_account(booking.account)
     elsewhere = type(result)(result.settings, "https://elsewhere.example")
-    wrong = sign_url(SECRET, f"{elsewhere.webhook_url}?{one.query}", one.body, "m1", SENT_AT)
+    wrong = sign_url(SECRET, f"{elsewhere.webhook_url}?{booking.query}", booking.body, "m1", SENT_AT)
     for signature, status in ((dict(right), 202), (wrong, 401)):
         lines = [*headers, *(f"{name}: {value}" for name, value in signature.items())]
-        assert _asked(receiver, "POST", f"{one.path}?{one.query}", *lines, body=one.body).statuses == [status]
+        assert _asked(
+            receiver, "POST", f"{booking.path}?{booking.query}", *lines, body=booking.body
+        ).statuses == [status]
 
 
 @pytest.mark.parametrize(
     "after", ["#", "#fragment", "#&type=created", "%23fragment", "&type=created", ";a=1", "&", "?"]
 )
 def test_a_signed_url_with_anything_after_it_is_another_one(receiver: Receiver, after: str) -> None:
-    one = booking_sample("bookeo")
-    headers = [f"{name}: {value}" for name, value in sign(one.account, one.query, one.body, "m1")]
+    booking = booking_sample("bookeo")
+    headers = [f"{name}: {value}" for name, value in sign(booking.account, booking.query, booking.body, "m1")]
     assert _asked(
-        receiver, "POST", f"{one.path}?{one.query}{after}", *headers, "Host: a", body=one.body
+        receiver, "POST", f"{booking.path}?{booking.query}{after}", *headers, "Host: a", body=booking.body
     ).statuses == [401]
 
 
@@ -200,12 +202,14 @@ def test_a_signed_url_with_anything_after_it_is_another_one(receiver: Receiver, 
 def test_a_head_of_too_many_lines_or_bytes_is_refused_whoever_signed_the_delivery(
     receiver: Receiver, lines: list[str], status: int
 ) -> None:
-    one = booking_sample("calendly")
-    signature = [f"{name}: {value}" for name, value in sign(one.account, one.query, one.body, "m1")]
-    before = len(receiver.events())
-    assert _asked(receiver, "POST", one.path, *signature, *lines, "Host: a", body=one.body).statuses == [
-        status
+    booking = booking_sample("calendly")
+    signature = [
+        f"{name}: {value}" for name, value in sign(booking.account, booking.query, booking.body, "m1")
     ]
+    before = len(receiver.events())
+    assert _asked(
+        receiver, "POST", booking.path, *signature, *lines, "Host: a", body=booking.body
+    ).statuses == [status]
     assert len(receiver.events()) - before == (status == 202)
 
 
@@ -218,12 +222,14 @@ def test_a_target_that_is_too_long_is_refused(receiver: Receiver, target: str) -
 
 
 def test_a_trailer_is_no_header(receiver: Receiver) -> None:
-    one = booking_sample("calendly")
+    booking = booking_sample("calendly")
     signature = "".join(
-        f"{name}: {value}\r\n" for name, value in sign(one.account, one.query, one.body, "m1")
+        f"{name}: {value}\r\n" for name, value in sign(booking.account, booking.query, booking.body, "m1")
     )
-    head = f"POST {one.path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
-    chunks = f"{len(one.body):x}\r\n".encode() + one.body + b"\r\n0\r\n"
+    head = (
+        f"POST {booking.path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    chunks = f"{len(booking.body):x}\r\n".encode() + booking.body + b"\r\n0\r\n"
     assert exchange(receiver.port, head.encode() + chunks + signature.encode() + b"\r\n").statuses == [401]
 
 

@@ -1,28 +1,31 @@
 """`check`: try what receiver, consumer, reconciliation and sync need, and leave nothing behind."""
 
 import logging
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import typer
 
-from ingest.cli.check.local import check_accounts, check_disk, check_folders, check_listeners
-from ingest.cli.check.network import check_clock, check_public_url
-from ingest.cli.check.run import Check, run_groups
-from ingest.cli.check.vendors import check_rest, check_webhooks
-from ingest.cli.exit_codes import ExitCode
+from ingest.cli import ExitCode
 from ingest.cli.options import AsJson, Config, read_settings
 from ingest.cli.output import Console, print_json, print_line
-from ingest.finding import Finding, State
+from ingest.errors import IngestError
+from ingest.finding import Finding, State, failed, failure
 from ingest.settings import Settings
 from ingest.telemetry import configure_logging
 
+_LIMIT_SECONDS = 30.0
 _LABELS = {
     State.OK: ("ok  ", "green"),
     State.WARNING: ("warn", "yellow"),
     State.FAILED: ("FAIL", "red"),
     State.SKIPPED: ("skip", "yellow"),
 }
+
+RunCheck = Callable[[], Sequence[Finding]]
 
 
 def check(as_json: AsJson = False, config: Config = None) -> None:
@@ -48,21 +51,27 @@ def check(as_json: AsJson = False, config: Config = None) -> None:
     if as_json:
         print_json({"checks": [finding.to_json() for finding in findings], "webhook_urls": urls})
     else:
-        _print_urls(urls)
+        print_line("")
+        print_line(
+            "Give each vendor its webhook URL (`ingest webhooks apply` does it, where the vendor has an API):"
+        )
+        for name, account_urls in urls.items():
+            for url in account_urls:
+                print_line(f"  {name}: {url}")
     if failures := [finding for finding in findings if finding.failed]:
         is_unavailable = all(finding.unreachable for finding in failures)
         raise typer.Exit(ExitCode.UNAVAILABLE if is_unavailable else ExitCode.FAILED)
 
 
 def _run_checks(settings: Settings, *, quiet: bool) -> Iterator[Finding]:
-    """Run all checks and yield their findings.
-
-    Those of this machine come first: they are done before the modules of the others are imported.
-    """
+    """Run all checks and yield their findings."""
     console = Console(stderr=True, quiet=quiet)
-    for build_groups in (_local_checks, _other_checks):
+    stages = _check_groups(settings)
+    while True:
         with console.status("checking …"):
-            groups = build_groups(settings)
+            groups = next(stages, None)
+        if groups is None:
+            return
         pending = [check.name for group in groups for check in group]
         results = run_groups(groups)
         while pending:
@@ -73,18 +82,21 @@ def _run_checks(settings: Settings, *, quiet: bool) -> Iterator[Finding]:
             yield from findings
 
 
-def _local_checks(settings: Settings) -> list[list[Check]]:
-    return [
+def _check_groups(settings: Settings) -> "Iterator[list[list[Check]]]":
+    """Yield groups of checks: those of this machine, then the others.
+
+    The first are done before what the others need is imported. The checks of a group use the same thing.
+    """
+    from ingest.cli.check import checks
+
+    yield [
         [
-            Check("accounts", partial(check_accounts, settings)),
-            Check("listeners", partial(check_listeners, settings)),
-            Check("folders", partial(check_folders, settings)),
-            Check("disk", partial(check_disk, settings)),
+            Check("accounts", partial(checks.check_accounts, settings)),
+            Check("listeners", partial(checks.check_listeners, settings)),
+            Check("folders", partial(checks.check_folders, settings)),
+            Check("disk", partial(checks.check_disk, settings)),
         ]
     ]
-
-
-def _other_checks(settings: Settings) -> list[list[Check]]:
     # All that needs dlt is imported here, because two threads cannot do it at once.
     from consumers.table_check import check_tables
     from consumers.warehouse.rights import check_warehouse
@@ -93,27 +105,78 @@ def _other_checks(settings: Settings) -> list[list[Check]]:
     accounts = list(settings.build_accounts().values())
     for account in accounts:
         _ = account.rest_class  # imports the vendor's REST side
-    return [
-        [Check("public url", partial(check_public_url, settings))],
-        [Check("clock", partial(check_clock, settings))],
+    yield [
+        [Check("public url", partial(checks.check_public_url, settings))],
+        [Check("clock", partial(checks.check_clock, settings))],
         [Check("log", settings.build_log().check), Check("spool", partial(check_spool, settings))],
-        *([Check(f"REST {account.name}", partial(check_rest, settings, account))] for account in accounts),
+        *(
+            [Check(f"REST {account.name}", partial(checks.check_rest, settings, account))]
+            for account in accounts
+        ),
         [  # one group, because DuckDB lets a process open a file in one way at a time
             Check("warehouse", partial(check_warehouse, settings)),
             Check("tables", partial(check_tables, settings)),
             *(
-                Check(f"webhooks {account.name}", partial(check_webhooks, settings, account))
+                Check(f"webhooks {account.name}", partial(checks.check_webhooks, settings, account))
                 for account in accounts
             ),
         ],
     ]
 
 
-def _print_urls(urls_of_accounts: dict[str, list[str]]) -> None:
-    print_line("")
-    print_line(
-        "Give each vendor its webhook URL (`ingest webhooks apply` does it, where the vendor has an API):"
-    )
-    for name, urls in urls_of_accounts.items():
-        for url in urls:
-            print_line(f"  {name}: {url}")
+@dataclass(slots=True)
+class Check:
+    """One check. `name` is that of its finding; a check with several findings names them itself."""
+
+    name: str
+    find: RunCheck
+    findings: Sequence[Finding] = ()
+    started: float | None = None
+    finished: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Run the check. Whatever goes wrong becomes a finding."""
+        self.started = time.monotonic()
+        try:
+            self.findings = self.find()
+        except IngestError as error:
+            self.findings = [failure(self.name, error)]
+        except Exception as error:  # noqa: BLE001 - one check that breaks must not hide the others; its text may quote a secret
+            self.findings = [
+                failed(self.name, f"the check itself failed ({type(error).__name__})", "report this as a bug")
+            ]
+        finally:
+            self.finished.set()
+
+    def wait(self, limit: float) -> bool:
+        """Wait until the check is done. Returns False when it takes longer than `limit` seconds."""
+        while not self.finished.wait(0.05):
+            if self.started is not None and time.monotonic() - self.started > limit:
+                return False
+        return True
+
+
+def run_groups(
+    groups: Sequence[Sequence[Check]], limit: float = _LIMIT_SECONDS
+) -> Iterator[tuple[Check, Sequence[Finding]]]:
+    """Run the groups side by side, and the checks of a group, which use the same thing, one by one.
+
+    Yields every check with its findings in the order given, as soon as it and those before it are done.
+    """
+
+    def run_group(group: Sequence[Check]) -> None:
+        for check in group:
+            check.run()
+
+    for group in groups:
+        threading.Thread(target=run_group, args=(group,), daemon=True).start()
+    for group in groups:
+        late = ""
+        for check in group:
+            if late:
+                yield check, [failed(check.name, f"not checked, because {late} takes too long")]
+            elif check.wait(limit):
+                yield check, check.findings
+            else:
+                late = check.name
+                yield check, [failed(check.name, f"no answer within {limit:.0f} s")]

@@ -1,20 +1,25 @@
-"""The options of a demo, what is measured while it runs, and its report."""
+"""The options of a demo, what is measured while it runs, and its report with the output of it."""
 
-import asyncio
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from ingest.cli.demo.sandbox import Sandbox
+from ingest.cli.output import Console, new_table, print_line
 from ingest.errors import IngestError
 from ingest.settings import Settings
-from ingest.simulator.sender import DeliveryStats
-from ingest.simulator.simulation import Pace
-from ingest.simulator.truth import Difference
-from ingest.warehouse.query import query, query_all
+from ingest.simulator.account import Difference
+from ingest.simulator.simulation import DeliveryStats, Pace
+from ingest.warehouse.query import query_all
 
+_SHOWN_DIFFERENCES = 10
+_COLUMNS = ("seen", "matched", "missed", "repaired", "gone", "requests")
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _STATUS_COUNTS = "select account, status, count(*) from bookings group by all"
 _NEWEST_ROWS = (
@@ -52,19 +57,15 @@ class WarehouseMonitor:
     first_row_at: datetime | None = None
     _loaded_until: datetime = _EPOCH
 
-    async def poll(self, *, details: bool = True) -> None:
+    def poll(self, *, details: bool = True) -> None:
         """Update the figures; a warehouse that does not exist yet has no rows."""
-        try:
-            await asyncio.to_thread(self._poll, details)
-        except IngestError:
-            return
-
-    def _poll(self, details: bool) -> None:
         since = f"timestamptz '{self._loaded_until.isoformat()}'"
         new_events = f"select received_at, loaded_at from booking_events where loaded_at > {since}"  # noqa: S608
-        events, *answers = query_all(
-            self.settings, [new_events, *((_STATUS_COUNTS, _NEWEST_ROWS) if details else ())]
-        )
+        statements = [new_events, *((_STATUS_COUNTS, _NEWEST_ROWS) if details else ())]
+        try:
+            events, *answers = query_all(self.settings, statements)
+        except IngestError:
+            return
         now = datetime.now(UTC)
         if events.rows:
             self.first_row_at = self.first_row_at or now
@@ -174,6 +175,58 @@ def percentiles(values: list[float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in (chosen | {"max": ordered[-1]}).items()}
 
 
-def rows_as_dicts(settings: Settings, sql: str) -> list[dict[str, Any]]:
-    """Return the rows of a query by column name."""
-    return query(settings, sql).dicts()
+def show_summary(report: DemoReport) -> None:
+    """Print the figures, the verdict, and a query to run next."""
+    console = Console()
+    table = Table(show_header=False, box=None)
+    for name, value in _figures(report):
+        table.add_row(name, value)
+    console.print(table)
+    if reconciliation := report.reconciliation:
+        missed, lost = reconciliation.total("missed"), reconciliation.lost
+        title = (
+            f"reconciliation found {missed} bookings whose last change was missed, of {lost} that were lost"
+        )
+        counts = new_table("account", *_COLUMNS, title=title, unfolded=["account"])
+        for reconciled in reconciliation.reports:
+            counts.add_row(reconciled["account"], *(str(reconciled[column]) for column in _COLUMNS))
+        counts.add_row("all", *(str(reconciliation.total(column)) for column in _COLUMNS), style="bold")
+        console.print(counts)
+    for difference in report.differences[:_SHOWN_DIFFERENCES]:
+        value = f"{difference.account} {difference.booking_id} {difference.column}"
+        expected, actual = difference.expected, difference.actual
+        print_line(("differs", "red"), f" {value}: expected {expected!r}, found {actual!r}")
+    verdict, reason = ("right", "green"), "the warehouse equals the truth"
+    if not report.right:
+        verdict, reason = ("WRONG", "red"), ", ".join(report.faults())
+    checked = f"{report.expected_bookings} bookings checked, {len(report.differences)} differences"
+    print_line(verdict, f": {reason} ({checked})")
+    program = "ingest" if shutil.which("ingest") else sys.argv[0]
+    command = f"{program} query --config {report.sandbox.config}"
+    sql = "select vendor, status, starts_at, customer_name from bookings"
+    print_line(f'look around: {command} "{sql}"')
+
+
+def _figures(report: DemoReport) -> list[tuple[str, str]]:
+    summary, first, settings = report.summary(), report.monitor.first_row_at, report.sandbox.settings
+    answers = ", ".join(f"{answer}: {count}" for answer, count in summary["answers"].items())
+    webhooks = f"{summary['webhooks']} distinct in {summary['seconds']:g} s"
+    rows = f"{summary['bookings']} bookings, {summary['events']} events by webhook"
+    first_row = "never"
+    if first:
+        first_row = (
+            f"{summary['first_row_seconds']:.1f} s after start, at {first.astimezone(UTC):%H:%M:%S} UTC"
+        )
+    return [
+        ("webhooks", f"{webhooks}; answers {answers}; given up {summary['given_up']}"),
+        ("first row", first_row),
+        ("webhook to answer", _spread(summary["answer_seconds"])),
+        ("webhook to row", _spread(summary["row_visible_seconds"])),
+        ("warehouse", f"{rows}, {summary['dead_letters']} dead letters"),
+        ("log", settings.log),
+        ("topics", ", ".join(settings.topics())),
+    ]
+
+
+def _spread(seconds: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.3f} s" for name, value in seconds.items())

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 
 import httpx
@@ -20,9 +19,9 @@ from ingest.errors import ConfigurationError, WarehouseUnavailable
 from ingest.locks import HeldLock, exclusive
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings, secrets_path
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.account import SimulatedAccount
 from ingest.simulator.server import RestServer
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import World
 from ingest.vendors import vendor_names
 
@@ -56,38 +55,48 @@ class Sandbox:
         self.server = RestServer(apis, port=vendors_port)
         self.config = self.folder / "ingest.toml"
         run = secrets.token_hex(4)
-        tree: Mapping[str, object] = {
-            "public_url": url,
-            "log": log or f"sqlite:///{self.folder}/log.db",
-            "topic_prefix": f"demo-{run}",
-            "receiver": {
-                "port": port,
-                "admin_port": admin_port,
-                "workers": workers,
-                "spool_dir": f"{self.folder}/spool",
-            },
-            "consumer": {"admin_port": consumer_port, "group": f"demo-{run}"},
-            "warehouse": {
-                "credentials": f"{self.folder}/warehouse.duckdb",
-                "work_dir": f"{self.folder}/dlt",
-            },
-            "reconcile": {
-                "lag": "0s",
-                "admin_port": reconcile_port,
-                "state_dir": f"{self.folder}/reconcile",
-            },
-            "accounts": {
-                name: {**account.settings(), "api_url": self.server.api_url(name)}
-                for name, account in self.accounts.items()
-            },
-        }
-        self.config.write_text(tomlkit.dumps(tree), encoding="utf-8")
-        self._write_secrets()
+        self._write_settings(
+            {
+                "public_url": url,
+                "log": log or f"sqlite:///{self.folder}/log.db",
+                "topic_prefix": f"demo-{run}",
+                "receiver": {
+                    "port": port,
+                    "admin_port": admin_port,
+                    "workers": workers,
+                    "spool_dir": f"{self.folder}/spool",
+                },
+                "consumer": {"admin_port": consumer_port, "group": f"demo-{run}"},
+                "warehouse": {
+                    "credentials": f"{self.folder}/warehouse.duckdb",
+                    "work_dir": f"{self.folder}/dlt",
+                },
+                "reconcile": {
+                    "lag": "0s",
+                    "admin_port": reconcile_port,
+                    "state_dir": f"{self.folder}/reconcile",
+                },
+            }
+        )
         self.settings: Settings = load_settings(str(self.config), environ={})
         if outside := [
             name for name, path in self.settings.paths().items() if not path.is_relative_to(self.folder)
         ]:
             raise ConfigurationError(f"the demo would use files outside of its folder: {', '.join(outside)}")
+
+    def _write_settings(self, sections: Mapping[str, object]) -> None:
+        """Write the settings file with these sections and the accounts, and the file of secrets."""
+        accounts, account_secrets = {}, {}
+        for name, account in self.accounts.items():
+            accounts[name] = {**account.settings(), "api_url": self.server.api_url(name)}
+            account_secrets[name] = {
+                "webhook_secrets": [account.secret],
+                **self.server.apis[name].settings(),
+            }
+        self.config.write_text(tomlkit.dumps({**sections, "accounts": accounts}), encoding="utf-8")
+        path = secrets_path(self.config)
+        path.touch(_PRIVATE)
+        path.write_text(tomlkit.dumps({"accounts": account_secrets}), encoding="utf-8")
 
     @contextmanager
     def running(self) -> Iterator["Processes"]:
@@ -104,15 +113,6 @@ class Sandbox:
                 raise
             processes.stop("receive")
             processes.stop("consume")
-
-    def _write_secrets(self) -> None:
-        tables = {
-            name: {"webhook_secrets": [account.secret], **self.server.apis[name].settings()}
-            for name, account in self.accounts.items()
-        }
-        path = secrets_path(self.config)
-        path.touch(_PRIVATE)
-        path.write_text(tomlkit.dumps({"accounts": tables}), encoding="utf-8")
 
 
 class Processes:
@@ -212,11 +212,10 @@ def _free_ports(count: int) -> list[int]:
 
     A connection with the port of a receiver that is stopped would not let the receiver start again.
     """
-    ports = secrets.SystemRandom().sample(range(10_000, 20_000), 10_000)
-    return list(islice(filter(_is_free, ports), count))
-
-
-def _is_free(port: int) -> bool:
-    with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-        return True
-    return False
+    ports: list[int] = []
+    candidates = iter(secrets.SystemRandom().sample(range(10_000, 20_000), 10_000))
+    while len(ports) < count:
+        port = next(candidates)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.append(port)
+    return ports

@@ -1,6 +1,9 @@
 """`status`: a verdict on everything that runs and is stored, the worst first."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -8,15 +11,45 @@ from typing import Any
 import typer
 from rich.table import Column, Table
 
-from ingest.cli.exit_codes import ExitCode
+from ingest.address import local_address
+from ingest.cli import ExitCode
 from ingest.cli.options import AsJson, Config, read_settings
 from ingest.cli.output import Console, print_json, print_line, print_table, styled
-from ingest.cli.status.facts import Facts, gather
-from ingest.cli.status.verdict import exit_code, judge, outcomes, subscription_states
+from ingest.cli.query import json_value
+from ingest.cli.status.verdict import (
+    Disk,
+    Facts,
+    Part,
+    Row,
+    exit_code,
+    judge,
+    outcomes,
+    subscription_states,
+)
 from ingest.cli.webhooks_view import state_in_words
 from ingest.clock import is_future
+from ingest.disk import free_bytes
 from ingest.duration import describe_duration
+from ingest.errors import IngestError, NoSuchTable, NothingLoaded
 from ingest.finding import Finding, State
+from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings, Settings
+
+_TABLES = ("bookings", "booking_events", "dead_letters", "reconciliations")
+_ANSWER_SECONDS = 5.0  # longer than /readyz takes for its own probes
+_PER_ACCOUNT = (
+    "select vendor, account, count(*) as bookings, max(updated_at) as newest_change, "
+    "max(loaded_at) as last_load"
+    " from bookings group by vendor, account"
+)
+# The newest run of each account that is not in the future: one written by a clock that was ahead would hide
+# all later ones.
+_LAST_RUNS = (
+    "select vendor, account, finished_at, outcome, seen, missed, repaired, gone from "
+    "reconciliations as run where finished_at ="
+    " (select max(finished_at) from reconciliations where account = run.account and vendor = run.vendor"
+    " and finished_at <= current_timestamp) order by vendor, account"
+)
+_LETTERS_READ = 5_000  # of the newest letters; each has to be read to know whether it is still open
 
 _HEADLINES: dict[int, tuple[str, str]] = {
     ExitCode.OK: ("healthy", "bold green"),
@@ -29,6 +62,8 @@ _MARKS = {
     State.SKIPPED: ("-      ", "dim"),
     State.OK: ("ok     ", "green"),
 }
+
+Listener = ReceiverSettings | ConsumerSettings | ReconcileSettings
 
 
 def status(as_json: AsJson = False, config: Config = None) -> None:
@@ -48,38 +83,35 @@ def status(as_json: AsJson = False, config: Config = None) -> None:
     findings = judge(facts, settings, now)
     code = exit_code(findings)
     if as_json:
-        print_json(_to_json(facts, findings, code), _json_default)
+        answers, subscriptions = outcomes(facts), subscription_states(facts)
+        print_json(
+            {
+                "healthy": code == 0,
+                "verdict": _HEADLINES[code][0],
+                "findings": [finding.to_json() for finding in findings],
+                "parts": {
+                    part.name: {"state": part.state, "address": part.address, "reasons": part.reasons}
+                    for part in facts.parts
+                },
+                "log": facts.log,
+                "spool": facts.spool,
+                "warehouse": facts.warehouse,
+                "deliveries": [
+                    {"vendor": vendor, "account": account, **counts}
+                    for (vendor, account), counts in answers.items()
+                ],
+                "subscriptions": [
+                    {"vendor": vendor, "account": account, **states}
+                    for (vendor, account), states in subscriptions.items()
+                ],
+                "disks": [asdict(disk) for disk in facts.disks],
+            },
+            json_value,
+        )
     else:
         _print_status(facts, findings, code, now)
     if code:
         raise typer.Exit(code)
-
-
-def _to_json(facts: Facts, findings: Sequence[Finding], code: int) -> dict[str, Any]:
-    return {
-        "healthy": code == 0,
-        "verdict": _HEADLINES[code][0],
-        "findings": [finding.to_json() for finding in findings],
-        "parts": {
-            part.name: {"state": part.state, "address": part.address, "reasons": part.reasons}
-            for part in facts.parts
-        },
-        "log": facts.log,
-        "spool": facts.spool,
-        "warehouse": facts.warehouse,
-        "deliveries": [
-            {"vendor": key[0], "account": key[1], **counts} for key, counts in outcomes(facts).items()
-        ],
-        "subscriptions": [
-            {"vendor": key[0], "account": key[1], **states}
-            for key, states in subscription_states(facts).items()
-        ],
-        "disks": [asdict(disk) for disk in facts.disks],
-    }
-
-
-def _json_default(value: Any) -> Any:
-    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
 
 
 def _print_status(facts: Facts, findings: Sequence[Finding], code: int, now: datetime) -> None:
@@ -89,24 +121,29 @@ def _print_status(facts: Facts, findings: Sequence[Finding], code: int, now: dat
     for finding in findings:
         verdict.add_row(styled(*_MARKS[finding.state]), f"{finding.check}: {finding.sentence}")
     console.print(verdict)
-    _print_section(console, "accounts", _account_rows(facts, now))
-    _print_section(console, "waiting to be loaded", _topic_rows(facts, now))
-    _print_section(
-        console,
-        "spool files",
-        [{**file, "oldest": _ago(file["oldest"], now)} for file in facts.spool.get("files") or ()],
-    )
-    tables = [
-        {"table": row["table"], "rows": "not there" if row["rows"] is None else row["rows"]}
-        for row in facts.warehouse.get("tables") or ()
-    ]
-    _print_section(console, "tables", tables)
-
-
-def _print_section(console: Console, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    if rows:
-        console.print()
-        print_table(rows, title)
+    sections: dict[str, list[dict[str, Any]]] = {
+        "accounts": _account_rows(facts, now),
+        "waiting to be loaded": [
+            {
+                "topic": f"{entry['topic']}/{entry['partition']}",
+                "records": entry["lag"],
+                "oldest": _ago(entry["waiting_since"], now),
+            }
+            for entry in facts.log.get("topics") or ()
+            if entry["lag"]
+        ],
+        "spool files": [
+            {**file, "oldest": _ago(file["oldest"], now)} for file in facts.spool.get("files") or ()
+        ],
+        "tables": [
+            {"table": row["table"], "rows": "not there" if row["rows"] is None else row["rows"]}
+            for row in facts.warehouse.get("tables") or ()
+        ],
+    }
+    for title, rows in sections.items():
+        if rows:
+            console.print()
+            print_table(rows, title)
 
 
 def _account_rows(facts: Facts, now: datetime) -> list[dict[str, Any]]:
@@ -132,19 +169,147 @@ def _account_rows(facts: Facts, now: datetime) -> list[dict[str, Any]]:
     return rows
 
 
-def _topic_rows(facts: Facts, now: datetime) -> list[dict[str, Any]]:
-    return [
-        {
-            "topic": f"{entry['topic']}/{entry['partition']}",
-            "records": entry["lag"],
-            "oldest": _ago(entry["waiting_since"], now),
-        }
-        for entry in facts.log.get("topics") or ()
-        if entry["lag"]
-    ]
-
-
 def _ago(moment: datetime | None, now: datetime) -> str:
     if moment is None:
         return "never"
     return "in the future" if is_future(moment, now) else f"{describe_duration(now - moment)} ago"
+
+
+def gather(settings: Settings) -> Facts:
+    """Gather all facts side by side. Raises nothing: what cannot be asked has the reason instead."""
+    from receivers.spool.folder import spool_states
+
+    def ask(read: Callable[[Settings], Row]) -> Row:
+        try:
+            return read(settings)
+        except NothingLoaded as nothing:
+            return {"nothing": str(nothing)}
+        except IngestError as error:
+            return {"error": str(error)}
+
+    listeners: dict[str, Listener] = {"receiver": settings.receiver, "consumer": settings.consumer}
+    if any(account.can_reconcile() for account in settings.accounts.values()):
+        listeners["reconciliation"] = settings.reconcile
+    with ThreadPoolExecutor() as threads:
+        parts = [threads.submit(_ask_part, name, listener) for name, listener in listeners.items()]
+        log = threads.submit(ask, _ask_log)
+        spool = threads.submit(ask, lambda _: {"files": [asdict(state) for state in spool_states(settings)]})
+        warehouse = threads.submit(ask, _ask_warehouse)
+        disks = []
+        for name, folder in settings.store_folders().items():
+            with suppress(OSError):
+                disks.append(Disk(name, str(folder), free_bytes(folder)))
+        return Facts(
+            [part.result() for part in parts], log.result(), spool.result(), warehouse.result(), disks
+        )
+
+
+def _ask_part(name: str, listener: Listener) -> Part:
+    """Ask a process how it is. Another program that listens there answers in another form."""
+    import httpx
+    from prometheus_client.parser import text_string_to_metric_families
+
+    if not listener.admin_port:
+        return Part(name, "unknown")
+    address = str(local_address(listener.admin_host, listener.admin_port))
+    token = listener.admin_token
+    headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+    try:
+        with httpx.Client(
+            base_url=f"http://{address}", headers=headers, timeout=_ANSWER_SECONDS, trust_env=False
+        ) as client:
+            ready, metrics = client.get("/readyz"), client.get("/metrics")
+        if ready.status_code == httpx.codes.UNAUTHORIZED:
+            return Part(name, "refused", address)
+        readiness = ready.json()
+        state = "ready" if readiness["ready"] else "not ready"
+        reasons = tuple(map(str, readiness["reasons"]))
+        families = text_string_to_metric_families(metrics.raise_for_status().text)
+        samples = tuple(
+            (sample.name, sample.labels, sample.value) for family in families for sample in family.samples
+        )
+        return Part(name, state, address, reasons, samples)
+    except httpx.ConnectError:
+        return Part(name, "stopped", address)
+    except httpx.HTTPError as error:
+        return Part(name, "foreign" if isinstance(error, httpx.RemoteProtocolError) else "silent", address)
+    except (ValueError, KeyError, TypeError):
+        return Part(name, "foreign", address)
+
+
+def _ask_log(settings: Settings) -> Row:
+    return {
+        "topics": [
+            {
+                "topic": entry.partition.topic,
+                "partition": entry.partition.number,
+                "next": entry.next,
+                "committed": entry.committed,
+                "lag": entry.lag,
+                "waiting_since": entry.waiting_since,
+            }
+            for entry in settings.build_log().backlog()
+        ]
+    }
+
+
+def _ask_warehouse(settings: Settings) -> Row:
+    """Return what the warehouse has.
+
+    A value is None where its table is missing, which is not the same as empty.
+    """
+    accounts, runs = _accounts(settings), _rows(settings, _LAST_RUNS)
+    tables = []
+    for name in _TABLES:
+        rows = _rows(settings, f"select count(*) as number from {name}")  # noqa: S608 - our own names
+        tables.append({"table": name, "rows": None if rows is None else int(rows[0]["number"])})
+    # Imported only now, because that takes longer than to say that nothing was loaded yet.
+    from consumers.dead_letters.letters import DeadLettersTable, LetterFilter
+    from consumers.dead_letters.redrive import LetterReader, summarize
+    from consumers.table_check import check_tables
+
+    letters = DeadLettersTable(settings)
+    newest = summarize(letters, LetterReader(settings), letters.ids(LetterFilter())[-_LETTERS_READ:])
+    changes = [
+        finding.to_json()
+        for finding in check_tables(settings)
+        if finding.state not in {State.OK, State.SKIPPED}
+    ]
+    return {
+        "accounts": accounts,
+        "reconciliations": runs,
+        "tables": tables,
+        "open_dead_letters": Counter(letter.account for letter in newest if not letter.loaded),
+        "changed_by_hand": changes,
+    }
+
+
+def _accounts(settings: Settings) -> list[Row] | None:
+    """Return a row for each account of the warehouse, and of the settings: silent accounts must show."""
+    from ingest.warehouse.deliveries import last_deliveries
+
+    rows = _rows(settings, _PER_ACCOUNT)
+    if rows is None:
+        return None
+    last_delivery = last_deliveries(settings)
+    without_bookings = {"bookings": 0, "newest_change": None, "last_load": None}
+    by_account: dict[tuple[str, str], Row] = {
+        (account.vendor, name): {"vendor": account.vendor, "account": name, **without_bookings}
+        for name, account in settings.accounts.items()
+    }
+    by_account |= {(row["vendor"], row["account"]): row for row in rows}
+    return [{**row, "last_delivery": last_delivery.get(key)} for key, row in sorted(by_account.items())]
+
+
+def _rows(settings: Settings, sql: str) -> list[Row] | None:
+    """Query the warehouse.
+
+    Returns None where the table is missing. Raises WarehouseUnavailable, of it NothingLoaded.
+    """
+    from ingest.warehouse.query import query
+
+    try:
+        answer = query(settings, sql)
+    except NoSuchTable:
+        return None
+    return answer.dicts()

@@ -1,27 +1,87 @@
-"""The meaning of the facts: what is well, what needs a person, and what that person can do. Pure."""
+"""What `status` knows, and what it means: what is well, and what a person has to do. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from ingest.cli.exit_codes import ExitCode
+from ingest.cli import ExitCode
 from ingest.cli.output import counted
-from ingest.cli.status.facts import Facts, Part
 from ingest.disk import FULL_BYTES, LOW_BYTES
 from ingest.duration import describe_duration
 from ingest.finding import Finding, State, failed, ok, warning
 from ingest.settings import Settings
 
+# The command that starts a part, and the section of its settings.
 _COMMANDS = {
-    "receiver": "ingest receive",
-    "consumer": "ingest consume",
-    "reconciliation": "ingest reconcile --watch",
+    "receiver": ("ingest receive", "receiver"),
+    "consumer": ("ingest consume", "consumer"),
+    "reconciliation": ("ingest reconcile --watch", "reconcile"),
 }
-_SECTIONS = {"receiver": "receiver", "consumer": "consumer", "reconciliation": "reconcile"}
+# What is wrong with a part in each state that a person has to end, and what to do.
+_PART_FAILURES = {
+    "stopped": ("not running: nothing listens on {address}", "start it with `ingest up` or `{command}`"),
+    "silent": ("no answer from {address}", "look at its log, and restart it if it hangs"),
+    "refused": (
+        "{address} does not accept the admin token",
+        "restart it with the token of these settings",
+    ),
+    "foreign": ("another program listens on {address}", "stop that program, or choose another {port}"),
+}
 _LATE, _TOO_LATE = timedelta(minutes=1), timedelta(minutes=5)
 _MISSED_RUNS = 3  # after so many times reconcile.every an account counts as not reconciled
 _SUBSCRIPTION_OK = {"keep", "leave"}  # states of subscriptions that need nothing
 _ORDER = {State.FAILED: 0, State.WARNING: 1, State.SKIPPED: 2, State.OK: 3}
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A process of the product, as its admin listener describes it.
+
+    `state` is `ready`, `not ready`, `stopped` (nobody listens), `silent` (no answer), `refused` (the token is
+    wrong), `foreign` (another program listens) or `unknown` (no fixed port). `samples` are its metrics, each
+    a name, labels and a value.
+    """
+
+    name: str
+    state: str
+    address: str = ""
+    reasons: tuple[str, ...] = ()
+    samples: tuple[tuple[str, dict[str, str], float], ...] = field(default=(), repr=False)
+
+    def by_account(self, metric: str, label: str) -> dict[tuple[str, str], dict[str, float]]:
+        """Return a metric's values for each account, by the value of another label."""
+        values: dict[tuple[str, str], dict[str, float]] = {}
+        for name, labels, value in self.samples:
+            if name == metric and value and {"vendor", "account", label} <= labels.keys():
+                values.setdefault((labels["vendor"], labels["account"]), {})[labels[label]] = value
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Free bytes on the disk of a folder. `what` is the setting that names the folder."""
+
+    what: str
+    folder: str
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that `status` knows.
+
+    `log`, `spool` and `warehouse` have the key `error` where they could not be asked, the warehouse the key
+    `nothing` before the first load.
+    """
+
+    parts: Sequence[Part]
+    log: Row
+    spool: Row
+    warehouse: Row
+    disks: Sequence[Disk]
 
 
 def judge(facts: Facts, settings: Settings, now: datetime) -> list[Finding]:
@@ -33,8 +93,12 @@ def judge(facts: Facts, settings: Settings, now: datetime) -> list[Finding]:
         *_judge_spool(facts),
         *_judge_warehouse(facts),
         *_judge_accounts(facts, settings, now),
-        *_judge_disks(facts),
     ]
+    for disk in facts.disks:
+        if disk.free < LOW_BYTES:
+            report = failed if disk.free < FULL_BYTES else warning
+            detail = f"{disk.free // 1024**2} MiB free for {disk.what} in {disk.folder}"
+            findings.append(report("disk", detail, "make room"))
     return sorted(findings, key=lambda finding: _ORDER[finding.state])
 
 
@@ -49,42 +113,24 @@ def exit_code(findings: list[Finding]) -> ExitCode:
 def _judge_parts(facts: Facts, settings: Settings) -> Iterator[Finding]:
     is_embedded = settings.log.startswith("sqlite")  # its processes share a machine; with Kafka they need not
     for part in facts.parts:
-        if part.state != "stopped":
-            yield _judge_part(part)
-        elif is_embedded:
-            detail = f"not running: nothing listens on {part.address}"
-            yield failed(part.name, detail, f"start it with `ingest up` or `{_COMMANDS[part.name]}`")
-        else:
+        if part.state == "ready":
+            yield ok(part.name, f"running on {part.address}")
+        elif part.state == "not ready":
+            reasons = "; ".join(part.reasons) or "it gives no reason"
+            yield failed(part.name, f"running, but not ready: {reasons}")
+        elif part.state == "unknown":
+            detail = "cannot be asked: its admin_port is 0, so any free port"
+            yield Finding(part.name, State.SKIPPED, detail)
+        elif part.state == "stopped" and not is_embedded:
             detail = f"not on this machine: nothing listens on {part.address}"
             yield Finding(part.name, State.SKIPPED, detail)
-
-
-def _judge_part(part: Part) -> Finding:
-    port = f"{_SECTIONS[part.name]}.admin_port"
-    match part.state:
-        case "ready":
-            return ok(part.name, f"running on {part.address}")
-        case "not ready":
-            return failed(
-                part.name, f"running, but not ready: {'; '.join(part.reasons) or 'it gives no reason'}"
-            )
-        case "unknown":
-            return Finding(part.name, State.SKIPPED, "cannot be asked: its admin_port is 0, so any free port")
-        case "refused":
-            return failed(
+        else:
+            detail, remedy = _PART_FAILURES[part.state]
+            command, section = _COMMANDS[part.name]
+            yield failed(
                 part.name,
-                f"{part.address} does not accept the admin token",
-                "restart it with the token of these settings",
-            )
-        case "foreign":
-            return failed(
-                part.name,
-                f"another program listens on {part.address}",
-                f"stop that program, or choose another {port}",
-            )
-        case _:
-            return failed(
-                part.name, f"no answer from {part.address}", "look at its log, and restart it if it hangs"
+                detail.format(address=part.address),
+                remedy.format(command=command, port=f"{section}.admin_port"),
             )
 
 
@@ -201,53 +247,39 @@ def _judge_accounts(facts: Facts, settings: Settings, now: datetime) -> Iterator
     runs = {(row["vendor"], row["account"]): row for row in facts.warehouse.get("reconciliations") or ()}
     for name, account in settings.accounts.items():
         key = (account.vendor, name)
-        problems = [
-            *_judge_deliveries(name, answers.get(key, {}), stored.get(key, unknown)),
-            *_judge_subscriptions(name, subscriptions.get(key, {})),
-        ]
+        problems = list(
+            _judge_webhooks(
+                name, answers.get(key, {}), stored.get(key, unknown), subscriptions.get(key, {}).keys()
+            )
+        )
         if account.can_reconcile():
             problems += _judge_reconciliation(name, runs.get(key), settings.reconcile.every, now)
         yield from problems or [ok(name, "as it should be")]
 
 
-def _judge_deliveries(
-    name: str, answers: Mapping[str, float], stored: Mapping[str, Any] | None
+def _judge_webhooks(
+    name: str, answers: Mapping[str, float], stored: Mapping[str, Any] | None, subscriptions: Collection[str]
 ) -> Iterator[Finding]:
+    """Judge how an account's deliveries were answered, whether any came, and what its subscriptions need."""
     rejected, accepted = int(answers.get("rejected", 0)), answers.get("accepted", 0)
+    refused = counted(rejected, "delivery", "deliveries")
     if rejected and not accepted:
-        remedy = (
-            "`delivery.rejected` in the receiver's log says why; most often the secret is not the vendor's"
-        )
         yield failed(
             name,
-            f"all {counted(rejected, 'delivery', 'deliveries')} since the receiver started were refused",
-            remedy,
+            f"all {refused} since the receiver started were refused",
+            "`delivery.rejected` in the receiver's log says why; most often the secret is not the vendor's",
         )
     elif rejected:
-        yield warning(
-            name,
-            f"{counted(rejected, 'delivery', 'deliveries')} refused "
-            f"since the receiver started, {accepted:.0f} accepted",
-        )
+        yield warning(name, f"{refused} refused since the receiver started, {accepted:.0f} accepted")
     if not (stored and stored["last_delivery"]) and not accepted:
-        yield warning(
-            name, "no webhook was ever delivered", f"`ingest webhooks plan {name}` says what the vendor has"
-        )
-
-
-def _judge_subscriptions(name: str, states: Mapping[str, float]) -> Iterator[Finding]:
-    if needs := sorted(states.keys() - _SUBSCRIPTION_OK - {"unknown"}):
-        yield failed(
-            name,
-            f"webhook subscriptions need: {', '.join(needs)}",
-            f"`ingest webhooks plan {name}`, then apply",
-        )
-    elif "unknown" in states:
-        yield warning(
-            name,
-            "the vendor could not be asked about its webhook subscriptions",
-            "see what reconciliation logs",
-        )
+        remedy = f"`ingest webhooks plan {name}` says what the vendor has"
+        yield warning(name, "no webhook was ever delivered", remedy)
+    if needs := sorted(set(subscriptions) - _SUBSCRIPTION_OK - {"unknown"}):
+        remedy = f"`ingest webhooks plan {name}`, then apply"
+        yield failed(name, f"webhook subscriptions need: {', '.join(needs)}", remedy)
+    elif "unknown" in subscriptions:
+        detail = "the vendor could not be asked about its webhook subscriptions"
+        yield warning(name, detail, "see what reconciliation logs")
 
 
 def _judge_reconciliation(
@@ -280,15 +312,6 @@ def _judge_reconciliation(
             f"the last reconciliation found {counted(run['missed'], 'booking')} that no webhook "
             "delivered, and repaired them",
         )
-
-
-def _judge_disks(facts: Facts) -> Iterator[Finding]:
-    for disk in facts.disks:
-        if disk.free < LOW_BYTES:
-            report = failed if disk.free < FULL_BYTES else warning
-            yield report(
-                "disk", f"{disk.free // 1024**2} MiB free for {disk.what} in {disk.folder}", "make room"
-            )
 
 
 def outcomes(facts: Facts) -> dict[tuple[str, str], dict[str, float]]:

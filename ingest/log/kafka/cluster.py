@@ -162,6 +162,27 @@ class Cluster:
             " and that log and the kafka settings name their address, TLS and SASL"
         )
 
+    def librdkafka_options(self) -> dict[str, Any]:
+        """Return how a client of librdkafka connects. Raises LogDenied for files that cannot be used.
+
+        https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md
+        """
+        settings = self._settings
+        tls_context(settings)  # for its messages: librdkafka reads the files itself
+        password = settings.sasl_password
+        options = {
+            "bootstrap.servers": ",".join(self._servers),
+            "client.id": "ingest",
+            "security.protocol": settings.security_protocol,
+            "ssl.ca.location": settings.ssl_cafile,
+            "ssl.certificate.location": settings.ssl_certfile,
+            "ssl.key.location": settings.ssl_keyfile or settings.ssl_certfile,
+            "sasl.mechanism": settings.sasl_mechanism,
+            "sasl.username": settings.sasl_username,
+            "sasl.password": password.get_secret_value() if password else None,
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
     def _connection(self) -> dict[str, Any]:
         settings = self._settings
         return {

@@ -5,11 +5,12 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 
+import orjson
 import structlog
 
 from ingest.errors import LogUnavailable
@@ -151,8 +152,15 @@ def _insert(connection: sqlite3.Connection, topic: str, records: Sequence[Record
     connection.executemany(
         "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)",
         [
-            (topic, offset, record.key, record.value, json.dumps(dict(record.headers)), now)
+            (topic, offset, record.key, record.value, _as_text(record.headers), now)
             for offset, record in enumerate(records, start=after_last - len(records))
         ],
     )
     return after_last
+
+
+def _as_text(headers: Mapping[str, str]) -> str:
+    try:
+        return orjson.dumps(dict(headers)).decode()
+    except orjson.JSONEncodeError:  # for half a surrogate pair
+        return json.dumps(dict(headers))

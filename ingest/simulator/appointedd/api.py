@@ -9,7 +9,7 @@ import math
 from base64 import b64encode
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 
 from starlette.datastructures import QueryParams
@@ -19,47 +19,45 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ingest.simulator.account import SimulatedAccount
-from ingest.simulator.api import (
-    MILLISECOND,
-    ApiError,
-    SimulatedApi,
-    cut_to_millisecond,
-    json_response,
-    read_instant,
-)
+from ingest.simulator.api import ApiError, SimulatedApi, is_between, json_response, read_instant
 from ingest.simulator.appointedd.api_v2 import ApiV2, error_document, not_found_document
 from ingest.simulator.appointedd.records import (
+    BOOKING,
     CATEGORIES,
     CATEGORY,
+    CUSTOMER,
     GROUP,
     GROUPS,
+    RESOURCE,
+    SERVICE,
     ByNumber,
     Collection,
     booking,
     customer,
     customers_of,
     hosts_of,
-    known_since,
+    object_id,
     parse_id,
     resource,
     service,
     services_of,
     status,
+    updated_at,
 )
-from ingest.simulator.appointedd.webhooks import BOOKING, CUSTOMER, RESOURCE, SERVICE, object_id, updated_at
 from ingest.simulator.world import Meeting
 
 _MOST = 100
 _SIGNS = {"ascending": 1, "descending": -1}
 _TOKENS = "/v2/oauth/tokens"
-_ZERO = timedelta(0)
 
 # The times by which lists are sorted and filtered. The natural order is that of creation, which is that of
 # the numbers.
 Moment = Callable[[Any], datetime]
 SortKey = tuple[float, int]
 _BOOKING_TIMES: Mapping[str, Moment] = {"updated": updated_at, "created": lambda meeting: meeting.created_at}
-_CUSTOMER_TIMES: Mapping[str, Moment] = {"updated": known_since, "created": known_since}
+_CUSTOMER_TIMES: Mapping[str, Moment] = dict.fromkeys(
+    ("updated", "created"), lambda person: person.known_since
+)
 
 
 class AppointeddApi(SimulatedApi):
@@ -115,34 +113,19 @@ class AppointeddApi(SimulatedApi):
     def routes(self) -> Sequence[Route]:
         """Return the endpoints of v1 and v2."""
         return [
-            Route("/v1/bookings", self._bookings),
-            Route(
-                "/v1/bookings/{id}",
-                lambda request: _get(request, Collection(BOOKING, self._meetings(), booking)),
-            ),
-            Route("/v1/customers", self._customers),
-            Route(
-                "/v1/customers/{id}",
-                lambda request: _get(request, Collection(CUSTOMER, customers_of(self._meetings()), customer)),
-            ),
-            Route(
-                "/v1/services",
-                lambda request: _list(request, Collection(SERVICE, services_of(self._meetings()), service)),
-            ),
-            Route(
-                "/v1/services/categories",
-                lambda request: _list(request, Collection(CATEGORY, CATEGORIES, dict)),
-            ),
-            Route(
-                "/v1/resources",
-                lambda request: _list(request, Collection(RESOURCE, hosts_of(self._meetings()), resource)),
-            ),
-            Route("/v1/resources/groups", lambda request: _list(request, Collection(GROUP, GROUPS, dict))),
+            Route("/v1/bookings", self.list_bookings),
+            Route("/v1/bookings/{id}", self.get_booking),
+            Route("/v1/customers", self.list_customers),
+            Route("/v1/customers/{id}", self.get_customer),
+            Route("/v1/services", self.list_services),
+            Route("/v1/services/categories", self.list_categories),
+            Route("/v1/resources", self.list_resources),
+            Route("/v1/resources/groups", self.list_groups),
             *self.v2.routes(),
         ]
 
-    def _bookings(self, request: Request) -> Response:
-        query, meetings = request.query_params, self._meetings()
+    def list_bookings(self, request: Request) -> Response:
+        query, meetings = request.query_params, self.copy_meetings()
         if words := _words(query, "statuses") or (set() if self.lists_cancelled else {"confirmed"}):
             meetings = {number: meeting for number, meeting in meetings.items() if status(meeting) in words}
         if customers := {parse_id(word, CUSTOMER) for word in _words(query, "customers")}:
@@ -154,13 +137,28 @@ class AppointeddApi(SimulatedApi):
         filtered = _filter_by_time(query, meetings, _BOOKING_TIMES)
         return _list(request, Collection(BOOKING, filtered, booking), _BOOKING_TIMES)
 
-    def _customers(self, request: Request) -> Response:
-        filtered = _filter_by_time(request.query_params, customers_of(self._meetings()), _CUSTOMER_TIMES)
+    def get_booking(self, request: Request) -> Response:
+        return _get(request, Collection(BOOKING, self.copy_meetings(), booking))
+
+    def list_customers(self, request: Request) -> Response:
+        customers = customers_of(self.copy_meetings())
+        filtered = _filter_by_time(request.query_params, customers, _CUSTOMER_TIMES)
         return _list(request, Collection(CUSTOMER, filtered, customer), _CUSTOMER_TIMES)
 
-    def _meetings(self) -> dict[int, Meeting]:
-        """Return a copy, because another thread may change the world."""
-        return dict(self.meetings)
+    def get_customer(self, request: Request) -> Response:
+        return _get(request, Collection(CUSTOMER, customers_of(self.copy_meetings()), customer))
+
+    def list_services(self, request: Request) -> Response:
+        return _list(request, Collection(SERVICE, services_of(self.copy_meetings()), service))
+
+    def list_categories(self, request: Request) -> Response:
+        return _list(request, Collection(CATEGORY, CATEGORIES, dict))
+
+    def list_resources(self, request: Request) -> Response:
+        return _list(request, Collection(RESOURCE, hosts_of(self.copy_meetings()), resource))
+
+    def list_groups(self, request: Request) -> Response:
+        return _list(request, Collection(GROUP, GROUPS, dict))
 
 
 class _ResponseByVersion(Response):
@@ -195,9 +193,20 @@ def _list(request: Request, collection: Collection, times: Mapping[str, Moment] 
 
     https://developers.appointedd.com/docs/pagination
     """
-    sort_key = _sort_key(request.query_params, collection, times or {})
+    query, times = request.query_params, times or {}
+    by, direction = query.get("sort_by", "natural"), query.get("order_by", "descending")
+    if by not in {"natural", *times}:
+        raise _error(f"sort_by cannot be {by}")
+    if direction not in _SIGNS:
+        raise _error(f"order_by cannot be {direction}")
+    sign, moment = _SIGNS[direction], times.get(by)
+
+    def sort_key(number: int) -> SortKey:
+        """Return the key of an entry in the requested order, smaller keys first."""
+        return sign * moment(collection.entries[number]).timestamp() if moment else 0.0, sign * number
+
     ordered = sorted(map(sort_key, collection.entries))
-    start, end = _bounds(request.query_params, collection, ordered, sort_key)
+    start, end = _bounds(query, collection, ordered, sort_key)
     neighbours = {"next": ordered[end : end + 1], "prev": ordered[max(0, start - 1) : start]}
     cursors = {
         name: object_id(abs(keys[0][1]), collection.prefix) if keys else None
@@ -205,21 +214,6 @@ def _list(request: Request, collection: Collection, times: Mapping[str, Moment] 
     }
     records = collection.records(abs(number) for _, number in ordered[start:end])
     return json_response({"data": records, "total": len(ordered), **cursors})
-
-
-def _sort_key(
-    query: QueryParams, collection: Collection, times: Mapping[str, Moment]
-) -> Callable[[int], SortKey]:
-    """Return a function from an entry's number to its key in the requested order, smaller keys first."""
-    by, direction = query.get("sort_by", "natural"), query.get("order_by", "descending")
-    if by not in {"natural", *times}:
-        raise _error(f"sort_by cannot be {by}")
-    if direction not in _SIGNS:
-        raise _error(f"order_by cannot be {direction}")
-    sign, moment = _SIGNS[direction], times.get(by)
-    if moment is None:
-        return lambda number: (0.0, sign * number)
-    return lambda number: (sign * moment(collection.entries[number]).timestamp(), sign * number)
 
 
 def _bounds(
@@ -257,29 +251,21 @@ def _key_of_cursor(cursor: str, collection: Collection, sort_key: Callable[[int]
 
 
 def _filter_by_time(query: QueryParams, entries: ByNumber, times: Mapping[str, Moment]) -> ByNumber:
-    """Keep the entries between the bounds, inclusive and in milliseconds, as records have them.
+    """Return the entries between the bounds, which are inclusive."""
 
-    A bound is moved once, which is cheaper than to cut the time of every entry.
-    """
+    def invalid_date(name: str) -> ApiError:
+        return _error(f"{name} is not an ISO 8601 date")
+
     for name, moment in times.items():
-        after, before = (read_instant(query, f"{name}_{side}", _invalid_date) for side in ("after", "before"))
-        if after:
-            first = cut_to_millisecond(after)
-            first += _ZERO if after == first else MILLISECOND
-            entries = {number: entry for number, entry in entries.items() if moment(entry) >= first}
-        if before:
-            end = cut_to_millisecond(before) + MILLISECOND
-            entries = {number: entry for number, entry in entries.items() if moment(entry) < end}
+        after, before = (read_instant(query, f"{name}_{side}", invalid_date) for side in ("after", "before"))
+        is_included = is_between(after, before, inclusive=True)
+        entries = {number: entry for number, entry in entries.items() if is_included(moment(entry))}
     return entries
 
 
 def _words(query: QueryParams, name: str) -> set[str]:
     """Return the values of a parameter that may be repeated or contain commas."""
     return {word for value in query.getlist(name) for word in value.split(",") if word}
-
-
-def _invalid_date(name: str) -> ApiError:
-    return _error(f"{name} is not an ISO 8601 date")
 
 
 def _error(message: str, status_code: int = 400) -> ApiError:

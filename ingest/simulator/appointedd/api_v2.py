@@ -23,7 +23,12 @@ from ingest.simulator.account import SimulatedAccount
 from ingest.simulator.api import ApiError, derive_credential, json_response
 from ingest.simulator.appointedd.records import (
     AVAILABILITY,
+    BOOKING,
+    CUSTOMER,
     LOCATION,
+    ORGANISATION,
+    RESOURCE,
+    SERVICE,
     WEBHOOK,
     ByNumber,
     Collection,
@@ -32,12 +37,13 @@ from ingest.simulator.appointedd.records import (
     customer_v2,
     customers_of,
     hosts_of,
+    last_meetings_of,
+    object_id,
     resource_object,
     service_v2,
     services_of,
     staff_v2,
 )
-from ingest.simulator.appointedd.webhooks import BOOKING, CUSTOMER, ORGANISATION, RESOURCE, SERVICE, object_id
 from ingest.simulator.world import Meeting
 
 _MOST = 100
@@ -65,9 +71,9 @@ class ApiV2:
     def routes(self) -> Sequence[Route]:
         """Return the endpoint for tokens, and those for every kind of resource."""
         return [
-            Route("/v2/oauth/tokens", self._token, methods=["POST"]),
-            Route("/v2/{kind}", self._list),
-            Route("/v2/{kind}/{id}", self._get),
+            Route("/v2/oauth/tokens", self.create_token, methods=["POST"]),
+            Route("/v2/{kind}", self.list_resources),
+            Route("/v2/{kind}/{id}", self.get_resource),
         ]
 
     def is_authentic(self, request: Request) -> bool:
@@ -79,15 +85,23 @@ class ApiV2:
         """Revoke all tokens issued so far."""
         self._tokens.clear()
 
-    async def _token(self, request: Request) -> Response:
-        """Issue a token for client credentials.
+    async def create_token(self, request: Request) -> Response:
+        """Issue a token for client credentials, which are in the header or in the form.
 
         https://www.rfc-editor.org/rfc/rfc6749#section-4.4
+        https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1
         """
         form = dict(parse_qsl((await request.body()).decode(errors="replace")))
         if form.get("grant_type") != "client_credentials":
             return json_response({"error": "unsupported_grant_type"}, 400)
-        if self._client(request, form) != (self._client_id, self._client_secret):
+        client_id, client_secret = form.get("client_id", ""), form.get("client_secret", "")
+        scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "basic":
+            try:
+                client_id, _, client_secret = b64decode(encoded).decode().partition(":")
+            except ValueError:
+                client_id = client_secret = ""
+        if (client_id, client_secret) != (self._client_id, self._client_secret):
             return json_response({"error": "invalid_client"}, 401)
         token = secrets.token_hex(32)
         self._tokens[token] = time.monotonic() + self.token_seconds
@@ -96,33 +110,25 @@ class ApiV2:
             headers={"Cache-Control": "no-store"},
         )
 
-    def _client(self, request: Request, form: Mapping[str, str]) -> tuple[str, str]:
-        """Return the client's id and secret from the header or the form.
+    def list_resources(self, request: Request) -> Response:
+        """Return a page with links to other pages.
 
-        https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1
+        https://jsonapi.org/format/#fetching-pagination
         """
-        scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "basic":
-            return form.get("client_id", ""), form.get("client_secret", "")
-        try:
-            name, _, secret = b64decode(encoded).decode().partition(":")
-        except ValueError:
-            return "", ""
-        return name, secret
-
-    def _list(self, request: Request) -> Response:
         collection = self._collection(request)
         size, number = _page_parameter(request, "size", _DEFAULT), _page_parameter(request, "number", 1)
         if size > _MOST:
             raise _error(f"page[size] may be {_MOST} at most")
         pages = max(1, math.ceil(len(collection.entries) / size))
         chosen = sorted(collection.entries, reverse=True)[(number - 1) * size : number * size]
+        links: dict[str, str | None] = {"self": str(request.url)}
+        for name, target in {"first": 1, "prev": number - 1, "next": number + 1, "last": pages}.items():
+            url = request.url.include_query_params(**{"page[number]": target})
+            links[name] = str(url) if 1 <= target <= pages else None
         meta = {"total": len(collection.entries), "pages": pages}
-        return document(
-            {"data": collection.records(chosen), "links": _links(request, number, pages), "meta": meta}
-        )
+        return document({"data": collection.records(chosen), "links": links, "meta": meta})
 
-    def _get(self, request: Request) -> Response:
+    def get_resource(self, request: Request) -> Response:
         record = self._collection(request).find(request.path_params["id"])
         if record is None:
             raise ApiError(not_found_document())
@@ -135,14 +141,6 @@ class ApiV2:
         return collect(self._account, dict(self._meetings))
 
 
-def _availability(_: SimulatedAccount, meetings: ByNumber) -> Collection:
-    last = {
-        meeting.host.number: meeting
-        for meeting in sorted(meetings.values(), key=lambda meeting: meeting.ends_at)
-    }
-    return Collection(AVAILABILITY, last, availability_v2)
-
-
 def _single(kind: str, prefix: str, **attributes: str) -> Collection:
     return Collection(prefix, {1: {"id": object_id(1, prefix), **attributes}}, partial(resource_object, kind))
 
@@ -152,7 +150,7 @@ _COLLECTIONS: Mapping[str, Callable[[SimulatedAccount, ByNumber], Collection]] =
     "customers": lambda _, meetings: Collection(CUSTOMER, customers_of(meetings), customer_v2),
     "services": lambda _, meetings: Collection(SERVICE, services_of(meetings), service_v2),
     "staff": lambda _, meetings: Collection(RESOURCE, hosts_of(meetings), staff_v2),
-    "availability": _availability,
+    "availability": lambda _, meetings: Collection(AVAILABILITY, last_meetings_of(meetings), availability_v2),
     "accounts": lambda _, __: _single("accounts", ORGANISATION, name="Example Clinic"),
     "locations": lambda _, __: _single("locations", LOCATION, name="Main office", timezone="Europe/London"),
     "webhooks": lambda account, _: _single("webhooks", WEBHOOK, url=account.url),
@@ -166,32 +164,12 @@ def _page_parameter(request: Request, name: str, default: int) -> int:
     return int(value)
 
 
-def _links(request: Request, number: int, pages: int) -> Mapping[str, str | None]:
-    """Return the links to other pages.
-
-    https://resource_object.org/format/#fetching-pagination
-    """
-
-    def page(target: int) -> str | None:
-        if not 1 <= target <= pages:
-            return None
-        return str(request.url.include_query_params(**{"page[number]": target}))
-
-    return {
-        "self": str(request.url),
-        "first": page(1),
-        "prev": page(number - 1),
-        "next": page(number + 1),
-        "last": page(pages),
-    }
-
-
 def document(
     body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Return a JSON:API document.
 
-    https://resource_object.org/format/#document-top-level
+    https://jsonapi.org/format/#document-top-level
     """
     return Response(orjson.dumps(body), status, headers, "application/vnd.api+json")
 
@@ -201,7 +179,7 @@ def error_document(
 ) -> Response:
     """Return a JSON:API document with one error.
 
-    https://resource_object.org/format/#errors
+    https://jsonapi.org/format/#errors
     """
     return document({"errors": [{"status": str(status), "title": title, "detail": detail}]}, status, headers)
 

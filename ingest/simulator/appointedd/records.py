@@ -1,24 +1,15 @@
-"""The records of Appointedd's REST APIs: v1 has JSON of its own, v2 has the same facts as JSON:API.
+"""The records of Appointedd, in webhooks and in its two REST APIs.
 
+v1 has JSON of its own, and v2 has the same facts as JSON:API.
 https://developers.appointedd.com/reference/booking-entity
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from ingest.simulator.appointedd.webhooks import (
-    BOOKING,
-    CUSTOMER,
-    ORGANISATION,
-    PARTICIPATION,
-    RESOURCE,
-    SERVICE,
-    object_id,
-    questions,
-    updated_at,
-)
+from ingest.simulator.account import format_milliseconds
 from ingest.simulator.world import ChangeKind, Meeting, Person, Service
 
 Record = dict[str, Any]
@@ -26,18 +17,21 @@ Record = dict[str, Any]
 # Entries of the world, by the numbers in their ids.
 ByNumber = Mapping[int, Any]
 
-# The first digits of ids that are not in webhooks.
+# The first digits of ids, by kind.
+ORGANISATION = "5b"
+SERVICE = "5d"
+RESOURCE = "5f"
+BOOKING = "63"
+CUSTOMER = "64"
+PARTICIPATION = "65"
+QUESTION = "66"
 CATEGORY = "5a"
 GROUP = "5c"
 LOCATION = "60"
 WEBHOOK = "61"
 AVAILABILITY = "62"
 
-# The world does not say when a person was created.
-_BEGINNING = datetime(2025, 1, 1, tzinfo=UTC)
 
-CATEGORIES: Mapping[int, Record] = {1: {"id": object_id(1, CATEGORY), "name": "Everything"}}
-GROUPS: Mapping[int, Record] = {1: {"id": object_id(1, GROUP), "name": "Everybody"}}
 _ADDRESS = {
     "house_no": "1",
     "address_1": "Example Street",
@@ -45,6 +39,15 @@ _ADDRESS = {
     "city": "Exampleton",
     "postcode": "EX1 1EX",
 }
+
+
+def object_id(number: int, prefix: str = BOOKING) -> str:
+    """Return an id of 24 hexadecimal digits, of which the first two are the kind."""
+    return f"{prefix}{number:022x}"
+
+
+CATEGORIES: Mapping[int, Record] = {1: {"id": object_id(1, CATEGORY), "name": "Everything"}}
+GROUPS: Mapping[int, Record] = {1: {"id": object_id(1, GROUP), "name": "Everybody"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,83 @@ def hosts_of(meetings: ByNumber) -> ByNumber:
     return {meeting.host.number: meeting.host for meeting in meetings.values()}
 
 
+def last_meetings_of(meetings: ByNumber) -> ByNumber:
+    """Return the last meeting of each host, by the host's number."""
+    by_end = sorted(meetings.values(), key=lambda meeting: meeting.ends_at)
+    return {meeting.host.number: meeting for meeting in by_end}
+
+
+def updated_at(meeting: Meeting) -> datetime:
+    """Return the time of the latest change, which has whole seconds only unless it is the creation."""
+    return (
+        meeting.changed_at
+        if meeting.last_change is ChangeKind.CREATED
+        else meeting.changed_at.replace(microsecond=0)
+    )
+
+
+def questions(meeting: Meeting) -> list[Record]:
+    """Return the form's questions with their answers, which webhooks and the API have alike."""
+    return [
+        {"label": label, "value": value, "id": object_id(position, QUESTION)}
+        for position, (label, value) in enumerate(answers(meeting), 1)
+    ]
+
+
+def answers(meeting: Meeting) -> list[tuple[str, str | bool]]:
+    """Return the questions and answers: text, "" for no answer, or a boolean for a checkbox."""
+    return [*meeting.answers, ("First visit?", meeting.number % 2 == 0), ("Anything else?", "")]
+
+
+def event_data(meeting: Meeting) -> Record:
+    """Return the booking as webhooks have it."""
+    host = meeting.host
+    return {
+        "organisation": {"id": object_id(1, ORGANISATION), "name": "Example Clinic"},
+        "booking": {
+            "id": object_id(meeting.number),
+            "start_time": format_milliseconds(meeting.starts_at),
+            "end_time": format_milliseconds(meeting.ends_at),
+            "price": float(meeting.service.price),
+            "created": format_milliseconds(meeting.created_at),
+            "status": "Cancelled" if meeting.last_change is ChangeKind.CANCELLED else "Confirmed",
+            "type": "Hourly",
+            "timezone": "Europe/London",
+            "allow_online_group": False,
+            "max_occupancy": 1,
+            "last_modified_source": "appointment_screen",
+            "updated": format_milliseconds(updated_at(meeting)),
+        },
+        "participants": [participant(meeting)],
+        "bookables": [{"id": object_id(host.number, RESOURCE), "name": host.name, "email": host.email}],
+        "service": {"id": object_id(meeting.service.number, SERVICE), "name": meeting.service.name},
+    }
+
+
+def participant(meeting: Meeting) -> Record:
+    """Return the customer as webhooks have it, with the participation in the meeting."""
+    customer, price = meeting.customer, float(meeting.service.price)
+    return {
+        "id": object_id(customer.number, CUSTOMER),
+        "firstname": customer.first_name,
+        "lastname": customer.last_name,
+        "timezone": customer.timezone,
+        "email": customer.email,
+        "marketing_opt_in": False,
+        "spaces": 1,
+        "booking_status": "No Status",
+        "notes": "",
+        "questions": questions(meeting),
+        "customer_booking_id": object_id(meeting.number, PARTICIPATION),
+        "total_price": price,
+        "total_spaces": 1,
+        "price_points": [{"price_per_quantity": price, "quantity": 1, "spaces_per_quantity": 1}],
+        "custom_fields": [],
+        "cancellation_url": f"https://book.example.com/cancel/{meeting.number:032x}",
+        "reschedule_url": f"https://reschedule.example.com?token={meeting.number:032x}",
+    }
+
+
 def status(meeting: Meeting) -> str:
     """Return the status in lower case, where webhooks have a capital."""
     return "cancelled" if meeting.last_change is ChangeKind.CANCELLED else "confirmed"
@@ -106,7 +186,7 @@ def booking(meeting: Meeting) -> Record:
         "id": object_id(meeting.number),
         "service": object_id(meeting.service.number, SERVICE),
         "resource": object_id(meeting.host.number, RESOURCE),
-        "customers": [_participation(meeting, price)],
+        "customers": [participation(meeting)],
         "start": _instant(meeting.starts_at),
         "end": _instant(meeting.ends_at),
         "start_buffer": _instant(meeting.starts_at - timedelta(minutes=5)),
@@ -120,7 +200,9 @@ def booking(meeting: Meeting) -> Record:
     }
 
 
-def _participation(meeting: Meeting, price: float) -> Record:
+def participation(meeting: Meeting) -> Record:
+    """Return the customer of a booking of v1."""
+    price = float(meeting.service.price)
     customer_id = object_id(meeting.customer.number, CUSTOMER)
     added = _instant(meeting.created_at.replace(microsecond=0))
     return {
@@ -143,14 +225,9 @@ def _participation(meeting: Meeting, price: float) -> Record:
     }
 
 
-def known_since(person: Person) -> datetime:
-    """Return when a person was created; the order is that of their numbers."""
-    return _BEGINNING + timedelta(minutes=person.number)
-
-
 def customer(person: Person) -> Record:
     """Return a customer; absent values are empty strings."""
-    known = _instant(known_since(person))
+    known = _instant(person.known_since)
     profile = {
         "firstname": person.first_name,
         "lastname": person.last_name,

@@ -7,10 +7,12 @@ with. Canceled bookings, customers and participants are left out unless they are
 """
 
 import math
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
+from urllib.parse import parse_qs
 
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
@@ -18,27 +20,68 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ingest.simulator.account import SimulatedAccount, Webhook
-from ingest.simulator.api import ApiError, SimulatedApi, derive_credential, json_response
+from ingest.simulator.api import ApiError, Recipient, SimulatedApi, derive_credential, json_response
+from ingest.simulator.bookeo import records
 from ingest.simulator.bookeo.records import (
-    LANGUAGES,
-    api_booking,
-    api_key_info,
-    customer,
+    booking_number,
+    customer_id,
+    cut_to_minute,
     error,
-    hold,
-    linked_people,
     not_found,
-    payment,
-    product,
-    resource_types,
+    product_id,
 )
-from ingest.simulator.bookeo.searches import DEFAULT_PER_PAGE, Result, Searches
-from ingest.simulator.bookeo.subscriptions import BookeoSubscriptions, event_of_query
-from ingest.simulator.bookeo.webhooks import booking_number, customer_id, cut_to_minute, product_id
-from ingest.simulator.subscriptions import Recipient
+from ingest.simulator.bookeo.subscriptions import BookeoSubscriptions
 from ingest.simulator.world import ChangeKind, Meeting
 
+_DEFAULT_PER_PAGE = 50
+_STORED_SEARCHES = 100
 _LONGEST_WINDOW = timedelta(days=31)
+
+# The keys that were found, and a function that returns the current records of some of them.
+Result = tuple[Sequence[int], Callable[[Sequence[int]], Sequence[Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    path: str
+    token: str
+    result: Result
+    per_page: int
+
+    @property
+    def pages(self) -> int:
+        return -(-len(self.result[0]) // self.per_page)
+
+    def page(self, number: int) -> dict[str, Any]:
+        """Return a page; where it is the only one, it has no token."""
+        keys, find_records = self.result
+        start = (number - 1) * self.per_page
+        info = {"totalItems": len(keys), "totalPages": self.pages, "currentPage": number}
+        return {
+            "data": find_records(keys[start : start + self.per_page]),
+            "info": info | ({"pageNavigationToken": self.token} if self.pages > 1 else {}),
+        }
+
+
+class _Searches:
+    """The latest searches of more than one page, by the token that their pages share; older ones expire."""
+
+    def __init__(self) -> None:
+        self._by_token: dict[str, _Search] = {}
+
+    def first_page(self, path: str, result: Result, per_page: int) -> dict[str, Any]:
+        """Store a new search and return its first page."""
+        search = _Search(path, secrets.token_hex(12), result, per_page)
+        if search.pages > 1:
+            self._by_token[search.token] = search
+        if len(self._by_token) > _STORED_SEARCHES:
+            del self._by_token[next(iter(self._by_token))]
+        return search.page(1)
+
+    def page(self, path: str, token: str, number: int) -> dict[str, Any] | None:
+        """Return a page of a stored search without deleted entries, or None for an unknown token or page."""
+        search = self._by_token.get(token)
+        return search.page(number) if search and search.path == path and number <= search.pages else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +109,9 @@ class BookeoApi(SimulatedApi):
     def __init__(self, account: SimulatedAccount, meetings: Mapping[int, Meeting]) -> None:
         super().__init__(account, meetings)
         self.api_key = derive_credential(account, "api_key")
-        self.subscriptions = BookeoSubscriptions(account)
+        self.subscriptions: BookeoSubscriptions = BookeoSubscriptions(account)
         self.retry_after_in: Literal["header", "body"] = "header"
-        self._searches = Searches()
+        self._searches = _Searches()
 
     def settings(self) -> Mapping[str, Any]:
         return {"secret_key": self.account.secret, "api_key": self.api_key}
@@ -78,20 +121,18 @@ class BookeoApi(SimulatedApi):
 
     def routes(self) -> Sequence[Route]:
         return [
-            Route("/bookings", self._bookings),
-            Route("/bookings/{number}", self._booking),
-            Route("/customers", self._customers),
-            Route("/customers/{id}", self._customer),
-            Route("/customers/{id}/linkedpeople", self._linked_people),
-            Route("/payments", self._payments),
-            Route("/holds/{id}", self._hold),
-            Route("/settings/products", self._products),
-            Route("/settings/resources", self._resources),
-            Route("/settings/languages", lambda request: self._list(request, _unfiltered(LANGUAGES))),
-            Route("/settings/apikeyinfo", self._api_key_info),
-            Route(
-                "/webhooks", lambda request: self._list(request, _unfiltered(self.subscriptions.records()))
-            ),
+            Route("/bookings", self.list_bookings),
+            Route("/bookings/{number}", self.get_booking),
+            Route("/customers", self.list_customers),
+            Route("/customers/{id}", self.get_customer),
+            Route("/customers/{id}/linkedpeople", self.list_linked_people),
+            Route("/payments", self.list_payments),
+            Route("/holds/{id}", self.get_hold),
+            Route("/settings/products", self.list_products),
+            Route("/settings/resources", self.list_resources),
+            Route("/settings/languages", self.list_languages),
+            Route("/settings/apikeyinfo", self.get_api_key_info),
+            Route("/webhooks", self.list_webhooks),
             *self.subscriptions.routes(),
         ]
 
@@ -120,75 +161,103 @@ class BookeoApi(SimulatedApi):
 
     def event_of(self, webhook: Webhook) -> str:
         """Return a single word such as `bookings.created`, where Bookeo has a domain and a type."""
-        return event_of_query(webhook.query)
+        fields = parse_qs(webhook.query)
+        return f"{fields['domain'][0]}.{fields['type'][0]}"
 
     def recipients(self, event: str, meeting: Meeting | None = None) -> Sequence[Recipient]:
         return [subscription.recipient for subscription in self.subscriptions.active(event)]
 
-    async def _bookings(self, request: Request) -> Response:
-        return self._list(request, self._find_bookings)
+    async def list_bookings(self, request: Request) -> Response:
+        def find(query: QueryParams) -> Result:
+            starts = _window(query, "startTime", "endTime")
+            updates = _window(query, "lastUpdatedStartTime", "lastUpdatedEndTime")
+            if starts is None and updates is None:
+                message = (
+                    "startTime and endTime, or lastUpdatedStartTime and lastUpdatedEndTime, are required"
+                )
+                raise ApiError(error(400, message))
+            starts, updates = starts or _ALWAYS, updates or _ALWAYS
+            include_canceled, expansions = _flag(query, "includeCanceled"), _expansions(query)
+            numbers = [
+                meeting.number
+                for meeting in self.copy_meetings().values()
+                if meeting.starts_at in starts
+                and cut_to_minute(meeting.changed_at) in updates
+                and (include_canceled or meeting.last_change is not ChangeKind.CANCELLED)
+                and query.get("productId") in {None, product_id(meeting.service)}
+            ]
+            return numbers, lambda keys: [
+                records.api_booking(meeting, **expansions) for meeting in self._remaining(keys)
+            ]
 
-    async def _booking(self, request: Request) -> Response:
+        return self._list(request, find)
+
+    async def get_booking(self, request: Request) -> Response:
         number = request.path_params["number"]
         meeting = self.meetings.get(int(number[4:])) if number[4:].isdecimal() else None
         if meeting is None or number != booking_number(meeting.number):
             raise ApiError(not_found())
-        return json_response(api_booking(meeting, **_expansions(request.query_params)))
+        return json_response(records.api_booking(meeting, **_expansions(request.query_params)))
 
-    async def _customers(self, request: Request) -> Response:
-        def records(numbers: Sequence[int]) -> list[dict[str, Any]]:
+    async def list_customers(self, request: Request) -> Response:
+        def make_records(numbers: Sequence[int]) -> list[dict[str, Any]]:
             meetings = self._meetings_by_customer()
-            return [customer(meetings[number]) for number in numbers if number in meetings]
+            return [records.customer(meetings[number]) for number in numbers if number in meetings]
 
-        return self._list(request, lambda _: (list(self._meetings_by_customer()), records))
+        return self._list(request, lambda _: (list(self._meetings_by_customer()), make_records))
 
-    async def _customer(self, request: Request) -> Response:
-        return json_response(customer(self._meetings_of_customer(request)))
+    async def get_customer(self, request: Request) -> Response:
+        return json_response(records.customer(self._meetings_of_customer(request)))
 
-    async def _linked_people(self, request: Request) -> Response:
-        people = linked_people(self._meetings_of_customer(request)[0].customer)
+    async def list_linked_people(self, request: Request) -> Response:
+        people = records.linked_people(self._meetings_of_customer(request)[0].customer)
         return self._list(request, _unfiltered(people))
 
-    async def _payments(self, request: Request) -> Response:
+    async def list_payments(self, request: Request) -> Response:
         def find(query: QueryParams) -> Result:
             window = _window(query, "startTime", "endTime")
             if window is None:
                 raise ApiError(error(400, "startTime and endTime are required"))
             paid = [
                 meeting.number
-                for meeting in self._all_meetings()
+                for meeting in self.copy_meetings().values()
                 if meeting.last_change is ChangeKind.NO_SHOW
                 and meeting.service.price
                 and cut_to_minute(meeting.changed_at) in window
             ]
-            return paid, lambda numbers: [payment(meeting) for meeting in self._remaining(numbers)]
+            return paid, lambda numbers: [records.payment(meeting) for meeting in self._remaining(numbers)]
 
         return self._list(request, find, most=300)
 
-    async def _hold(self, request: Request) -> Response:
+    async def get_hold(self, request: Request) -> Response:
         """Return the hold of the meeting with this number; all others have expired, and there is no list."""
         hold_id = request.path_params["id"]
         is_hold = hold_id.startswith("HOLD") and hold_id[4:].isdecimal()
         meeting = self.meetings.get(int(hold_id[4:])) if is_hold else None
         if meeting is None:
             raise ApiError(not_found())
-        return json_response(hold(meeting, hold_id))
+        return json_response(records.hold(meeting, hold_id))
 
-    async def _products(self, request: Request) -> Response:
-        services = {meeting.service.number: meeting.service for meeting in self._all_meetings()}
+    async def list_products(self, request: Request) -> Response:
+        services = {meeting.service.number: meeting.service for meeting in self.copy_meetings().values()}
         fixed = request.query_params.get("type", "fixed") == "fixed"
-        return self._list(request, _unfiltered([product(service) for service in services.values() if fixed]))
+        return self._list(
+            request, _unfiltered([records.product(service) for service in services.values() if fixed])
+        )
 
-    async def _resources(self, request: Request) -> Response:
-        hosts = {meeting.host.number: meeting.host for meeting in self._all_meetings()}
-        return self._list(request, _unfiltered(resource_types(hosts.values())))
+    async def list_resources(self, request: Request) -> Response:
+        hosts = {meeting.host.number: meeting.host for meeting in self.copy_meetings().values()}
+        return self._list(request, _unfiltered(records.resource_types(hosts.values())))
 
-    async def _api_key_info(self, _: Request) -> Response:
-        return json_response(api_key_info(derive_credential(self.account, "accountId")[:14].upper()))
+    async def list_languages(self, request: Request) -> Response:
+        return self._list(request, _unfiltered(records.LANGUAGES))
 
-    def _all_meetings(self) -> list[Meeting]:
-        """Return a copy, because another thread may change the world."""
-        return list(self.meetings.values())
+    async def get_api_key_info(self, _: Request) -> Response:
+        return json_response(records.api_key_info(derive_credential(self.account, "accountId")[:14].upper()))
+
+    async def list_webhooks(self, request: Request) -> Response:
+        webhooks = [self.subscriptions.record(subscription) for subscription in self.subscriptions.all()]
+        return self._list(request, _unfiltered(webhooks))
 
     def _remaining(self, numbers: Iterable[int]) -> list[Meeting]:
         """Return those of the meetings that still exist, in their current state."""
@@ -196,7 +265,7 @@ class BookeoApi(SimulatedApi):
 
     def _meetings_by_customer(self) -> dict[int, list[Meeting]]:
         by_customer: dict[int, list[Meeting]] = {}
-        for meeting in self._all_meetings():
+        for meeting in self.copy_meetings().values():
             by_customer.setdefault(meeting.customer.number, []).append(meeting)
         return by_customer
 
@@ -206,24 +275,6 @@ class BookeoApi(SimulatedApi):
                 return meetings
         raise ApiError(not_found())
 
-    def _find_bookings(self, query: QueryParams) -> Result:
-        starts = _window(query, "startTime", "endTime")
-        updates = _window(query, "lastUpdatedStartTime", "lastUpdatedEndTime")
-        if starts is None and updates is None:
-            message = "startTime and endTime, or lastUpdatedStartTime and lastUpdatedEndTime, are required"
-            raise ApiError(error(400, message))
-        starts, updates = starts or _ALWAYS, updates or _ALWAYS
-        include_canceled, expansions = _flag(query, "includeCanceled"), _expansions(query)
-        numbers = [
-            meeting.number
-            for meeting in self._all_meetings()
-            if meeting.starts_at in starts
-            and cut_to_minute(meeting.changed_at) in updates
-            and (include_canceled or meeting.last_change is not ChangeKind.CANCELLED)
-            and query.get("productId") in {None, product_id(meeting.service)}
-        ]
-        return numbers, lambda keys: [api_booking(meeting, **expansions) for meeting in self._remaining(keys)]
-
     def _list(self, request: Request, find: Callable[[QueryParams], Result], most: int = 100) -> Response:
         """Return a page of a new search or, with a token, of a stored one.
 
@@ -232,7 +283,7 @@ class BookeoApi(SimulatedApi):
         query = request.query_params
         number, token = _positive(query, "pageNumber", 1), query.get("pageNavigationToken")
         if token is None:
-            per_page = _positive(query, "itemsPerPage", DEFAULT_PER_PAGE)
+            per_page = _positive(query, "itemsPerPage", _DEFAULT_PER_PAGE)
             if per_page > most or number > 1:
                 message = f"itemsPerPage is at most {most}, and pageNumber needs pageNavigationToken"
                 raise ApiError(error(400, message))
@@ -243,9 +294,9 @@ class BookeoApi(SimulatedApi):
         return json_response(page)
 
 
-def _unfiltered(records: Sequence[Mapping[str, Any]]) -> Callable[[QueryParams], Result]:
+def _unfiltered(entries: Sequence[Mapping[str, Any]]) -> Callable[[QueryParams], Result]:
     """Return a search that finds all of these records."""
-    return lambda _: (range(len(records)), lambda indices: [records[index] for index in indices])
+    return lambda _: (range(len(entries)), lambda indices: [entries[index] for index in indices])
 
 
 def _window(query: QueryParams, since: str, until: str) -> _Window | None:

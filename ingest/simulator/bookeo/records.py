@@ -1,19 +1,20 @@
-"""The records and errors of Bookeo's REST API.
+"""The records, ids and errors of Bookeo, which webhooks and the REST API share.
 
 https://www.bookeo.com/apiref/
 """
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from starlette.responses import Response
 
 from ingest.simulator.api import json_response
-from ingest.simulator.bookeo.webhooks import booking, booking_number, customer_id, format_minute, product_id
-from ingest.simulator.bookeo.webhooks import customer as customer_of_booking
 from ingest.simulator.world import ChangeKind, Meeting, Person, Service
 
+# Times have the offset of the account's time zone.
+_LOCAL = timezone(timedelta(hours=-5))
 LANGUAGES = [
     {"tag": "en-US", "name": "English (US)", "customersDefault": True},
     {"tag": "de-DE", "name": "Deutsch", "customersDefault": False},
@@ -36,6 +37,121 @@ def not_found() -> Response:
     return error(404, "Not found")
 
 
+def booking_number(number: int) -> str:
+    """Return the id of a booking by the meeting's number."""
+    return f"2570{number:010d}"
+
+
+def customer_id(person: Person) -> str:
+    """Return the id of a customer."""
+    return f"2856{person.number:08d}"
+
+
+def product_id(service: Service) -> str:
+    """Return the id of a service."""
+    return f"PROD{service.number:08d}"
+
+
+def format_minute(moment: datetime) -> str:
+    """Format an instant as local time, cut to the minute."""
+    return cut_to_minute(moment).astimezone(_LOCAL).isoformat()
+
+
+def cut_to_minute(moment: datetime) -> datetime:
+    """Cut an instant to the minute."""
+    return moment.replace(second=0, microsecond=0)
+
+
+def canceling_agent(meeting: Meeting) -> str:
+    """Return who cancels a meeting: the host in one of three, by name."""
+    return meeting.customer.name if meeting.number % 3 else meeting.host.name
+
+
+def booking(meeting: Meeting) -> dict[str, Any]:
+    """Return the booking as webhooks have it."""
+    price = {"amount": str(meeting.service.price), "currency": meeting.service.currency}
+    zero = {"amount": "0", "currency": meeting.service.currency}
+    record = {
+        "bookingNumber": booking_number(meeting.number),
+        "eventId": f"296PJ9JHM12EB2FFCF43_{meeting.starts_at:%Y-%m-%d}",
+        "startTime": format_minute(meeting.starts_at),
+        "endTime": format_minute(meeting.ends_at),
+        "customerId": customer_id(meeting.customer),
+        "customer": booking_customer(meeting.customer),
+        "title": meeting.customer.name,
+        "participants": {
+            "numbers": [{"peopleCategoryId": "Cadults", "number": 1 + len(meeting.guests)}],
+            "details": [
+                {"personId": "PSELF", "peopleCategoryId": "Cadults", "categoryIndex": 1},
+                *guests(meeting),
+            ],
+        },
+        "canceled": meeting.last_change is ChangeKind.CANCELLED,
+        "accepted": True,
+        "creationTime": format_minute(meeting.created_at),
+        "creationAgent": "Online",
+        "productName": meeting.service.name,
+        "productId": product_id(meeting.service),
+        "price": {
+            "totalGross": price,
+            "totalNet": price,
+            "totalTaxes": zero,
+            "totalPaid": zero,
+            "taxes": [],
+        },
+        "options": [
+            {"id": f"OPT{position}", "name": name, "value": value}
+            for position, (name, value) in enumerate(meeting.answers)
+        ],
+        "privateEvent": False,
+    }
+    return record | _changes(meeting)
+
+
+def _changes(meeting: Meeting) -> dict[str, Any]:
+    """Return the fields that are absent until the booking changes."""
+    if meeting.last_change is ChangeKind.CREATED:
+        return {}
+    changed = {"lastChangeTime": format_minute(meeting.changed_at), "lastChangeAgent": meeting.host.name}
+    if meeting.last_change is ChangeKind.NO_SHOW:
+        return changed | {"noShow": True}
+    cancelled = {
+        "cancelationTime": format_minute(meeting.changed_at),
+        "cancelationAgent": canceling_agent(meeting),
+    }
+    return changed | (cancelled if meeting.last_change is ChangeKind.CANCELLED else {})
+
+
+def guests(meeting: Meeting) -> list[dict[str, Any]]:
+    """Return the guests whom the customer has named."""
+    return [
+        {
+            "personId": f"2857{meeting.number:08d}{position}",
+            "peopleCategoryId": "Cadults",
+            "categoryIndex": position + 2,
+            "personDetails": {
+                "id": f"2857{meeting.number:08d}{position}",
+                "customerId": customer_id(meeting.customer),
+                "firstName": f"Guest {position + 1}",
+                "emailAddress": address,
+                "creationTime": format_minute(meeting.created_at),
+            },
+        }
+        for position, address in enumerate(meeting.guests)
+    ]
+
+
+def booking_customer(person: Person) -> dict[str, Any]:
+    """Return the customer as bookings have it."""
+    return {
+        "id": customer_id(person),
+        "firstName": person.first_name,
+        "lastName": person.last_name,
+        "emailAddress": person.email,
+        "phoneNumbers": [{"number": person.phone, "type": "mobile"}],
+    }
+
+
 def api_booking(meeting: Meeting, *, with_customer: bool, with_participants: bool) -> dict[str, Any]:
     """Return a booking with the details that were requested; webhooks always have all of them."""
     record = booking(meeting)
@@ -48,7 +164,7 @@ def api_booking(meeting: Meeting, *, with_customer: bool, with_participants: boo
 def customer(meetings: Sequence[Meeting]) -> dict[str, Any]:
     """Return the customer of these meetings, with the fields that bookings lack."""
     changes = [meeting.last_change for meeting in meetings]
-    return customer_of_booking(meetings[0].customer) | {
+    return booking_customer(meetings[0].customer) | {
         "streetAddress": {"countryCode": "US"},
         "creationTime": format_minute(meetings[0].created_at),
         "customFields": [],

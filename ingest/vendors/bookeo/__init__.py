@@ -88,7 +88,8 @@ class BookeoSettings(AccountSettings):
     @classmethod
     def _check_zone(cls, zone: str | None) -> str | None:
         try:
-            ZoneInfo(zone or "UTC")
+            if zone is not None:
+                ZoneInfo(zone)
         except (KeyError, ValueError, OSError):
             raise ValueError('not an IANA time zone; write for example "Europe/Berlin"') from None
         return zone

@@ -13,6 +13,7 @@ import orjson
 from pydantic import Field, SecretStr
 
 from ingest.booking import Booking
+from ingest.errors import PayloadError
 from ingest.event import Event, digest
 from ingest.instant import format_instant
 from ingest.signing import timestamped_candidates, timestamped_header, which_matches
@@ -27,7 +28,7 @@ from ingest.vendors import (
     VerifiedDelivery,
 )
 from ingest.vendors.account_settings import EVENTS_DESCRIPTION, Words
-from ingest.vendors.calendly.booking import Invitee, booking_of_invitee
+from ingest.vendors.calendly.booking import Invitee, InviteeChange, booking_of_invitee
 from ingest.vendors.delivery import Headers
 from ingest.vendors.fields import Id, Instant, MaybeInstant, Payload, Text, latest, read_json
 
@@ -85,9 +86,23 @@ class _Envelope(Payload):
     payload: _Subject
 
 
-class _BookingEnvelope(Payload):
+class _BookingChange(Payload):
+    """The fields that identify an event of a booking."""
+
     event: Id
     created_at: Instant
+    payload: InviteeChange
+
+    def changed_at(self) -> datetime:
+        """Return the time of the last change."""
+        # Removing a no-show changes only the envelope's time, which is truncated to the second,
+        # so the end of that second is used.
+        if self.event == "invitee_no_show.deleted":
+            return latest(self.payload.changed_at(), self.created_at.replace(microsecond=999_999))
+        return self.payload.changed_at()
+
+
+class _BookingEnvelope(_BookingChange):
     payload: Invitee
 
     def invitee(self) -> Invitee:
@@ -100,14 +115,6 @@ class _BookingEnvelope(Payload):
         return self.payload.model_copy(
             update={"status": "canceled" if self.event == "invitee.canceled" else "active"}
         )
-
-    def changed_at(self) -> datetime:
-        """Return the time of the last change."""
-        # Removing a no-show changes only the envelope's time, which is truncated to the second,
-        # so the end of that second is used.
-        if self.event == "invitee_no_show.deleted":
-            return latest(self.payload.changed_at(), self.created_at.replace(microsecond=999_999))
-        return self.payload.changed_at()
 
 
 class Calendly(Account[CalendlySettings]):
@@ -143,7 +150,7 @@ class Calendly(Account[CalendlySettings]):
         return Proof(which_matches(signatures, expected), sent_at)
 
     def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
-        envelope = read_json(_Envelope, delivery.body)
+        envelope = _read_envelope(delivery.body)
         return EventIdentity(
             id=digest(self.source, *_id_parts(envelope, delivery.body)),
             type=envelope.event,
@@ -176,15 +183,26 @@ def sign(secret: str, body: bytes, at: datetime) -> dict[str, str]:
     return {SIGNATURE: timestamped_header(secret, "v1", body, at)}
 
 
-def _id_parts(envelope: _Envelope, body: bytes) -> tuple[str | bytes, ...]:
+def _read_envelope(body: bytes) -> _BookingChange | _Envelope:
+    """Return the fields that identify an event. Raises PayloadError."""
+    try:
+        change = read_json(_BookingChange, body)
+    except PayloadError:
+        envelope = read_json(_Envelope, body)
+        if envelope.event in _BOOKING_EVENTS:
+            raise
+        return envelope
+    return change if change.event in _BOOKING_EVENTS else read_json(_Envelope, body)
+
+
+def _id_parts(envelope: _BookingChange | _Envelope, body: bytes) -> tuple[str | bytes, ...]:
     """Return the parts that an event's id is a digest of.
 
     Overlapping subscriptions deliver the same change in bodies that differ in `created_by`. These deliveries
     must have the same id, so the body is only used where the payload has no URI or no time of change.
     """
-    if envelope.event in _BOOKING_EVENTS:
-        booking_envelope = read_json(_BookingEnvelope, body)
-        return envelope.event, booking_envelope.payload.uri, format_instant(booking_envelope.changed_at())
+    if isinstance(envelope, _BookingChange):
+        return envelope.event, envelope.payload.uri, format_instant(envelope.changed_at())
     changed_at = envelope.payload.updated_at or envelope.payload.deleted_at
     if envelope.payload.uri and changed_at:
         return envelope.event, envelope.payload.uri, format_instant(changed_at)

@@ -179,12 +179,32 @@ def _event(event: object) -> object:
     return event if isinstance(event, dict | Payload) else {}
 
 
-class Invitee(Payload):
-    """One person's booking."""
+class InviteeChange(Payload):
+    """What identifies the state of one person's booking: whose it is, and when it changed."""
 
     uri: Id
     created_at: Instant
     updated_at: Instant
+    cancellation: Annotated[_Cancellation | None, OBJECT] = None
+    no_show: Annotated[_NoShow | None, ABSENT] = None
+    reconfirmation: Annotated[_Reconfirmation | None, OBJECT] = None
+
+    def changed_at(self) -> datetime:
+        """Return the time of the last change.
+
+        A no-show does not change `updated_at`, so the times of the invitee's parts are considered too.
+        """
+        return latest(
+            self.updated_at,
+            self.cancellation.created_at if self.cancellation else None,
+            self.no_show.created_at if self.no_show else None,
+            self.reconfirmation.confirmed_at if self.reconfirmation else None,
+        )
+
+
+class Invitee(InviteeChange):
+    """One person's booking."""
+
     status: Word = None
     event: Text = None
     name: Text = None
@@ -198,23 +218,8 @@ class Invitee(Payload):
     rescheduled: MaybeFlag = None
     old_invitee: Text = None
     new_invitee: Text = None
-    cancellation: Annotated[_Cancellation | None, OBJECT] = None
-    no_show: Annotated[_NoShow | None, ABSENT] = None
-    reconfirmation: Annotated[_Reconfirmation | None, OBJECT] = None
     payment: Annotated[_Payment | None, ABSENT] = None
     scheduled_event: Annotated[ScheduledEvent, BeforeValidator(_event)] = ScheduledEvent()
-
-    def changed_at(self) -> datetime:
-        """Return the time of the last change.
-
-        A no-show does not change `updated_at`, so the times of the invitee's parts are considered too.
-        """
-        return latest(
-            self.updated_at,
-            self.cancellation.created_at if self.cancellation else None,
-            self.no_show.created_at if self.no_show else None,
-            self.reconfirmation.confirmed_at if self.reconfirmation else None,
-        )
 
     def full_name(self) -> str | None:
         """Return `name`, or first and last name where the event type asks for them separately."""

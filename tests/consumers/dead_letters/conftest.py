@@ -11,5 +11,5 @@ from tests.consumers.dead_letters.product import Product
 
 @pytest.fixture
 def product(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Product]:
-    with closing(Product(tmp_path, monkeypatch)) as found:
-        yield found
+    with closing(Product(tmp_path, monkeypatch)) as product:
+        yield product

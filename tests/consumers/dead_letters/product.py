@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomlkit
 
 from ingest.log import Record
-from tests.consumers.harness import ConsumerHarness, opened, tree_for
-from tests.ingest.cli.command import Result, ingest
+from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.receivers.in_process import InProcess, stored
 from tests.receivers.requests import SECRET, Request
+from tests.support.processes import Result, ingest
+from tests.support.settings import settings_tree, write_settings
 
 ACCOUNTS: Mapping[str, Mapping[str, Any]] = {
     "sales": {"vendor": "calendly"},
@@ -32,14 +32,12 @@ class Product:
         self.folder = folder
         self._monkeypatch = monkeypatch
         self._open = ExitStack()
-        self.harness: ConsumerHarness = self._open.enter_context(opened(tree_for(folder)))
+        self.harness: ConsumerHarness = self._open.enter_context(open_consumer(settings_tree(folder)))
         self.configure(ACCOUNTS)
 
     def configure(self, accounts: Mapping[str, Mapping[str, Any]]) -> None:
         """Write these accounts into the command's settings."""
-        (self.folder / "ingest.toml").write_text(
-            tomlkit.dumps({**tree_for(self.folder), "accounts": accounts})
-        )
+        write_settings(self.folder, settings_tree(self.folder) | {"accounts": accounts})
         self._secrets = {
             f"INGEST_ACCOUNTS__{name.upper()}__WEBHOOK_SECRETS": ",".join(SECRETS) for name in accounts
         }
@@ -73,14 +71,14 @@ class Product:
         """Return what `list --json` prints."""
         result = self.run("list", "--json", *arguments)
         assert result.code == 0, result
-        found: list[dict[str, Any]] = result.json
-        return found
+        letters: list[dict[str, Any]] = result.json
+        return letters
 
     def redriven(self, *arguments: str, code: int = 0) -> dict[str, str]:
         """Redrive letters, and return the outcomes by id."""
         result = self.run("redrive", "--json", *arguments)
         assert (result.code, result.err) == (code, ""), result
-        return {one["id"]: one["outcome"] for one in json.loads(result.out)}
+        return {letter["id"]: letter["outcome"] for letter in json.loads(result.out)}
 
     def records(self, topic: str) -> list[Record]:
         """Return all records that were ever appended to a topic, in order."""

@@ -81,10 +81,10 @@ def test_two_deliveries_with_one_body_are_two_letters(
     product.harness.load()
     assert len(product.listed()) == 2
     assert list(product.redriven("--all").values()) == ["redriven"] * 2
-    told = [
+    events = [
         (record.headers["ce_type"], record.headers["ce_id"]) for record in product.records("bookings.bookeo")
     ]
-    assert sorted(told) == sorted((f"bookeo.bookings.{what}", message) for what, message in (first, second))
+    assert sorted(events) == sorted((f"bookeo.bookings.{what}", message) for what, message in (first, second))
     product.harness.load()
     assert product.listed("--open") == []
     if "deleted" in {first[0], second[0]}:

@@ -13,7 +13,8 @@ from ingest.instant import format_instant
 from ingest.log import Record
 from tests.consumers.dead_letters.product import Product
 from tests.consumers.samples import moment
-from tests.ingest.cli.command import COMMAND, PATIENCE, environment, ingest, refused
+from tests.support.polling import PATIENCE
+from tests.support.processes import COMMAND, environment, ingest, refused
 
 DEAD = "bookings.dead-letters"
 
@@ -22,13 +23,13 @@ def letter(
     number: int, source: str = "/calendly/sales", reason: str = "unreadable_payload", **parts: object
 ) -> DeadLetter:
     """Return the letter with this number, set aside an hour after the one before."""
-    given = {
+    fields = {
         "detail": f"detail {number}",
         "happened_at": moment(3600 * number),
         "data": f"body {number}".encode(),
         "headers": {},
     }
-    return DeadLetter(source=source, reason=reason, **{**given, **parts})  # type: ignore[arg-type] # parts by name
+    return DeadLetter(source=source, reason=reason, **{**fields, **parts})  # type: ignore[arg-type] # parts by name
 
 
 SEVERAL = [
@@ -40,7 +41,7 @@ SEVERAL = [
 
 
 def load(product: Product, *letters: DeadLetter) -> None:
-    product.harness.append_records(DEAD, *(one.to_record() for one in letters))
+    product.harness.append_records(DEAD, *(letter.to_record() for letter in letters))
     product.harness.load()
 
 
@@ -70,7 +71,7 @@ def product_with_letters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 def test_letters_are_chosen_and_the_newest_is_first(
     product_with_letters: Product, options: list[str], numbers: list[int]
 ) -> None:
-    assert [one["id"] for one in product_with_letters.listed(*options)] == [
+    assert [entry["id"] for entry in product_with_letters.listed(*options)] == [
         SEVERAL[number].id for number in numbers
     ]
 
@@ -106,8 +107,8 @@ def test_where_none_is_meant_it_is_said_that_there_are_others(
 def test_a_script_is_told_whether_it_was_only_looked(
     product_with_letters: Product, options: list[str], dry: bool
 ) -> None:
-    found = product_with_letters.run("redrive", SEVERAL[0].id, "--json", *options).json
-    assert [(one["outcome"], one["dry_run"]) for one in found] == [("still_bad", dry)]
+    outcomes = product_with_letters.run("redrive", SEVERAL[0].id, "--json", *options).json
+    assert [(outcome["outcome"], outcome["dry_run"]) for outcome in outcomes] == [("still_bad", dry)]
 
 
 def test_where_nothing_was_loaded_yet_there_are_none(tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_where_nothing_was_loaded_yet_there_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (
             ["list", "--account", "salse"],
@@ -144,9 +145,9 @@ def test_where_nothing_was_loaded_yet_there_are_none(tmp_path: Path) -> None:
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
 def test_what_cannot_be_meant_is_refused_and_nothing_is_appended(
-    product_with_letters: Product, arguments: list[str], said: str
+    product_with_letters: Product, arguments: list[str], expected: str
 ) -> None:
-    assert said in refused(product_with_letters.run(*arguments))
+    assert expected in refused(product_with_letters.run(*arguments))
     assert sum(
         product_with_letters.harness.written(topic)
         for topic in product_with_letters.harness.settings.topics()
@@ -154,8 +155,8 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_appended(
 
 
 def test_a_beginning_of_an_id_that_no_other_has_is_enough(product_with_letters: Product) -> None:
-    found = product_with_letters.run("show", SEVERAL[1].id[:8], "--json").json
-    assert (found["id"], found["data"], found["position"]) == (
+    shown_letter = product_with_letters.run("show", SEVERAL[1].id[:8], "--json").json
+    assert (shown_letter["id"], shown_letter["data"], shown_letter["position"]) == (
         SEVERAL[1].id,
         "body 1",
         "bookings.oncehub/0/7",
@@ -166,13 +167,13 @@ def test_a_beginning_of_an_id_that_no_other_has_is_enough(product_with_letters: 
 
 
 def test_all_that_is_known_of_a_letter_is_shown(product: Product) -> None:
-    one = letter(
+    dead_letter = letter(
         1, query="a=b", headers={"x-sent-by": "them"}, data=b'{"b":[1,"\xe2\x98\x83"]}', signed_by="2"
     )
-    load(product, one)
-    out = product.run("show", one.id).out
+    load(product, dead_letter)
+    out = product.run("show", dead_letter.id).out
     for line in (
-        f"id         {one.id}",
+        f"id         {dead_letter.id}",
         "from       calendly/sales",
         "reason     unreadable_payload: detail 1",
         "signed by  secret 2",
@@ -186,10 +187,10 @@ def test_all_that_is_known_of_a_letter_is_shown(product: Product) -> None:
 
 @pytest.mark.parametrize("body", [b"\xff\x00\r\n", b"", b"[1]\n"], ids=repr)
 def test_the_very_bytes_go_to_standard_output(product: Product, body: bytes) -> None:
-    one = letter(1, data=body)
-    load(product, one)
+    dead_letter = letter(1, data=body)
+    load(product, dead_letter)
     done = subprocess.run(
-        [*COMMAND, "dead-letters", "show", one.id, "--raw"],
+        [*COMMAND, "dead-letters", "show", dead_letter.id, "--raw"],
         cwd=product.folder,
         env=environment(),
         capture_output=True,
@@ -200,11 +201,15 @@ def test_the_very_bytes_go_to_standard_output(product: Product, body: bytes) -> 
 
 
 def test_what_would_drive_a_terminal_is_written_out(product: Product) -> None:
-    one = letter(
+    dead_letter = letter(
         1, data=b'{"name": "\\u001b[2J"}', detail="\x1b]0;title\x07 [bold]", headers={"x-odd": "\x9b2J"}
     )
-    load(product, one)
-    out = product.run("show", one.id).out + product.run("list").out + product.run("redrive", "--all").out
+    load(product, dead_letter)
+    out = (
+        product.run("show", dead_letter.id).out
+        + product.run("list").out
+        + product.run("redrive", "--all").out
+    )
     assert not {"\x1b", "\x07", "\x9b"} & set(out)
     assert "\\x1b]0;title\\x07 [bold]" in out
 
@@ -214,8 +219,8 @@ def test_what_somebody_else_wrote_to_the_topic_is_listed_and_never_redriven(prod
         DEAD, Record("key", b"anything", {"dl_headers": "[1]", "dl_reason": "theirs"})
     )
     product.harness.load()
-    (found,) = product.listed("--reason", "theirs")
-    assert (found["id"], found["vendor"]) == (f"{DEAD}/0/0", "")
+    (entry,) = product.listed("--reason", "theirs")
+    assert (entry["id"], entry["vendor"]) == (f"{DEAD}/0/0", "")
     assert list(product.redriven("--all", code=1).values()) == ["unknown_account"]
 
 

@@ -1,7 +1,11 @@
-"""Tests of the consumer's letters: they are loaded when they can be, as the same events, and never twice."""
+"""Tests of the letters of the consumer and of reconciliation.
+
+They are loaded when they can be, as the same events, and never twice.
+"""
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -9,11 +13,15 @@ from consumers import batch
 from ingest.errors import PayloadError
 from ingest.event import Event
 from ingest.log import Record
+from ingest.vendors.bookeo import Bookeo
 from ingest.vendors.oncehub import Oncehub
 from receivers.reconcile.report import Report
 from tests.consumers.dead_letters.product import Product
 from tests.consumers.samples import TOPIC, sample
 from tests.receivers.in_process import writing_to
+from tests.receivers.reconcile.pipeline import Pipeline
+from tests.support.processes import Result, ingest
+from tests.support.settings import write_settings
 
 CRASH = KeyError("ada@example.com")
 EVENT_ROWS = (
@@ -28,8 +36,8 @@ def load_while_broken(product: Product, *events: Event) -> None:
 
 
 def test_what_a_bug_set_aside_is_loaded_with_the_identity_it_always_had(product: Product) -> None:
-    told = replace(sample(1, "B1"), signed_by="2")
-    load_while_broken(product, told)
+    event = replace(sample(1, "B1"), signed_by="2")
+    load_while_broken(product, event)
     (letter,) = product.listed()
     assert (letter["reason"], letter["detail"], letter["loaded"]) == ("mapping_crashed", "KeyError", False)
     assert (letter["vendor"], letter["account"], letter["position"]) == ("oncehub", "support", f"{TOPIC}/0/0")
@@ -37,19 +45,19 @@ def test_what_a_bug_set_aside_is_loaded_with_the_identity_it_always_had(product:
     product.harness.load()
     (row,) = product.harness.rows(EVENT_ROWS)
     assert (row["id"], row["source"], row["type"], row["subject"]) == (
-        told.id,
-        told.source,
-        told.type,
-        told.subject,
+        event.id,
+        event.source,
+        event.type,
+        event.subject,
     )
     assert (row["time"], row["received_at"], row["via"], row["signed_by"]) == (
-        told.time,
-        told.received_at,
+        event.time,
+        event.received_at,
         "webhook",
         "2",
     )
     assert product.harness.column("select booking_id from bookings") == ["B1"]
-    assert product.records(TOPIC) == [told.to_record()] * 2
+    assert product.records(TOPIC) == [event.to_record()] * 2
 
 
 def test_what_was_loaded_after_all_is_marked_and_not_redriven_again(product: Product) -> None:
@@ -58,7 +66,7 @@ def test_what_was_loaded_after_all_is_marked_and_not_redriven_again(product: Pro
     product.redriven("--all")
     product.harness.load()
     assert product.redriven("--all") == {letter["id"]: "already_loaded"}
-    assert [one["loaded"] for one in product.listed()] == [True]
+    assert [entry["loaded"] for entry in product.listed()] == [True]
     assert product.listed("--open") == []
     assert (
         product.run("list", "--open").out == "no dead letter matches these options; without them there is 1\n"
@@ -103,7 +111,7 @@ def test_what_still_cannot_be_read_stays_while_the_rest_is_redriven(product: Pro
     assert "1 still cannot be read, and stay where they are" in result.out
     assert "unreadable_record" in result.out
     product.harness.load()
-    assert [one["reason"] for one in product.listed("--open")] == ["unreadable_record"]
+    assert [entry["reason"] for entry in product.listed("--open")] == ["unreadable_record"]
 
 
 def test_the_reason_that_is_told_is_todays(product: Product) -> None:
@@ -113,15 +121,15 @@ def test_the_reason_that_is_told_is_todays(product: Product) -> None:
             TOPIC, Record(record.key, record.value.replace(b'"B1"', b"[]"), record.headers)
         )
         product.harness.load()
-    (found,) = product.run("redrive", "--all", "--json").json
-    assert (found["outcome"], found["reason"]) == ("still_bad", "unreadable_record")
+    (outcome,) = product.run("redrive", "--all", "--json").json
+    assert (outcome["outcome"], outcome["reason"]) == ("still_bad", "unreadable_record")
 
 
 def test_a_value_that_no_column_can_hold_is_found_before_it_is_appended(product: Product) -> None:
     price = {"amount_charged": "99999999999999999999999999999.9999999999", "currency": "JPY"}
     product.harness.load(sample(1, payment_information=price))
-    (found,) = product.run("redrive", "--all", "--json").json
-    assert (found["outcome"], found["reason"]) == ("still_bad", "load_refused")
+    (outcome,) = product.run("redrive", "--all", "--json").json
+    assert (outcome["outcome"], outcome["reason"]) == ("still_bad", "load_refused")
     assert product.harness.written(TOPIC) == 1
 
 
@@ -131,7 +139,7 @@ def test_an_event_that_was_set_aside_again_and_again_is_appended_once(product: P
     load_while_broken(product)
     assert sorted(product.redriven("--all").values()) == ["redriven", "repeated"]
     product.harness.load()
-    assert [one["loaded"] for one in product.listed()] == [True, True]
+    assert [entry["loaded"] for entry in product.listed()] == [True, True]
 
 
 def test_what_was_set_aside_of_an_account_that_is_gone_is_read_as_the_consumer_would(
@@ -177,3 +185,36 @@ def test_the_end_of_a_reconciliation_goes_back_to_the_audit(
 
 def refuse(*_: object) -> None:
     raise PayloadError("a bug of that day")
+
+
+def redrive(folder: Path) -> Result:
+    settings = {
+        "log": f"sqlite:///{folder}/log.db",
+        "warehouse": {"credentials": f"{folder}/warehouse.duckdb", "work_dir": f"{folder}/dlt"},
+        "accounts": {"bookeo": {"vendor": "bookeo"}},
+    }
+    write_settings(folder, settings)
+    return ingest(folder, "dead-letters", "redrive", "--all", "--json")
+
+
+def test_records_that_could_not_be_read_are_repaired_and_the_next_reconciliation_finds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PayloadError("a bug of that day")
+
+    with Pipeline(tmp_path, ["bookeo"]).open() as pipeline:
+        pipeline.simulate(3)
+        with monkeypatch.context() as patch:
+            patch.setattr(Bookeo, "booking_of_record", refuse)
+            assert pipeline.reconcile()["bookeo"].counts.unreadable == 3
+        pipeline.settle()
+        assert pipeline.harness.column("select count(*) from bookings") == [0]
+        result = redrive(tmp_path)
+        assert [entry["outcome"] for entry in result.json] == ["redriven"] * 3
+        pipeline.settle()
+        assert pipeline.differences() == []
+        assert pipeline.harness.column("select distinct via from booking_events") == ["reconcile"]
+        counts = pipeline.reconcile()["bookeo"].counts
+        assert (counts.matched, counts.missed, counts.unreadable) == (3, 0, 0)
+        assert {entry["outcome"] for entry in redrive(tmp_path).json} == {"already_loaded"}

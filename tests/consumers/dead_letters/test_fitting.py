@@ -29,7 +29,7 @@ from ingest.vendors.oncehub import Oncehub
 from tests.consumers.dead_letters.product import Product
 from tests.consumers.harness import ConsumerHarness
 from tests.consumers.samples import TOPIC, sample
-from tests.ingest.log.small import SmallLog
+from tests.ingest.log.harness import SmallLog
 from tests.receivers.requests import booking_body, signed, subject
 
 DEAD = "bookings.dead-letters"
@@ -157,32 +157,32 @@ def test_a_column_of_a_bounded_length_is_no_obstacle(postgres_harness: ConsumerH
 
 
 def letter(data: bytes, **parts: Any) -> DeadLetter:
-    given: dict[str, Any] = {"position": "bookings.calendly/0/7", "headers": {"ce_id": "E1"}} | parts
+    fields: dict[str, Any] = {"position": "bookings.calendly/0/7", "headers": {"ce_id": "E1"}} | parts
     return DeadLetter(
         source="/calendly/sales",
         reason="load_refused",
         detail="why",
         happened_at=datetime(2026, 5, 1, tzinfo=UTC),
         data=data,
-        **given,
+        **fields,
     )
 
 
-@pytest.mark.parametrize(("data", "left"), [(b"y" * 200_000, 65_536), (b"y", 1), (b"z" * 90_000, 65_536)])
+@pytest.mark.parametrize(("data", "limit"), [(b"y" * 200_000, 65_536), (b"y", 1), (b"z" * 90_000, 65_536)])
 def test_a_letter_that_the_log_does_not_take_is_shortened_and_the_others_stay_whole(
-    data: bytes, left: int
+    data: bytes, limit: int
 ) -> None:
     small, large = letter(b"small"), letter(data)
     log = SmallLog(80_000)
     append_dead_letters(log, DEAD, [small, large], 1.0)
     assert log.taken[DEAD][0] == small.to_record()
-    kept = log.taken[DEAD][1]
-    assert (len(kept.value), kept.headers["ce_id"], kept.headers["dl_sha256"]) == (
-        left,
+    letter_record = log.taken[DEAD][1]
+    assert (len(letter_record.value), letter_record.headers["ce_id"], letter_record.headers["dl_sha256"]) == (
+        limit,
         large.id,
         sha256(data).hexdigest(),
     )
-    assert kept.headers.get("dl_bytes") == (str(len(data)) if left < len(data) else None)
+    assert letter_record.headers.get("dl_bytes") == (str(len(data)) if limit < len(data) else None)
 
 
 def test_a_letter_with_headers_beyond_all_bounds_is_kept_without_them() -> None:
@@ -221,7 +221,7 @@ class Shortening:
     def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
         cut = {"dl_bytes": "999", "dl_cut": "data, headers, query", "dl_headers": "{}", "dl_query": ""}
         return self._producer.append(
-            topic, [Record(one.key, one.value[:10], {**one.headers, **cut}) for one in records]
+            topic, [Record(record.key, record.value[:10], {**record.headers, **cut}) for record in records]
         )
 
     def close(self) -> None:
@@ -235,7 +235,7 @@ def test_a_letter_whose_event_the_log_refuses_stays_and_the_others_are_redriven(
     done = list(
         Redrive(letters, LetterReader(product.harness.settings), log).run(letters.ids(LetterFilter()))
     )
-    assert sorted((one.outcome.value, one.reason) for one in done) == [
+    assert sorted((outcome.outcome.value, outcome.reason) for outcome in done) == [
         ("redriven", ""),
         ("still_bad", "log_refused"),
     ]

@@ -22,8 +22,9 @@ from ingest.event import Event
 from ingest.log import Partition, Record, StoredRecord
 from ingest.settings import Settings
 from receivers.webhook import _dead_letter
-from tests.consumers.harness import ConsumerHarness, opened, tree_for
+from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.ingest.vendors.samples_of import Case, cases_of, load, vendors_with_samples
+from tests.support.settings import settings_tree
 
 NOW = datetime(2026, 5, 1, 9, tzinfo=UTC)
 DEAD = "bookings.dead-letters"
@@ -42,13 +43,15 @@ def letter(data: bytes, **parts: Any) -> DeadLetter:
     )
 
 
-def row_of(one: DeadLetter) -> dict[str, Any]:
-    return dead_letter_row(StoredRecord(one.to_record(), Partition(DEAD), 0), NOW)
+def row_of(dead_letter: DeadLetter) -> dict[str, Any]:
+    return dead_letter_row(StoredRecord(dead_letter.to_record(), Partition(DEAD), 0), NOW)
 
 
-def row_of_former_release(one: DeadLetter) -> dict[str, Any]:
+def row_of_former_release(dead_letter: DeadLetter) -> dict[str, Any]:
     """Return a row as tables had it without the new columns, when the id was a digest of the bytes."""
-    return {name: value for name, value in row_of(one).items() if name not in NEW} | {"id": one.former_id}
+    return {name: value for name, value in row_of(dead_letter).items() if name not in NEW} | {
+        "id": dead_letter.former_id
+    }
 
 
 @given(
@@ -57,9 +60,13 @@ def row_of_former_release(one: DeadLetter) -> dict[str, Any]:
     st.text(st.characters(codec="latin-1", exclude_characters="\0")),
 )
 def test_a_letter_is_the_same_after_the_table(data: bytes, signed_by: str, query: str) -> None:
-    one = letter(data, signed_by=signed_by, query=query)
-    found = StoredLetter.from_row(row_of(one))
-    assert (found.letter, found.id, found.exact) == (one, one.id, True)
+    dead_letter = letter(data, signed_by=signed_by, query=query)
+    stored_letter = StoredLetter.from_row(row_of(dead_letter))
+    assert (stored_letter.letter, stored_letter.id, stored_letter.exact) == (
+        dead_letter,
+        dead_letter.id,
+        True,
+    )
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0")))
@@ -70,8 +77,8 @@ def test_text_is_kept_as_text_alone(text: str) -> None:
 
 @pytest.mark.parametrize("data", [b"{}", b"\xff\xfe\x00", b"a\x00b", "\N{SNOWMAN} \\x00".encode()], ids=repr)
 def test_bytes_from_before_are_believed_where_the_id_proves_them(data: bytes) -> None:
-    found = StoredLetter.from_row(row_of_former_release(letter(data)))
-    assert (found.letter.data, found.exact) == (data, True)
+    stored_letter = StoredLetter.from_row(row_of_former_release(letter(data)))
+    assert (stored_letter.letter.data, stored_letter.exact) == (data, True)
 
 
 def test_bytes_from_before_that_nothing_proves_are_not_believed() -> None:
@@ -106,8 +113,8 @@ def all_letters(harness: ConsumerHarness) -> list[StoredLetter]:
     return list(chain.from_iterable(letters.read(letters.ids(LetterFilter()))))
 
 
-def append(harness: ConsumerHarness, one: DeadLetter, **headers: str) -> None:
-    record = one.to_record()
+def append(harness: ConsumerHarness, dead_letter: DeadLetter, **headers: str) -> None:
+    record = dead_letter.to_record()
     harness.append_records(DEAD, Record(record.key, record.value, {**record.headers, **headers}))
     harness.load()
 
@@ -117,16 +124,19 @@ def test_a_table_from_before_is_read_as_it_is_and_loaded_on(
 ) -> None:
     before = pa.schema([column for column in SCHEMAS["dead_letters"] if column.name not in NEW])
     old, new = letter(b"old \x00"), letter(b"new \x00 \\x00", signed_by="1")
-    with monkeypatch.context() as patch, opened(either_tree) as harness:
+    with monkeypatch.context() as patch, open_consumer(either_tree) as harness:
         patch.setattr(rows, "SCHEMAS", {**SCHEMAS, "dead_letters": before})
         append(harness, old, ce_id=old.former_id)
-        assert [(one.letter, one.exact) for one in all_letters(harness)] == [(old, True)]
+        assert [(stored_letter.letter, stored_letter.exact) for stored_letter in all_letters(harness)] == [
+            (old, True)
+        ]
         assert "data_base64" not in harness.rows("select * from dead_letters")[0]
-    with opened(either_tree) as harness:
+    with open_consumer(either_tree) as harness:
         append(harness, new)
-        assert {one.letter.data: (one.letter, one.exact) for one in all_letters(harness)} == {
-            one.data: (one, True) for one in (old, new)
-        }
+        assert {
+            stored_letter.letter.data: (stored_letter.letter, stored_letter.exact)
+            for stored_letter in all_letters(harness)
+        } == {stored_letter.data: (stored_letter, True) for stored_letter in (old, new)}
         encoded = b64encode(new.data).decode()
         assert sorted(harness.column("select data_base64 from dead_letters"), key=bool) == [None, encoded]
 
@@ -140,15 +150,15 @@ def letter_of_rest() -> DeadLetter:
     return replace(letter(b"{}"), reason="unreadable_record")
 
 
-@pytest.mark.parametrize("one", [letter_of_record("E1"), letter_of_rest()], ids=["record", "rest"])
+@pytest.mark.parametrize("dead_letter", [letter_of_record("E1"), letter_of_rest()], ids=["record", "rest"])
 def test_a_letter_that_an_earlier_release_stored_under_another_id_stays_the_only_one(
-    either_tree: dict[str, Any], one: DeadLetter
+    either_tree: dict[str, Any], dead_letter: DeadLetter
 ) -> None:
-    with opened(either_tree) as harness:
-        append(harness, one, ce_id=one.former_id)
-        append(harness, one)
-        append(harness, one)
-        assert harness.column("select id from dead_letters") == [one.former_id]
+    with open_consumer(either_tree) as harness:
+        append(harness, dead_letter, ce_id=dead_letter.former_id)
+        append(harness, dead_letter)
+        append(harness, dead_letter)
+        assert harness.column("select id from dead_letters") == [dead_letter.former_id]
 
 
 @pytest.mark.parametrize(
@@ -169,10 +179,10 @@ def test_a_letter_of_something_else_is_kept_beside_one_of_an_earlier_release(
 
 
 def _settings(case: Case, folder: Path) -> Settings:
-    given = load(case).given
-    accounts = {"sales": {"vendor": case.vendor, **given["account"]}}
+    delivery = load(case).given
+    accounts = {"sales": {"vendor": case.vendor, **delivery["account"]}}
     return Settings.model_validate(
-        {**tree_for(folder), "public_url": given["public_url"], "accounts": accounts}
+        {**settings_tree(folder), "public_url": delivery["public_url"], "accounts": accounts}
     )
 
 
@@ -182,11 +192,13 @@ def _settings(case: Case, folder: Path) -> Settings:
 def test_every_sample_that_was_set_aside_is_read_as_if_it_had_not_been(case: Case, tmp_path: Path) -> None:
     sample = load(case)
     account, verified = sample.vendor(), sample.verified()
-    found = StoredLetter.from_row(row_of(_dead_letter(account, verified, "parse_crashed", "KeyError")))
+    stored_letter = StoredLetter.from_row(
+        row_of(_dead_letter(account, verified, "parse_crashed", "KeyError"))
+    )
     reader, event = LetterReader(_settings(case, tmp_path)), account.parse(verified)
-    assert reader.identify(found) == event
-    assert reader.check(found, event) is None
-    assert reader.topic(found, event) == f"bookings.{case.vendor}"
+    assert reader.identify(stored_letter) == event
+    assert reader.check(stored_letter, event) is None
+    assert reader.topic(stored_letter, event) == f"bookings.{case.vendor}"
 
 
 @pytest.mark.parametrize(
@@ -199,7 +211,7 @@ def test_every_rest_record_that_was_set_aside_is_observed_as_if_it_had_not_been(
 ) -> None:
     account, record = load(case).vendor(), load(case).record or {}
     event = account.observe(record, NOW)
-    one = DeadLetter(
+    dead_letter = DeadLetter(
         source=account.source,
         reason="unreadable_record",
         detail="",
@@ -207,8 +219,11 @@ def test_every_rest_record_that_was_set_aside_is_observed_as_if_it_had_not_been(
         data=event.data,
         headers={},
     )
-    reader, found = LetterReader(_settings(case, tmp_path)), StoredLetter.from_row(row_of(one))
-    again = reader.identify(found)
+    reader, stored_letter = (
+        LetterReader(_settings(case, tmp_path)),
+        StoredLetter.from_row(row_of(dead_letter)),
+    )
+    again = reader.identify(stored_letter)
     assert again == event
     assert isinstance(again, Event)
-    assert reader.check(found, again) is None
+    assert reader.check(stored_letter, again) is None

@@ -85,9 +85,9 @@ def test_any_bytes_are_kept_to_the_byte(product: Product, body: bytes) -> None:
     product.receive(signed(body))
     product.harness.load()
     (letter,) = product.listed()
-    found = product.run("show", letter["id"], "--json").json
-    assert base64.b64decode(found["data_base64"]) == body
-    assert found["now"]["outcome"] == "still_bad"
+    details = product.run("show", letter["id"], "--json").json
+    assert base64.b64decode(details["data_base64"]) == body
+    assert details["now"]["outcome"] == "still_bad"
 
 
 def test_a_payload_with_nul_in_its_json_is_redriven_to_the_byte(product: Product) -> None:
@@ -116,7 +116,7 @@ def test_credentials_are_in_nothing_that_is_shown(product: Product) -> None:
     product.receive(Request("/webhooks/appointedd/clinic", headers, (b"{}",)))
     product.harness.load()
     (letter,) = product.listed()
-    shown = [
+    lines = [
         product.run(*arguments)
         for arguments in (
             ["list"],
@@ -125,6 +125,6 @@ def test_credentials_are_in_nothing_that_is_shown(product: Product) -> None:
             ["redrive", "--all"],
         )
     ]
-    assert "x-request-id: kept" in shown[1].out
+    assert "x-request-id: kept" in lines[1].out
     for secret in (basic, SECRET, "canary", "the-secret-before"):
-        assert not [result for result in shown if secret in result.out + result.err]
+        assert not [result for result in lines if secret in result.out + result.err]

@@ -7,9 +7,10 @@ import pytest
 
 from consumers.dead_letters.limit import FailureLimit
 from ingest.errors import DeadLetterLimit
-from tests.consumers.harness import Command, ConsumerHarness, changed, opened, tree_for
+from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.samples import TOPIC, sample
 from tests.consumers.test_refused import DEAD, unreadable
+from tests.support.settings import CommandRunner, settings_tree, with_section
 
 # Two bad ones, then a good one: never three in a row.
 THIRD_GOOD = [sample(number).to_record() if number % 3 == 2 else unreadable(number) for number in range(24)]
@@ -18,7 +19,9 @@ THIRD_GOOD = [sample(number).to_record() if number % 3 == 2 else unreadable(numb
 @pytest.fixture
 def strict_harness(tmp_path: Path) -> Iterator[ConsumerHarness]:
     """Return a consumer that stops at three in a row, or sixteen of thirty, and takes six at a time."""
-    with opened(changed(tree_for(tmp_path), "consumer", dead_letter_limit=3, max_records=6)) as harness:
+    with open_consumer(
+        with_section(settings_tree(tmp_path), "consumer", dead_letter_limit=3, max_records=6)
+    ) as harness:
         yield harness
 
 
@@ -67,9 +70,9 @@ def test_at_the_limit_what_was_committed_stays_and_the_rest_is_read_again(
 
 
 def test_the_consumers_process_ends_with_the_code_that_says_so(tmp_path: Path) -> None:
-    tree = changed(tree_for(tmp_path), "consumer", dead_letter_limit=3, max_records=6)
-    with opened(tree) as harness:
+    tree = with_section(settings_tree(tmp_path), "consumer", dead_letter_limit=3, max_records=6)
+    with open_consumer(tree) as harness:
         harness.append_records(TOPIC, *THIRD_GOOD)
-    done = Command(tmp_path, tree).run("consume")
-    assert done.returncode == 4
-    assert "16 of the last 23 records could not be read or loaded" in done.stderr.splitlines()[-1]
+    result = CommandRunner(tmp_path, tree).run("consume")
+    assert result.code == 4
+    assert "16 of the last 23 records could not be read or loaded" in result.err.splitlines()[-1]

@@ -23,8 +23,8 @@ def appended(record: Record, topic: str = TOPIC) -> StoredRecord:
 def letter(record: Record) -> DeadLetter:
     """Return the letter of a record that the consumer cannot read."""
     stored = StoredRecord(Record("key", b"{", record.headers), Partition(TOPIC), 4)
-    [found] = read_batch([stored], TOPICS, BookingMapper({}), moment(50)).dead
-    return found
+    [letter] = read_batch([stored], TOPICS, BookingMapper({}), moment(50)).dead
+    return letter
 
 
 @pytest.mark.parametrize(

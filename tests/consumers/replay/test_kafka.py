@@ -8,11 +8,12 @@ import pytest
 
 from ingest.event import Event
 from ingest.log import Record
-from tests.consumers.harness import ConsumerHarness, changed, opened, tree_for, until
+from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.replay.test_replay import OTHERWISE, alter_rows, snapshot, without_columns
 from tests.consumers.samples import sample
-from tests.ingest.cli.command import ingest
-from tests.receivers.reconcile.test_command import configured
+from tests.support.polling import wait_for
+from tests.support.processes import ingest
+from tests.support.settings import settings_tree, with_section, write_settings
 
 pytestmark = pytest.mark.kafka
 
@@ -21,7 +22,7 @@ def on_kafka(folder: Path, servers: list[str]) -> dict[str, Any]:
     """Return settings with topics and a group that no other test has."""
     name = f"replay-{uuid.uuid4().hex[:12]}"
     kafka = {"partitions": 3, "replication_factor": 1}
-    return changed(tree_for(folder), "consumer", group=name) | {
+    return with_section(settings_tree(folder), "consumer", group=name) | {
         "log": f"kafka://{','.join(servers)}",
         "topic_prefix": name,
         "kafka": kafka,
@@ -33,15 +34,15 @@ def append(harness: ConsumerHarness, *events: Event) -> None:
 
 
 def settle(harness: ConsumerHarness) -> None:
-    until(lambda: harness.lag_outside() == 0, "all is loaded")
+    wait_for(lambda: harness.lag_outside() == 0, "all is loaded")
 
 
 def test_a_right_warehouse_stays_and_a_lost_one_comes_back_with_what_is_new(
     tmp_path: Path, kafka_servers: list[str]
 ) -> None:
     tree = on_kafka(tmp_path, kafka_servers)
-    configured(tmp_path, {**tree, "accounts": {}})
-    with opened(tree) as harness:
+    write_settings(tmp_path, {**tree, "accounts": {}})
+    with open_consumer(tree) as harness:
         harness.warehouse.prepare()
         append(harness, *(sample(number, f"B{number % 40}", at=number // 60) for number in range(1500)))
         harness.append_records(
@@ -53,8 +54,8 @@ def test_a_right_warehouse_stays_and_a_lost_one_comes_back_with_what_is_new(
             before = snapshot(harness)
             assert len(before["bookings"]) == 40
             assert len(before["dead_letters"]) == 1
-            told = ingest(tmp_path, "replay", "--json")
-            assert (told.code, told.json["replayed"], told.json["loaded"]) == (0, 1502, True)
+            result = ingest(tmp_path, "replay", "--json")
+            assert (result.code, result.json["replayed"], result.json["loaded"]) == (0, 1502, True)
             assert snapshot(harness) == before
         for table in before:
             alter_rows(harness, "delete from {}", table)

@@ -113,18 +113,18 @@ class Scenario:
         ]
 
 
-def rest_event(event: Event, seen: int, supersedes: bool) -> Event:
+def rest_event(event: Event, observed_at: int, supersedes: bool) -> Event:
     """Return the same state as REST has it at that second."""
     record = orjson.loads(event.data)["data"]
     booking = oncehub_account().booking(event)
     assert booking
-    return oncehub_account().observe(record, moment(seen), booking.version if supersedes else "")
+    return oncehub_account().observe(record, moment(observed_at), booking.version if supersedes else "")
 
 
-def gone_event(event: Event, seen: int) -> Event:
+def gone_event(event: Event, observed_at: int) -> Event:
     booking = oncehub_account().booking(event)
     assert booking
-    return oncehub_account().gone(booking, moment(seen))
+    return oncehub_account().gone(booking, moment(observed_at))
 
 
 @st.composite
@@ -133,10 +133,10 @@ def scenarios(draw: st.DrawFn) -> Scenario:
 
     Some are received twice, returned by REST again and again, and gone.
     """
-    told = draw(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), min_size=1, max_size=9))
-    events = [sample(number, f"B{booking}", at) for number, (booking, at) in enumerate(told)]
+    shapes = draw(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4)), min_size=1, max_size=9))
+    events = [sample(number, f"B{booking}", at) for number, (booking, at) in enumerate(shapes)]
     of_these = st.sampled_from(events)
-    more = draw(
+    repeats = draw(
         st.lists(
             st.one_of(
                 of_these,
@@ -149,7 +149,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
             max_size=7,
         )
     )
-    log = draw(st.permutations(events + more))
+    log = draw(st.permutations(events + repeats))
     begin, end = sorted(draw(st.tuples(st.integers(0, len(log)), st.integers(0, len(log)))))
     stored = tuple(
         StoredRecord(event.to_record(), Partition(TOPIC), offset) for offset, event in enumerate(log)
@@ -229,15 +229,15 @@ def interleaved(
 ) -> list[StoredRecord]:
     """Draw a mixture of both, each in its own order."""
     places = iter(data.draw(st.permutations([True] * len(ones) + [False] * len(others))))
-    left, right = iter(ones), iter(others)
-    return [next(left) if place else next(right) for place in places]
+    first_iterator, right = iter(ones), iter(others)
+    return [next(first_iterator) if is_first else next(right) for is_first in places]
 
 
 def far_too_new(*sizes: int) -> tuple[Scenario, Warehouse]:
     """Return a log in which E2 is the newest, but an older mapping gave E1 a version beyond all others."""
     log = [
-        StoredRecord(event.to_record(), Partition(TOPIC), place)
-        for place, event in enumerate([sample(2, at=9), sample(1, at=5)])
+        StoredRecord(event.to_record(), Partition(TOPIC), position)
+        for position, event in enumerate([sample(2, at=9), sample(1, at=5)])
     ]
     scenario = Scenario(tuple(log), sizes, slice(None))
     wrong = scenario.loaded()

@@ -16,13 +16,14 @@ from consumers.replay import Replay, ReplayFilter
 from ingest.errors import LogUnavailable
 from ingest.log import Record
 from ingest.warehouse.deliveries import arrivals
-from tests.consumers.harness import ConsumerHarness, opened, until
+from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.samples import TOPIC, moment, sample
 from tests.consumers.test_loader import metric
 from tests.consumers.test_reconciled import RUN, end_of_run
-from tests.ingest.cli.command import COMMAND, PATIENCE, Result, environment, ingest
 from tests.receivers.reconcile.pipeline import Pipeline
-from tests.receivers.reconcile.test_command import configured
+from tests.support.polling import wait_for
+from tests.support.processes import IngestProcess, Result, ingest, start_ingest
+from tests.support.settings import write_settings
 
 VENDORS = ["appointedd", "bookeo", "calendly", "oncehub"]
 TABLES = {"bookings": "booking_id", "booking_events": "id", "dead_letters": "id", "reconciliations": "id"}
@@ -36,7 +37,7 @@ def snapshot(harness: ConsumerHarness) -> dict[str, list[dict[str, Any]]]:
 
 
 def replay(pipeline: Pipeline, folder: Path, *arguments: str) -> Result:
-    configured(folder, pipeline.tree())
+    write_settings(folder, pipeline.tree())
     return ingest(folder, "replay", *arguments)
 
 
@@ -44,13 +45,13 @@ def load_history(pipeline: Pipeline) -> None:
     """Load webhooks, some of them twice, a repair by reconciliation, and something that cannot be read."""
     changes = pipeline.simulate(40)
     pipeline.deliver([*changes[:-15], *changes[10:20]])
-    pipeline.rig.append_records(TOPIC, Record("oncehub/oncehub/B", b"{", sample(1).to_record().headers))
+    pipeline.harness.append_records(TOPIC, Record("oncehub/oncehub/B", b"{", sample(1).to_record().headers))
     pipeline.settle()
     assert all(report.settled for report in pipeline.reconcile().values())
     pipeline.settle()
-    assert pipeline.rig.column("select count(*) from bookings where last_via = 'reconcile'") != [0]
-    assert pipeline.rig.column("select count(*) from dead_letters") == [1]
-    assert pipeline.rig.column("select count(*) from reconciliations") == [len(pipeline.accounts)]
+    assert pipeline.harness.column("select count(*) from bookings where last_via = 'reconcile'") != [0]
+    assert pipeline.harness.column("select count(*) from dead_letters") == [1]
+    assert pipeline.harness.column("select count(*) from reconciliations") == [len(pipeline.accounts)]
     assert pipeline.differences() == []
 
 
@@ -80,18 +81,18 @@ OTHERWISE = (
 @contextmanager
 def consuming(pipeline: Pipeline) -> Iterator[ConsumerHarness]:
     """Run a consumer that starts anew."""
-    with pipeline.opened(), pipeline.rig.running():
-        until(pipeline._tables_are_there, "the consumer has made its tables")
-        yield pipeline.rig
+    with pipeline.opened(), pipeline.harness.running():
+        wait_for(pipeline._tables_are_there, "the consumer has made its tables")
+        yield pipeline.harness
 
 
 def lose_warehouse(pipeline: Pipeline) -> None:
     """Delete the warehouse, whoever uses it."""
-    file = pipeline.rig.settings.warehouse.duckdb_file
+    file = pipeline.harness.settings.warehouse.duckdb_file
     assert file
-    for each in file.parent.glob(f"{file.name}*"):
-        if each.suffix != ".lock":
-            each.unlink()
+    for file_or_copy in file.parent.glob(f"{file.name}*"):
+        if file_or_copy.suffix != ".lock":
+            file_or_copy.unlink()
 
 
 def test_what_is_in_the_log_as_a_copy_alone_comes_back_too(tmp_path: Path) -> None:
@@ -124,16 +125,16 @@ def test_a_lost_warehouse_comes_back_whole(tmp_path: Path) -> None:
         lose_warehouse(pipeline)
         shutil.rmtree(harness.settings.warehouse.work_dir)
         with consuming(pipeline) as harness:
-            told = replay(
+            result = replay(
                 pipeline, tmp_path, "--json"
             )  # while the consumer reads the log again by itself: either may bring a row first
-            assert told.code == 0, told
+            assert result.code == 0, result
             assert pipeline.differences() == []
             assert without_columns(snapshot(harness), *OTHERWISE) == without_columns(before, *OTHERWISE)
             assert {name: arrivals(harness.settings, name, name).last for name in VENDORS} == heard
-            records = told.json["read"]
-            assert told.json == told.json | {"replayed": records, "loaded": True, "dry_run": False}
-            assert told.json["accounts"].keys() == {f"{name}/{name}" for name in VENDORS} | {
+            records = result.json["read"]
+            assert result.json == result.json | {"replayed": records, "loaded": True, "dry_run": False}
+            assert result.json["accounts"].keys() == {f"{name}/{name}" for name in VENDORS} | {
                 "oncehub/support"
             }
             back = snapshot(harness)
@@ -159,12 +160,12 @@ def test_a_warehouse_that_is_deleted_under_a_running_consumer_comes_back(tmp_pat
 def test_a_right_warehouse_is_left_as_it_is_to_the_last_instant(tmp_path: Path) -> None:
     with Pipeline(tmp_path, VENDORS).open() as pipeline:
         load_history(pipeline)
-        before = snapshot(pipeline.rig)
-        told = replay(pipeline, tmp_path)
-        assert told.code == 0, told
-        assert "everything was loaded" in told.out
-        assert snapshot(pipeline.rig) == before
-        assert pipeline.rig.lag_outside() == 0
+        before = snapshot(pipeline.harness)
+        result = replay(pipeline, tmp_path)
+        assert result.code == 0, result
+        assert "everything was loaded" in result.out
+        assert snapshot(pipeline.harness) == before
+        assert pipeline.harness.lag_outside() == 0
 
 
 def test_rows_of_an_older_mapping_are_mended_and_no_others_are_touched(
@@ -215,28 +216,22 @@ def test_what_happens_during_a_replay_is_loaded_and_wins_where_it_is_newer(tmp_p
     with Pipeline(tmp_path, VENDORS).open() as pipeline:
         pipeline.deliver(pipeline.simulate(150))
         lose_warehouse(pipeline)
-        configured(tmp_path, pipeline.tree())
-        process = subprocess.Popen(
-            [*COMMAND, "replay"], cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL
-        )
-        try:
-            until(lambda: count_replayed(pipeline.rig) > 0, "the replay has begun")
-            while process.poll() is None:
+        write_settings(tmp_path, pipeline.tree())
+        with start_ingest(tmp_path, "replay") as process:
+            wait_for(lambda: count_replayed(pipeline.harness) > 0, "the replay has begun")
+            while process.running:
                 pipeline.append(pipeline.simulate(2))
-            assert process.wait(PATIENCE) == 0
-        finally:
-            process.kill()
-            process.wait()
+            assert process.wait() == 0
         pipeline.settle()
         assert pipeline.differences() == []
-        assert pipeline.rig.column("select count(*) from booking_events where via = 'webhook'") > [0]
+        assert pipeline.harness.column("select count(*) from booking_events where via = 'webhook'") > [0]
 
 
 def count_replayed(harness: ConsumerHarness) -> int:
     """Return the number of replayed records in the log, over all topics."""
     reader = harness.settings.build_log().reader(None)
     try:
-        return sum(one.record.headers.get("ce_via") == "replay" for one in reader.records())
+        return sum(stored.record.headers.get("ce_via") == "replay" for stored in reader.records())
     finally:
         reader.close()
 
@@ -250,31 +245,18 @@ def load_many(harness: ConsumerHarness) -> None:
 @contextmanager
 def start_waiting_replay(
     tmp_path: Path, tree: dict[str, Any], harness: ConsumerHarness
-) -> Iterator["subprocess.Popen[str]"]:
+) -> Iterator[IngestProcess]:
     """Start a replay that has appended its first two parts, and waits for somebody to load them."""
-    configured(tmp_path, {**tree, "accounts": {}})
-    process = subprocess.Popen(
-        [*COMMAND, "replay"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        until(lambda: harness.lag() >= 2000, "two parts are appended")
+    write_settings(tmp_path, {**tree, "accounts": {}})
+    with start_ingest(tmp_path, "replay") as process:
+        wait_for(lambda: harness.lag() >= 2000, "two parts are appended")
         yield process
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stderr
-        process.stderr.close()
 
 
 def test_it_appends_no_more_than_two_parts_that_nobody_loads_and_killed_and_started_again_it_ends_right(
     tmp_path: Path, tree: dict[str, Any]
 ) -> None:
-    with opened(tree) as harness:
+    with open_consumer(tree) as harness:
         load_many(harness)
         before = snapshot(harness)
         with start_waiting_replay(tmp_path, tree, harness) as process:
@@ -284,9 +266,9 @@ def test_it_appends_no_more_than_two_parts_that_nobody_loads_and_killed_and_star
             process.kill()
         alter_rows(harness, "delete from {} where booking_id < 'B2'")
         with harness.running():
-            told = ingest(tmp_path, "replay", "--json")
-        assert told.code == 0, told
-        assert (told.json["replayed"], told.json["skipped"]["replays"]) == (2500, 2000)
+            result = ingest(tmp_path, "replay", "--json")
+        assert result.code == 0, result
+        assert (result.json["replayed"], result.json["skipped"]["replays"]) == (2500, 2000)
         assert (
             without_columns(snapshot(harness), *OTHERWISE)["bookings"]
             == without_columns(before, *OTHERWISE)["bookings"]
@@ -297,22 +279,23 @@ def test_it_appends_no_more_than_two_parts_that_nobody_loads_and_killed_and_star
 def test_stopped_by_hand_it_says_how_to_go_on_and_that_brings_the_rest(
     tmp_path: Path, tree: dict[str, Any]
 ) -> None:
-    with opened(tree) as harness:
+    with open_consumer(tree) as harness:
         load_many(harness)
         before = snapshot(harness)
         with start_waiting_replay(tmp_path, tree, harness) as process:
-            assert process.stderr
-            assert any("waiting for a consumer: is `ingest up`" in line for line in process.stderr)
+            wait_for(
+                lambda: "waiting for a consumer: is `ingest up`" in process.stderr(), "it says that it waits"
+            )
             process.send_signal(signal.SIGINT)
-            assert process.wait(PATIENCE) == 130
-            said = process.stderr.read()
+            assert process.wait() == 130
+            output = process.stderr()
         alter_rows(harness, "delete from {}")
         with harness.running():
-            until(lambda: harness.lag_outside() == 0, "what it had appended is loaded")
-            assert "stopped: to continue, run it with --since 20" in said
-            told = ingest(tmp_path, "replay", "--since", said.split()[-1], "--json")
-        assert (told.code, told.json["loaded"]) == (0, True)
-        assert told.json["replayed"] >= 500
+            wait_for(lambda: harness.lag_outside() == 0, "what it had appended is loaded")
+            assert "stopped: to continue, run it with --since 20" in output
+            result = ingest(tmp_path, "replay", "--since", output.split()[-1], "--json")
+        assert (result.code, result.json["loaded"]) == (0, True)
+        assert result.json["replayed"] >= 500
         assert (
             without_columns(snapshot(harness), *OTHERWISE)["bookings"]
             == without_columns(before, *OTHERWISE)["bookings"]
@@ -359,12 +342,12 @@ def test_metrics_of_what_happens_now_do_not_move_with_what_happened_then(harness
 
 
 def test_a_dry_run_counts_and_appends_nothing(tmp_path: Path, tree: dict[str, Any]) -> None:
-    configured(tmp_path, {**tree, "accounts": {}})
-    with opened(tree) as harness:
+    write_settings(tmp_path, {**tree, "accounts": {}})
+    with open_consumer(tree) as harness:
         harness.load(sample(1), sample(2, at=3))
-        told = ingest(tmp_path, "replay", "--dry-run")
-        assert (told.code, told.err) == (0, "")
-        assert "2 records would be replayed, received from 2026-05-01T09:00:00" in told.out
+        result = ingest(tmp_path, "replay", "--dry-run")
+        assert (result.code, result.err) == (0, "")
+        assert "2 records would be replayed, received from 2026-05-01T09:00:00" in result.out
         assert count_replayed(harness) == 0
         early = ingest(tmp_path, "replay", "--dry-run", "--since", "2026-01-01")
         assert "the log begins at 20" in early.err
@@ -373,35 +356,35 @@ def test_a_dry_run_counts_and_appends_nothing(tmp_path: Path, tree: dict[str, An
 def test_an_account_that_left_the_settings_is_replayed_and_one_that_never_was_is_told(
     tmp_path: Path, tree: dict[str, Any]
 ) -> None:
-    configured(tmp_path, {**tree, "accounts": {}})
-    with opened(tree) as harness:
+    write_settings(tmp_path, {**tree, "accounts": {}})
+    with open_consumer(tree) as harness:
         harness.load(sample(1))
-        told = ingest(
+        result = ingest(
             tmp_path, "replay", "--dry-run", "--json", "--account", "support", "--account", "suport"
         )
-    assert told.json["accounts"] == {"oncehub/support": 1}
-    assert "the settings have no account suport" in told.err
+    assert result.json["accounts"] == {"oncehub/support": 1}
+    assert "the settings have no account suport" in result.err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "expected"),
     [
         (["--since", "yesterday"], "--since yesterday"),
         (["--since", "2026-11-02", "--until", "2026-11-01"], "--since must be before --until"),
     ],
 )
 def test_what_cannot_be_done_is_refused(
-    tmp_path: Path, tree: dict[str, Any], arguments: list[str], named: str
+    tmp_path: Path, tree: dict[str, Any], arguments: list[str], expected: str
 ) -> None:
-    configured(tmp_path, {**tree, "accounts": {}})
-    told = ingest(tmp_path, "replay", *arguments)
-    assert told.code == 2
-    assert named in told.err
+    write_settings(tmp_path, {**tree, "accounts": {}})
+    result = ingest(tmp_path, "replay", *arguments)
+    assert result.code == 2
+    assert expected in result.err
 
 
 def test_a_log_that_is_not_there_is_an_error_and_stays_away(tmp_path: Path, tree: dict[str, Any]) -> None:
-    configured(tmp_path, {**tree, "accounts": {}})
-    told = ingest(tmp_path, "replay")
-    assert told.code == 3
-    assert "there is no log yet" in told.err
+    write_settings(tmp_path, {**tree, "accounts": {}})
+    result = ingest(tmp_path, "replay")
+    assert result.code == 3
+    assert "there is no log yet" in result.err
     assert not (tmp_path / "log.db").exists()

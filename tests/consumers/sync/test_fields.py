@@ -54,11 +54,11 @@ def test_what_owns_a_column_owns_it_in_later_records_and_syncs() -> None:
 
 
 @pytest.mark.parametrize(
-    "place",
+    "nest",
     [lambda inner: {"meta": inner}, lambda inner: {"list": [inner]}, lambda inner: {"a": [[{"b": inner}]]}],
 )
-def test_fields_within_fields_are_told_apart_too(place: Any) -> None:
-    (row,) = rows_of(place({"fooBar": "x", "foo_bar": "y", "_dlt_parent_id": "z"}))
+def test_fields_within_fields_are_told_apart_too(nest: Any) -> None:
+    (row,) = rows_of(nest({"fooBar": "x", "foo_bar": "y", "_dlt_parent_id": "z"}))
     text = repr(row)
     assert all(text.count(f"'{value}'") == 1 for value in "xyz")
     assert "foo_bar_" in text

@@ -8,24 +8,24 @@ import dlt
 import pytest
 
 from ingest.sources import bookeo_source
-from tests.consumers.harness import Command, Tree
-from tests.consumers.sync.rig import SyncRig, syncing
-from tests.ingest.rest.rig import Side, simulated
+from tests.consumers.sync.harness import SyncHarness, syncing
+from tests.support.settings import CommandRunner, Tree
+from tests.support.simulated_vendor import Side, simulated
 
 
 @pytest.fixture
-def bookeo(tree: Tree, tmp_path: Path) -> Iterator[SyncRig]:
-    with syncing("bookeo", tree, tmp_path) as rig:
-        yield rig
+def bookeo(tree: Tree, tmp_path: Path) -> Iterator[SyncHarness]:
+    with syncing("bookeo", tree, tmp_path) as sync_harness:
+        yield sync_harness
 
 
-def command(rig: SyncRig, folder: Path) -> Command:
+def command(sync_harness: SyncHarness, folder: Path) -> CommandRunner:
     """Return the command, with the secrets in the environment, as the settings demand."""
-    account = dict(rig.tree["accounts"]["sales"])
+    account = dict(sync_harness.tree["accounts"]["sales"])
     secrets = {
         f"INGEST_ACCOUNTS__SALES__{name.upper()}": account.pop(name) for name in ("api_key", "secret_key")
     }
-    return Command(folder, rig.tree | {"accounts": {"sales": account}}, **secrets)
+    return CommandRunner(folder, sync_harness.tree | {"accounts": {"sales": account}}, **secrets)
 
 
 def holds(side: Side) -> list[str]:
@@ -33,13 +33,13 @@ def holds(side: Side) -> list[str]:
 
 
 def test_holds_are_read_by_the_ids_that_are_named_and_those_that_are_gone_are_told(
-    bookeo: SyncRig, tmp_path: Path
+    bookeo: SyncHarness, tmp_path: Path
 ) -> None:
     first, second = holds(bookeo.side)[:2]
-    process = command(bookeo, tmp_path).run(
+    result = command(bookeo, tmp_path).run(
         "sync", "sales", "holds", "--id", first, "--id", "HOLD/gone", "--id", second, "--id", first, "--json"
     )
-    (result,) = json.loads(process.stdout)
+    (result,) = json.loads(result.out)
     assert (result["table"], result["rows"], result["problem"]) == ("bookeo__holds", 2, None)
     assert [path.rpartition("holds/")[2] for path in result["absent"]] == ["HOLD%2Fgone"]
     rows = bookeo.rows("bookeo__holds")
@@ -47,10 +47,10 @@ def test_holds_are_read_by_the_ids_that_are_named_and_those_that_are_gone_are_to
     assert {"account", "id", "expiration", "total_payable__amount"} <= set(rows[0])
 
 
-def test_a_hold_that_is_read_again_replaces_its_row(bookeo: SyncRig, tmp_path: Path) -> None:
+def test_a_hold_that_is_read_again_replaces_its_row(bookeo: SyncHarness, tmp_path: Path) -> None:
     (first,) = holds(bookeo.side)[:1]
     for _ in range(2):
-        assert command(bookeo, tmp_path).run("sync", "sales", "holds", "--id", first).returncode == 0
+        assert command(bookeo, tmp_path).run("sync", "sales", "holds", "--id", first).code == 0
     assert len(bookeo.rows("bookeo__holds")) == 1
 
 
@@ -63,15 +63,15 @@ def test_a_hold_that_is_read_again_replaces_its_row(bookeo: SyncRig, tmp_path: P
     ],
 )
 def test_ids_without_such_a_resource_and_the_reverse_are_refused(
-    bookeo: SyncRig, tmp_path: Path, arguments: list[str], message: str
+    bookeo: SyncHarness, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    process = command(bookeo, tmp_path).run("sync", "sales", *arguments)
-    assert process.returncode == 2
-    assert message in " ".join(process.stderr.split())
+    result = command(bookeo, tmp_path).run("sync", "sales", *arguments)
+    assert result.code == 2
+    assert message in " ".join(result.err.split())
     assert bookeo.requests() == 0
 
 
-def test_holds_are_not_among_what_is_read_without_being_named(bookeo: SyncRig) -> None:
+def test_holds_are_not_among_what_is_read_without_being_named(bookeo: SyncHarness) -> None:
     assert "holds" not in bookeo.sync()
 
 
@@ -100,7 +100,7 @@ def test_the_source_reads_the_holds_it_is_given(tmp_path: Path, monkeypatch: pyt
             ] == [(3, 3)]
 
 
-def test_languages_are_keyed_by_their_tag(bookeo: SyncRig) -> None:
+def test_languages_are_keyed_by_their_tag(bookeo: SyncHarness) -> None:
     assert bookeo.sync("settings_languages")["settings_languages"].problem is None
     assert [(row["tag"], row["customers_default"]) for row in bookeo.rows("bookeo__settings_languages")] == [
         ("de-DE", False),

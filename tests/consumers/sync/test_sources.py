@@ -15,8 +15,8 @@ import duckdb
 import pytest
 
 from ingest import sources
-from tests.consumers.harness import ROOT
-from tests.ingest.rest.rig import Side, simulated
+from tests.support.processes import ROOT
+from tests.support.simulated_vendor import Side, simulated
 
 EXAMPLE = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "sources.md").read_text(), re.DOTALL)
 

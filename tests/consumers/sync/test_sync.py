@@ -3,7 +3,6 @@
 Everything is there once, and after a sync that failed the warehouse has what was there before.
 """
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -24,15 +23,16 @@ from ingest.errors import (
     VendorUnavailable,
     WarehouseUnavailable,
 )
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.server import RestServer
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.vendors import dlt_resources
 from ingest.warehouse.destination import destination, reading_client
-from tests.consumers.harness import Tree, opened
+from tests.consumers.harness import open_consumer
 from tests.consumers.samples import sample
-from tests.consumers.sync.rig import SyncRig, syncing
+from tests.consumers.sync.harness import SyncHarness, syncing
 from tests.consumers.test_sharing import hold_file
-from tests.ingest.simulator.accounts import SIMULATED
+from tests.support.accounts import SIMULATED
+from tests.support.settings import Tree
 
 VENDORS = ["appointedd", "bookeo", "calendly", "oncehub"]
 # Each vendor's resource that has a row per booking, and the name of its key.
@@ -46,64 +46,51 @@ FORBIDDEN = JSONResponse({"title": "Permission Denied"}, 403)
 BROKEN = Response(status_code=500)
 
 
-@pytest.fixture
-def oncehub(tree: Tree, tmp_path: Path) -> Iterator[SyncRig]:
-    with syncing("oncehub", tree, tmp_path) as rig:
-        yield rig
-
-
-@pytest.fixture
-def either(either_tree: Tree, tmp_path: Path) -> Iterator[SyncRig]:
-    """Sync OnceHub's account into either warehouse."""
-    with syncing("oncehub", either_tree, tmp_path) as rig:
-        yield rig
-
-
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_every_resource_is_a_table_and_a_second_sync_changes_nothing(
     vendor: str, either_tree: Tree, tmp_path: Path
 ) -> None:
-    with syncing(vendor, either_tree, tmp_path) as rig:
-        first = rig.sync()
+    with syncing(vendor, either_tree, tmp_path) as sync_harness:
+        first = sync_harness.sync()
         assert {name: result.problem for name, result in first.items() if result.problem} == {}
         row_counts = {result.table: result.rows for result in first.values() if result.rows}
-        tables = rig.tables()
+        tables = sync_harness.tables()
         assert {name: tables[name] for name in row_counts if name} == row_counts
         resource, key = BOOKINGS[vendor]
-        bookings = rig.rows(f"{vendor}__{resource}")
-        assert len({booking[key] for booking in bookings}) == len(bookings) == len(rig.side.meetings)
-        before = {name: rig.rows(name) for name in tables}
-        second = rig.sync()
+        bookings = sync_harness.rows(f"{vendor}__{resource}")
+        assert len({booking[key] for booking in bookings}) == len(bookings) == len(sync_harness.side.meetings)
+        before = {name: sync_harness.rows(name) for name in tables}
+        second = sync_harness.sync()
         assert [result.problem for result in second.values() if result.problem] == []
-        assert {name: rig.rows(name) for name in rig.tables()} == before
+        assert {name: sync_harness.rows(name) for name in sync_harness.tables()} == before
 
 
 @pytest.mark.parametrize("vendor", ["appointedd", "bookeo", "oncehub"])
 def test_where_a_vendor_can_be_asked_for_what_changed_only_that_is_read(
     vendor: str, tree: Tree, tmp_path: Path
 ) -> None:
-    with syncing(vendor, tree, tmp_path) as rig:
-        everything = rig.sync("bookings")["bookings"].rows
-        changed = next(iter(rig.side.meetings.values()))
-        rig.side.meetings[changed.number] = replace(changed, changed_at=datetime.now(UTC))
-        assert rig.sync("bookings")["bookings"].rows in {1, 2}  # OnceHub tells the last one again
-        assert len(rig.rows(f"{vendor}__bookings")) == everything == len(rig.side.meetings)
+    with syncing(vendor, tree, tmp_path) as sync_harness:
+        everything = sync_harness.sync("bookings")["bookings"].rows
+        changed = next(iter(sync_harness.side.meetings.values()))
+        sync_harness.side.meetings[changed.number] = replace(changed, changed_at=datetime.now(UTC))
+        assert sync_harness.sync("bookings")["bookings"].rows in {1, 2}  # OnceHub tells the last one again
+        assert len(sync_harness.rows(f"{vendor}__bookings")) == everything == len(sync_harness.side.meetings)
 
 
-def test_what_takes_a_request_for_each_object_of_a_list_is_read_only_when_named(oncehub: SyncRig) -> None:
+def test_what_takes_a_request_for_each_object_of_a_list_is_read_only_when_named(oncehub: SyncHarness) -> None:
     assert not {"booking", "booking_calendar"} & set(oncehub.sync())
     assert oncehub.sync("booking_calendar")["booking_calendar"].rows > 0
 
 
 def test_how_far_a_list_was_read_for_its_entries_parts_is_not_how_far_it_was_read_for_itself(
-    oncehub: SyncRig,
+    oncehub: SyncHarness,
 ) -> None:
     meetings = len(oncehub.side.meetings)
     assert oncehub.sync("booking")["booking"].rows == meetings
     assert oncehub.sync("bookings")["bookings"].rows == meetings
 
 
-def test_a_refused_resource_is_told_and_the_others_are_loaded(either: SyncRig) -> None:
+def test_a_refused_resource_is_told_and_the_others_are_loaded(either: SyncHarness) -> None:
     either.answer("/contacts", FORBIDDEN)
     results = either.sync("users", "contacts", "teams")
     assert isinstance(results["contacts"].problem, VendorRefused)
@@ -117,7 +104,7 @@ def test_a_refused_resource_is_told_and_the_others_are_loaded(either: SyncRig) -
 
 
 def test_a_vendor_that_goes_away_half_way_leaves_the_table_as_it_was_and_is_read_again(
-    either: SyncRig,
+    either: SyncHarness,
 ) -> None:
     meetings = either.side.meetings
     late = dict(list(meetings.items())[100:])
@@ -145,17 +132,17 @@ def test_a_vendor_that_goes_away_half_way_leaves_the_table_as_it_was_and_is_read
     assert len(either.rows("oncehub__bookings")) == len(meetings)
 
 
-def test_a_load_that_failed_is_read_again_from_where_the_last_one_ended(oncehub: SyncRig) -> None:
+def test_a_load_that_failed_is_read_again_from_where_the_last_one_ended(oncehub: SyncHarness) -> None:
     meetings = oncehub.side.meetings
     number, meeting = meetings.popitem()
     oncehub.sync("bookings")
     meetings[number] = replace(meeting, changed_at=datetime.now(UTC))
-    with opened(oncehub.tree) as rig, ExitStack() as stack:
+    with open_consumer(oncehub.tree) as sync_harness, ExitStack() as stack:
 
         def hold(_: str, __: Request) -> None:
             if not oncehub.side.server.requests["held", 0]:
                 oncehub.side.server.requests["held", 0] += 1
-                stack.enter_context(hold_file(rig))
+                stack.enter_context(hold_file(sync_harness))
 
         oncehub.side.server.faults[:] = [hold]
         assert isinstance(oncehub.sync("bookings")["bookings"].problem, WarehouseUnavailable)
@@ -165,7 +152,7 @@ def test_a_load_that_failed_is_read_again_from_where_the_last_one_ended(oncehub:
     assert len(oncehub.rows("oncehub__bookings")) == len(meetings)
 
 
-def test_what_comes_without_a_key_replaces_what_its_account_had(either: SyncRig) -> None:
+def test_what_comes_without_a_key_replaces_what_its_account_had(either: SyncHarness) -> None:
     for names in (["a", "b"], ["c"]):
         either.answer(
             "/webhook-events", JSONResponse({"object": "list", "data": [{"name": name} for name in names]})
@@ -176,7 +163,7 @@ def test_what_comes_without_a_key_replaces_what_its_account_had(either: SyncRig)
 
 @pytest.mark.parametrize("entry", [["ada@example.com"], "ada@example.com"])
 def test_a_vendors_answer_that_nobody_can_read_is_told_without_what_is_in_it(
-    oncehub: SyncRig, entry: object
+    oncehub: SyncHarness, entry: object
 ) -> None:
     oncehub.answer("/users", JSONResponse({"object": "list", "data": [entry]}))
     problem = oncehub.sync("users")["users"].problem
@@ -190,7 +177,7 @@ def listing(*entries: object) -> Response:
     return JSONResponse({"object": "list", "data": entries, "has_more": False})
 
 
-def test_half_a_character_in_one_record_is_replaced_and_keeps_nothing_back(oncehub: SyncRig) -> None:
+def test_half_a_character_in_one_record_is_replaced_and_keeps_nothing_back(oncehub: SyncHarness) -> None:
     body = (
         rb'{"data": [{"id": "U1", "name": "ok\ud83d"}, {"id": "U2", "name": "\ud83d\ude00"}],'
         rb' "has_more": false}'
@@ -203,7 +190,7 @@ def test_half_a_character_in_one_record_is_replaced_and_keeps_nothing_back(onceh
     ]
 
 
-def test_a_vendors_own_account_is_beside_ours(either: SyncRig) -> None:
+def test_a_vendors_own_account_is_beside_ours(either: SyncHarness) -> None:
     either.answer("/users", listing({"id": "U1", "account": "A"}, {"id": "U2", "Account": "B"}))
     assert either.sync("users")["users"].problem is None
     rows = {row["id"]: row for row in either.rows("oncehub__users")}
@@ -212,7 +199,7 @@ def test_a_vendors_own_account_is_beside_ours(either: SyncRig) -> None:
     assert "B" in rows["U2"].values(), "a field of another spelling keeps its value in a column of its own"
 
 
-def test_a_booking_of_the_future_does_not_end_all_syncs(oncehub: SyncRig) -> None:
+def test_a_booking_of_the_future_does_not_end_all_syncs(oncehub: SyncHarness) -> None:
     meetings = oncehub.side.meetings
     number, late = meetings.popitem()
     first = next(iter(meetings))
@@ -232,18 +219,18 @@ def test_after_a_clock_that_was_ahead_nothing_is_missed(
         def now(cls, tz: tzinfo | None = None) -> "Ahead":
             return super().now(tz) + timedelta(hours=2)
 
-    with syncing(vendor, tree, tmp_path) as rig:
-        meetings = rig.side.meetings
+    with syncing(vendor, tree, tmp_path) as sync_harness:
+        meetings = sync_harness.side.meetings
         number, late = meetings.popitem()
         with monkeypatch.context() as patched:
             patched.setattr(dlt_resources, "datetime", Ahead)
-            assert rig.sync("bookings")["bookings"].rows == len(meetings)
+            assert sync_harness.sync("bookings")["bookings"].rows == len(meetings)
         meetings[number] = replace(late, changed_at=datetime.now(UTC) - timedelta(minutes=30))
-        assert rig.sync("bookings")["bookings"].problem is None
-        assert len(rig.rows(f"{vendor}__bookings")) == len(meetings)
+        assert sync_harness.sync("bookings")["bookings"].problem is None
+        assert len(sync_harness.rows(f"{vendor}__bookings")) == len(meetings)
 
 
-def test_two_accounts_of_a_vendor_share_tables_and_not_rows(oncehub: SyncRig) -> None:
+def test_two_accounts_of_a_vendor_share_tables_and_not_rows(oncehub: SyncHarness) -> None:
     api = load_simulated_vendor("oncehub").api(
         SIMULATED["oncehub"], dict(list(oncehub.side.meetings.items())[:7])
     )
@@ -260,16 +247,16 @@ def test_two_accounts_of_a_vendor_share_tables_and_not_rows(oncehub: SyncRig) ->
 def test_an_account_that_nothing_can_be_asked_of_is_told_and_the_others_are_loaded(
     tree: Tree, tmp_path: Path
 ) -> None:
-    with syncing("calendly", tree, tmp_path) as rig, syncing("oncehub", tree, tmp_path) as other:
-        rig.tree["accounts"]["support"] = other.tree["accounts"]["sales"]
-        rig.answer("/users/me", FORBIDDEN)
-        results = rig.sync(account=None)
+    with syncing("calendly", tree, tmp_path) as sync_harness, syncing("oncehub", tree, tmp_path) as other:
+        sync_harness.tree["accounts"]["support"] = other.tree["accounts"]["sales"]
+        sync_harness.answer("/users/me", FORBIDDEN)
+        results = sync_harness.sync(account=None)
         assert isinstance(results[None].problem, VendorRefused)
         assert results["users"].account == "support"
-        assert "calendly__users_me" not in rig.tables()
+        assert "calendly__users_me" not in sync_harness.tables()
 
 
-def test_an_account_without_credentials_is_left_out_unless_it_is_named(oncehub: SyncRig) -> None:
+def test_an_account_without_credentials_is_left_out_unless_it_is_named(oncehub: SyncHarness) -> None:
     oncehub.tree["accounts"]["bare"] = {"vendor": "bookeo"}
     assert {result.account for result in oncehub.sync("users", account=None).values()} == {"sales"}
     with pytest.raises(ConfigurationError, match=r"accounts\.bare\."):
@@ -279,14 +266,14 @@ def test_an_account_without_credentials_is_left_out_unless_it_is_named(oncehub: 
         oncehub.sync(account=None)
 
 
-def test_a_vendor_that_is_too_busy_is_asked_no_more(oncehub: SyncRig) -> None:
+def test_a_vendor_that_is_too_busy_is_asked_no_more(oncehub: SyncHarness) -> None:
     oncehub.answer("/users", Response(status_code=429, headers={"Retry-After": "60"}))
     results = oncehub.sync("users", "teams")
     assert [type(results[name].problem) for name in ("users", "teams")] == [VendorBusy, VendorBusy]
     assert oncehub.side.server.requests["sales", 429] == 1
 
 
-def test_unknown_names_are_a_mistake_that_tells_the_known_ones(oncehub: SyncRig) -> None:
+def test_unknown_names_are_a_mistake_that_tells_the_known_ones(oncehub: SyncHarness) -> None:
     with pytest.raises(ConfigurationError, match="no account is called sails; the settings have sales"):
         oncehub.sync(account="sails")
     with pytest.raises(ConfigurationError, match=r"no resource event_type: known are .*event_types"):
@@ -294,7 +281,7 @@ def test_unknown_names_are_a_mistake_that_tells_the_known_ones(oncehub: SyncRig)
 
 
 def test_one_account_is_synced_by_one_process_at_a_time(
-    oncehub: SyncRig, monkeypatch: pytest.MonkeyPatch
+    oncehub: SyncHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(locks, "_FOLDER_PATIENCE_SECONDS", 0.01)
     account = oncehub.settings.build_accounts()["oncehub", "sales"]
@@ -304,26 +291,26 @@ def test_one_account_is_synced_by_one_process_at_a_time(
     assert oncehub.sync("users")["users"].problem is None
 
 
-def test_a_consumer_that_loads_meanwhile_is_delayed_and_never_broken(either: SyncRig) -> None:
-    with opened(either.tree) as rig:
-        rig.load(sample(0, "B0"))
-        with rig.running():
+def test_a_consumer_that_loads_meanwhile_is_delayed_and_never_broken(either: SyncHarness) -> None:
+    with open_consumer(either.tree) as sync_harness:
+        sync_harness.load(sample(0, "B0"))
+        with sync_harness.running():
             for number in range(1, 11):
-                rig.append(sample(number, f"B{number}"))
+                sync_harness.append(sample(number, f"B{number}"))
                 assert either.sync("users")["users"].problem is None
-        rig.load()
-        assert rig.column("select count(*) from bookings") == [11]
-        assert rig.written("bookings.dead-letters") == 0
+        sync_harness.load()
+        assert sync_harness.column("select count(*) from bookings") == [11]
+        assert sync_harness.written("bookings.dead-letters") == 0
 
 
-def test_a_dataset_that_was_made_and_not_yet_loaded_into_is_synced_into(either: SyncRig) -> None:
+def test_a_dataset_that_was_made_and_not_yet_loaded_into_is_synced_into(either: SyncHarness) -> None:
     with reading_client(either.settings) as client:
         client.create_dataset()
     assert either.sync("users")["users"].problem is None
     assert either.tables()["oncehub__users"] == 5
 
 
-def test_what_a_killed_sync_had_read_is_dropped_and_read_again(either: SyncRig) -> None:
+def test_what_a_killed_sync_had_read_is_dropped_and_read_again(either: SyncHarness) -> None:
     pipeline = dlt.pipeline(
         "ingest_sync_sales",
         pipelines_dir=either.settings.warehouse.work_dir,
@@ -336,7 +323,7 @@ def test_what_a_killed_sync_had_read_is_dropped_and_read_again(either: SyncRig) 
     assert "USR-of-then" not in [row["id"] for row in either.rows("oncehub__users")]
 
 
-def test_nothing_is_left_in_the_working_folder(oncehub: SyncRig) -> None:
+def test_nothing_is_left_in_the_working_folder(oncehub: SyncHarness) -> None:
     oncehub.sync("users", "teams")
     oncehub.answer("/users", FORBIDDEN)
     oncehub.sync("users")

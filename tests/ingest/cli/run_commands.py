@@ -11,7 +11,14 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from ingest.cli.commands import run
-from tests.ingest.cli.folder_tree import tree
+
+
+def tree(folder: Path) -> dict[str, float | None]:
+    """Return every path below a folder, with the time of the last change of files."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
 
 
 def main() -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from ingest.cli.check.run import Check, run_groups
+from ingest.cli.check import Check, run_groups
 from ingest.errors import ConfigurationError
 from ingest.finding import Finding, ok
 from ingest.simulator.appointedd.api import AppointeddApi
-from tests.ingest.cli.command import ingest
-from tests.ingest.rest.rig import simulated
-from tests.kafka.broker import free_port
+from tests.support.ports import free_port
+from tests.support.processes import ingest
+from tests.support.simulated_vendor import simulated
 
 PORTS = [
     ("RECEIVER", "PORT"),
@@ -76,19 +76,19 @@ def test_a_destination_that_cannot_be_used_is_told_with_the_remedy(
 ) -> None:
     extra = {"INGEST_WAREHOUSE__CREDENTIALS": credentials} if credentials else {}
     result = ingest(tmp_path, "check", "--json", INGEST_WAREHOUSE__DESTINATION=destination, **extra)
-    [found] = [finding for finding in result.json["checks"] if finding["check"] == "warehouse"]
-    assert not found["ok"]
-    assert remedy in found["detail"]
+    [warehouse] = [finding for finding in result.json["checks"] if finding["check"] == "warehouse"]
+    assert not warehouse["ok"]
+    assert remedy in warehouse["detail"]
 
 
 def test_a_port_where_somebody_listens_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         result = ingest(tmp_path, "check", "--json", INGEST_RECEIVER__PORT=str(port))
-    [found] = [finding for finding in result.json["checks"] if finding["check"] == "listeners"]
-    assert not found["ok"]
-    assert f"receiver.port {port} is used by pid {os.getpid()} (" in found["detail"]
-    assert "choose another port" in found["remedy"]
+    [listeners] = [finding for finding in result.json["checks"] if finding["check"] == "listeners"]
+    assert not listeners["ok"]
+    assert f"receiver.port {port} is used by pid {os.getpid()} (" in listeners["detail"]
+    assert "choose another port" in listeners["remedy"]
 
 
 def test_what_alone_cannot_be_reached_has_the_exit_code_for_that(tmp_path: Path) -> None:

@@ -14,16 +14,23 @@ import httpx
 import pytest
 
 from ingest import port_owner
-from ingest.cli.check import local
-from ingest.cli.check.network import check_clock, check_public_url, judge_answer, judge_clock
+from ingest.cli.check.checks import (
+    check_clock,
+    check_disk,
+    check_folders,
+    check_listeners,
+    check_public_url,
+    judge_answer,
+    judge_clock,
+)
 from ingest.disk import find_unusable_file
 from ingest.errors import ConfigurationError
 from ingest.finding import Finding, State
 from ingest.settings import Settings
 from receivers.site import site_of
-from tests.ingest.rest.rig import simulated
-from tests.kafka.broker import free_port
 from tests.receivers.running import on_linux
+from tests.support.ports import free_port
+from tests.support.simulated_vendor import simulated
 
 _NOBODY = 65534
 PUBLIC = "https://hooks.example.com"
@@ -170,7 +177,7 @@ def test_another_programs_port_is_named_with_its_command() -> None:
         try:
             while port_owner.find_port_owner(port) is None:
                 assert other.poll() is None
-            [finding] = local.check_listeners(settings(receiver={"port": port}))
+            [finding] = check_listeners(settings(receiver={"port": port}))
         finally:
             other.kill()
     assert finding.failed
@@ -180,7 +187,7 @@ def test_another_programs_port_is_named_with_its_command() -> None:
 
 def test_a_host_that_is_not_this_machines_is_told() -> None:
     with pytest.raises(ConfigurationError, match=r"cannot listen on 203\.0\.113\.1"):
-        local.check_listeners(settings(receiver={"host": "203.0.113.1", "port": free_port()}))
+        check_listeners(settings(receiver={"host": "203.0.113.1", "port": free_port()}))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +202,7 @@ def test_a_disk_that_is_nearly_full_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free: int, state: State, expected: str
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    [finding] = local.check_disk(settings(log=f"sqlite:///{tmp_path}/log.db"))
+    [finding] = check_disk(settings(log=f"sqlite:///{tmp_path}/log.db"))
     assert finding.state is state
     assert expected in finding.sentence
 
@@ -203,7 +210,7 @@ def test_a_disk_that_is_nearly_full_is_told(
 def test_a_folder_that_cannot_be_used_is_named_with_its_setting(tmp_path: Path) -> None:
     (tmp_path / "occupied").write_text("a file")
     with pytest.raises(ConfigurationError, match=r"reconcile\.state_dir .*occupied"):
-        local.check_folders(settings(reconcile={"state_dir": f"{tmp_path}/occupied"}))
+        check_folders(settings(reconcile={"state_dir": f"{tmp_path}/occupied"}))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ingest.cli.command import Result, ingest, refused
+from tests.support.processes import Result, ingest, refused
 
 SALES = '[accounts.sales]\nvendor = "calendly"\n'
 BY_ENVIRONMENT = {

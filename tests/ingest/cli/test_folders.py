@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from ingest.cli.commands import app
 from ingest.errors import ConfigurationError
-from tests.ingest.cli.command import PATIENCE, environment, ingest, refused
-from tests.ingest.cli.folder_tree import tree
-from tests.receivers.subscriptions.installation import Installation, opened
+from tests.ingest.cli.run_commands import tree
+from tests.receivers.subscriptions.installation import Installation, open_installation
+from tests.support.polling import PATIENCE
+from tests.support.processes import environment, ingest, refused
 
 # Commands that only read, with the exit codes they may have in a product that has not run yet.
 READING = {
@@ -54,7 +55,7 @@ _ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def product(tmp_path: Path) -> Iterator[Installation]:
     """Return an installation with an account that REST can read, in which nothing has run."""
-    with opened(tmp_path / "product", "oncehub") as installation:
+    with open_installation(tmp_path / "product", "oncehub") as installation:
         yield installation
 
 

@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 from ingest.cli.commands import app
-from tests.ingest.cli.command import Result, ingest
+from tests.support.processes import Result, ingest
 
 
 def commands(group: Any, *path: str) -> Iterator[tuple[str, ...]]:

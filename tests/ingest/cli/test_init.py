@@ -16,7 +16,7 @@ from ingest.settings.introspection import TITLE
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import load_settings
 from ingest.vendors import ranked_account_classes
-from tests.ingest.cli.command import ingest, refused
+from tests.support.processes import ingest, refused
 
 CONFIG, SECRETS, SCHEMA = "ingest.toml", "ingest.secrets.toml", "ingest.schema.json"
 # The example account of each vendor.
@@ -178,13 +178,13 @@ def test_in_a_git_repository_secrets_and_data_are_ignored(tmp_path: Path, before
     init_here(folder)
     SecretsFile(folder / SECRETS).add("sales", "new", ())  # with its lock
     (folder / "data" / "log.db").touch()
-    seen = subprocess.run(
+    listing = subprocess.run(
         ["git", "-C", str(tmp_path), "status", "--porcelain", "--untracked-files=all"],
         check=True,
         capture_output=True,
         text=True,
     ).stdout
-    assert sorted(seen.split()[1::2]) == [f"deploy/{name}" for name in (".gitignore", SCHEMA, CONFIG)]
+    assert sorted(listing.split()[1::2]) == [f"deploy/{name}" for name in (".gitignore", SCHEMA, CONFIG)]
     lines = (folder / ".gitignore").read_text().splitlines()
     assert lines[: len((before or "").splitlines())] == (before or "").splitlines()
     assert len(lines) == len(set(lines))

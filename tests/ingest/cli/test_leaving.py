@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ingest.cli.command import COMMAND, PATIENCE, environment
+from tests.support.polling import PATIENCE
+from tests.support.processes import COMMAND, environment
 
 # A thread of a pool, as those that sit out a vendor's pause, and then how the command ends.
 WAITING = """

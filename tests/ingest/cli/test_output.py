@@ -1,4 +1,4 @@
-"""Printing: strangers' text never drives a terminal, and scripts get every value exactly."""
+"""Printing: strangers' text never drives a terminal, scripts get every value exactly, and no table is cut."""
 
 import ast
 import csv
@@ -19,12 +19,13 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.cli.formats import json_value, text_value
-from ingest.cli.output import json_text, print_bytes
+from ingest.cli.output import counted, json_text, print_bytes, print_table, styled
+from ingest.cli.query import json_value, text_value
 from ingest.errors import IngestError
 from ingest.telemetry import configure_logging
 from ingest.visible import visible
-from tests.ingest.cli.command import COMMAND, PATIENCE, environment, ingest, refused
+from tests.support.polling import PATIENCE
+from tests.support.processes import COMMAND, environment, ingest, refused
 
 ROOT = Path(__file__).parents[3]
 # A title, a screen, a colour, a cursor and a bell; C1's own; right-to-left; zero width; a tag; line
@@ -44,10 +45,10 @@ def raw_controls(text: str) -> set[str]:
 
 @given(ANY_TEXT)
 def test_visible_text_can_be_shown_anywhere_and_ordinary_text_is_kept(text: str) -> None:
-    shown = visible(text)
-    assert raw_controls(shown) == set()
-    assert "\n" not in shown
-    assert visible(shown) == shown
+    safe = visible(text)
+    assert raw_controls(safe) == set()
+    assert "\n" not in safe
+    assert visible(safe) == safe
 
 
 @pytest.mark.parametrize("text", ["Zoë Ångström", "美咲", "😀", "a\xa0b", "ישראל", "e\u0301", "[b] & <c>"])
@@ -133,9 +134,9 @@ EVERY_FORM = [
 
 @pytest.mark.parametrize("arguments", EVERY_FORM, ids=[" ".join(words[:2])[:20] for words in EVERY_FORM])
 def test_no_command_lets_a_strangers_text_through_to_a_terminal(hostile: Path, arguments: list[str]) -> None:
-    shown = on_terminal(hostile, *arguments)
-    assert raw_controls(shown) == set()
-    assert shown
+    output = on_terminal(hostile, *arguments)
+    assert raw_controls(output) == set()
+    assert output
 
 
 CRASH = """
@@ -291,11 +292,11 @@ def test_logs_on_a_terminal_are_visible_text(monkeypatch: pytest.MonkeyPatch) ->
     finally:
         structlog.configure(**before)
         logging.root.handlers[:] = handlers
-    shown = terminal.getvalue()
-    assert shown.count("owned") == 4
-    assert "\x1b]" not in shown
-    assert "\x1b[2J" not in shown
-    assert not {"\x9b", "\x85", "\u202e", "\r", "\x7f"} & set(shown)
+    output = terminal.getvalue()
+    assert output.count("owned") == 4
+    assert "\x1b]" not in output
+    assert "\x1b[2J" not in output
+    assert not {"\x9b", "\x85", "\u202e", "\r", "\x7f"} & set(output)
 
 
 PRINTS = {"print", "input"}
@@ -410,10 +411,10 @@ def test_every_type_is_written_in_every_form(hostile: Path) -> None:
         "\\xaa",
     )
     for columns in ("80", "2000"):
-        shown = ingest(hostile, "query", ODD_SQL, COLUMNS=columns)
-        assert (shown.code, shown.err) == (0, "")
+        result = ingest(hostile, "query", ODD_SQL, COLUMNS=columns)
+        assert (result.code, result.err) == (0, "")
         for name in ODD:
-            assert name in shown.out
+            assert name in result.out
 
 
 def test_a_statement_comes_from_a_file_or_standard_input(hostile: Path, tmp_path: Path) -> None:
@@ -454,3 +455,29 @@ def test_many_rows_are_a_table_too(hostile: Path) -> None:
     assert result.code == 0
     assert len(result.out.splitlines()) == 20_002
     assert "text 19999" in result.out
+
+
+URL = "http://127.0.0.1:8080/webhooks/bookeo/tours?domain=bookings&type=created"
+ROWS = [{"account": "bookeo/tours", "do": styled("as wanted", "green"), "what": URL, "why": ""}]
+
+
+@pytest.mark.parametrize(("columns", "listed"), [("200", False), ("100", True), ("80", True)])
+def test_a_table_that_is_too_wide_becomes_a_list(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: str, listed: bool
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    print_table(ROWS)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert any(URL in line and "as wanted" not in line for line in lines) == listed
+    assert ("bookeo/tours" in lines) == listed
+    assert any(URL in line for line in lines)
+
+
+def test_no_rows_print_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table([], "title")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 bookings"), (1, "1 booking"), (1200, "1,200 bookings")])
+def test_a_number_agrees_with_its_noun(number: int, text: str) -> None:
+    assert counted(number, "booking") == text

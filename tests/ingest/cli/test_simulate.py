@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ingest.cli.command import COMMAND, PATIENCE, environment, ingest, refused
+from tests.support.polling import PATIENCE
+from tests.support.processes import COMMAND, environment, ingest, refused
 
 
 def test_the_other_commands_work_against_it_and_find_what_it_lost(tmp_path: Path) -> None:

@@ -12,14 +12,15 @@ from typing import Any
 import duckdb
 import pytest
 
-from ingest.cli.status.facts import Disk, Facts, Part, gather
-from ingest.cli.status.verdict import exit_code, judge
+from ingest.cli.status import gather
+from ingest.cli.status.verdict import Disk, Facts, Part, exit_code, judge
 from ingest.finding import Finding, State, failed
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
 from ingest.settings import Settings
-from tests.ingest.cli.command import COMMAND, PATIENCE, Result, environment, ingest
-from tests.kafka.broker import free_port
+from tests.support.polling import PATIENCE
+from tests.support.ports import free_port
+from tests.support.processes import COMMAND, Result, environment, ingest
 
 NOW = datetime(2026, 6, 10, 12, tzinfo=UTC)
 SETTINGS = Settings.model_validate(
@@ -267,9 +268,9 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_scripts_get_all_of_it(loaded: Path) -> None:
     result = ingest(loaded, "status", "--json")
-    found = result.json
-    assert (result.code, found["healthy"], found["verdict"]) == (1, False, "needs attention")
-    waiting = {entry["topic"]: entry for entry in found["log"]["topics"]}
+    report = result.json
+    assert (result.code, report["healthy"], report["verdict"]) == (1, False, "needs attention")
+    waiting = {entry["topic"]: entry for entry in report["log"]["topics"]}
     assert waiting["bookings.calendly"].pop("waiting_since") is not None
     assert waiting["bookings.calendly"] == {
         "topic": "bookings.calendly",
@@ -279,7 +280,7 @@ def test_scripts_get_all_of_it(loaded: Path) -> None:
         "lag": 2,
     }
     assert waiting["bookings.bookeo"]["lag"] == waiting["bookings.dead-letters"]["lag"] == 0
-    accounts = {row["account"]: row for row in found["warehouse"]["accounts"]}
+    accounts = {row["account"]: row for row in report["warehouse"]["accounts"]}
     assert accounts["sales"] == {
         "vendor": "calendly", "account": "sales", "bookings": 1, "newest_change": "2026-06-01T00:00:00Z",
         "last_load": "2026-06-01T00:00:01Z", "last_delivery": "2026-06-01T00:00:09Z",
@@ -293,15 +294,15 @@ def test_scripts_get_all_of_it(loaded: Path) -> None:
         "last_load": None,
         "last_delivery": None,
     }
-    assert found["warehouse"]["open_dead_letters"] == {"tours": 1}
-    assert {entry["table"]: entry["rows"] for entry in found["warehouse"]["tables"]} == {
+    assert report["warehouse"]["open_dead_letters"] == {"tours": 1}
+    assert {entry["table"]: entry["rows"] for entry in report["warehouse"]["tables"]} == {
         "bookings": 2, "booking_events": 4, "dead_letters": 1, "reconciliations": None,
     }  # fmt: skip
-    assert {name: part["state"] for name, part in found["parts"].items()} == {
+    assert {name: part["state"] for name, part in report["parts"].items()} == {
         "receiver": "stopped",
         "consumer": "stopped",
     }
-    assert all(disk["free"] > 0 for disk in found["disks"])
+    assert all(disk["free"] > 0 for disk in report["disks"])
 
 
 @pytest.mark.parametrize("columns", ["40", "80", "200"])

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.ingest.log.harness import PATIENCE, KafkaFixture, LogFixture, SqliteFixture
+from tests.ingest.log.harness import KafkaFixture, LogFixture, SqliteFixture
 from tests.kafka.broker import Broker, fetch
+from tests.support.polling import PATIENCE
 
 
 @pytest.fixture

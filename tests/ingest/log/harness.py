@@ -1,18 +1,20 @@
-"""Both logs as fixtures, with topics and groups unique to one test."""
+"""Both logs as fixtures, with topics and groups unique to one test, and a log in memory."""
 
 import sqlite3
-import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
+from ingest.errors import LogRefused
 from ingest.log import Backlog, Consumer, Producer, Record, StoredRecord
 from ingest.log.backend import KafkaLog, Log, SqliteLog
 from ingest.log.kafka_settings import KafkaSettings
-from tests.kafka.broker import free_port
+from tests.support.polling import Deadline
+from tests.support.ports import free_port
 
 PATIENCE = 60.0  # long, for a slow machine; a test that passes never waits for it
 # How soon an append has an outcome, whatever happens; the receiver's limit is 4, this machine may be slow.
@@ -109,9 +111,9 @@ def numbered(count: int, key: str = "booking-1", start: int = 0) -> list[Record]
 def read(consumer: Consumer, count: int) -> list[StoredRecord]:
     """Read so many next records, and no more."""
     records: list[StoredRecord] = []
-    deadline = time.monotonic() + PATIENCE
+    deadline = Deadline("the records can be read")
     while len(records) < count:
-        assert time.monotonic() < deadline, f"{len(records)} of {count} records after {PATIENCE} s"
+        deadline.check()
         records += consumer.poll(count - len(records), 1.0)
     return records
 
@@ -119,3 +121,32 @@ def read(consumer: Consumer, count: int) -> list[StoredRecord]:
 def values(records: Sequence[StoredRecord]) -> list[bytes]:
     """Return the values of records."""
     return [stored.record.value for stored in records]
+
+
+class SmallLog:
+    """A log whose records are in `taken`, by topic. An append with a record that is too large is refused."""
+
+    def __init__(self, largest: int) -> None:
+        self.largest = largest
+        self.taken: dict[str, list[Record]] = {}
+
+    def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
+        future: Future[None] = Future()
+        if any(size_of(record) > self.largest for record in records):
+            future.set_exception(LogRefused("the record is too large"))
+        else:
+            self.taken.setdefault(topic, []).extend(records)
+            future.set_result(None)
+        return future
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def size_of(record: Record) -> int:
+    """Return the bytes of key, value and headers."""
+    return (
+        len(record.key)
+        + len(record.value)
+        + sum(len(name) + len(value) for name, value in record.headers.items())
+    )

@@ -9,7 +9,8 @@ import pytest
 
 from ingest.errors import LogUnavailable
 from ingest.log import Partition, Record, StoredRecord
-from tests.ingest.log.harness import PATIENCE, LogFixture, append, numbered, read, values
+from tests.ingest.log.harness import LogFixture, append, numbered, read, values
+from tests.support.polling import PATIENCE, Deadline
 
 
 def test_what_was_appended_is_read(log: LogFixture) -> None:
@@ -183,9 +184,9 @@ def test_poll_keeps_to_the_limit_and_loses_nothing(log: LogFixture) -> None:
         append(producer, log.other_topic, *numbered(13, f"other-{key}"))
     consumer = log.consumer()
     polls: list[list[StoredRecord]] = []
-    deadline = time.monotonic() + PATIENCE
+    deadline = Deadline("130 records can be read")
     while sum(map(len, polls)) < 130:
-        assert time.monotonic() < deadline
+        deadline.check()
         polls.append(consumer.poll(7, 1.0))
     assert max(map(len, polls)) <= 7
     by_key: dict[str, list[int]] = defaultdict(list)
@@ -202,9 +203,9 @@ def test_poll_keeps_to_the_bytes_and_gives_each_record_however_large(log: LogFix
         append(producer, log.other_topic, Record(f"other-{number}", os.urandom(large)))
     consumer = log.consumer()
     polls: list[list[StoredRecord]] = []
-    deadline = time.monotonic() + PATIENCE
+    deadline = Deadline("24 records can be read")
     while sum(map(len, polls)) < 24:
-        assert time.monotonic() < deadline
+        deadline.check()
         polls.append(consumer.poll(100, 1.0, max_bytes=2 * large))
     assert max(sum(len(stored.record.value) for stored in poll) for poll in polls) <= 3 * large
     assert len({stored.record.key for poll in polls for stored in poll}) == 24

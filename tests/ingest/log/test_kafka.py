@@ -1,12 +1,13 @@
-"""The log on Kafka: partitions that move, records that it refuses or others appended, TLS and SASL."""
+"""The log on Kafka: partitions that move, copies, records refused or appended by others, TLS and SASL."""
 
 import os
-import time
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
+from kafka.admin import ConfigResource
 from pydantic import SecretStr
 
 from ingest.dead_letter import DeadLetter
@@ -15,8 +16,11 @@ from ingest.log import Consumer, Partition, Record, StoredRecord
 from ingest.log.kafka import KafkaLogConsumer
 from ingest.log.kafka import consumer as consumer_module
 from ingest.log.kafka_settings import LARGEST_BODY, KafkaSettings
-from tests.ingest.log.harness import PATIENCE, QUICKLY, KafkaFixture, append, numbered, read, values
-from tests.kafka.broker import Broker
+from tests.ingest.log.harness import QUICKLY, KafkaFixture, append, numbered, read, values
+from tests.kafka.broker import Broker, fetch
+from tests.kafka.cluster import make_cluster, start_all
+from tests.support.polling import PATIENCE, Deadline
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.kafka
 
@@ -81,11 +85,11 @@ def test_records_by_other_hands_are_readable(kafka_log: KafkaFixture) -> None:
     ):
         foreign.send(kafka_log.topic, key=key, value=value, headers=headers)
     foreign.close()
-    found = {stored.record.key: stored.record for stored in read(kafka_log.consumer(), 5)}
-    assert found["tombstone"].value == b""
-    assert found[""].value == b"without a key"
-    assert found["\ufffd\ufffd"].value == b"key not UTF-8"
-    assert found["header"].headers == {"name": "\ufffd"}
+    records = {stored.record.key: stored.record for stored in read(kafka_log.consumer(), 5)}
+    assert records["tombstone"].value == b""
+    assert records[""].value == b"without a key"
+    assert records["\ufffd\ufffd"].value == b"key not UTF-8"
+    assert records["header"].headers == {"name": "\ufffd"}
 
 
 def secured(broker: Broker, password: str) -> KafkaSettings:
@@ -145,9 +149,9 @@ def test_two_consumers_share_the_partitions_and_handle_every_record(kafka_log: K
     first.rewind()
     append(producer, kafka_log.topic, *(Record(key, b"after") for key in keys))
     by_first: list[StoredRecord] = []
-    deadline = time.monotonic() + PATIENCE
+    deadline = Deadline("all records are read again")
     while len(by_first) + len(by_second) < 40 + len(moved):
-        assert time.monotonic() < deadline
+        deadline.check()
         by_first += first.poll(100, 0.1)
         by_second += second.poll(100, 0.1)
     assert {stored.record.value for stored in by_first} == {b"after"}
@@ -185,12 +189,12 @@ def test_a_consumer_that_was_away_too_long_cannot_commit(
     monkeypatch.setitem(consumer_module._OPTIONS, "session_timeout_ms", 6_000)
     append(kafka_log.producer(), kafka_log.topic, *numbered(3))
     consumer = kafka_log.consumer()
-    found, generation = read(consumer, 3), consumer.generation()
-    deadline = time.monotonic() + PATIENCE
+    records, generation = read(consumer, 3), consumer.generation()
+    deadline = Deadline("the consumer is removed from its group")
     while is_member(consumer):
-        assert time.monotonic() < deadline
+        deadline.check()
     with pytest.raises(CommitFailed):
-        consumer.commit(found)
+        consumer.commit(records)
     assert values(read(consumer, 3)) == [b"0", b"1", b"2"]
     assert consumer.generation() > generation
 
@@ -198,9 +202,9 @@ def test_a_consumer_that_was_away_too_long_cannot_commit(
 def poll_until_shared(first: Consumer, second: Consumer) -> list[StoredRecord]:
     """Return what the second consumer polls until both have partitions; the first has nothing to read."""
     generation, by_second = first.generation(), []
-    deadline = time.monotonic() + PATIENCE
+    deadline = Deadline("both consumers have partitions")
     while first.generation() == generation or not assigned(second):
-        assert time.monotonic() < deadline
+        deadline.check()
         assert first.poll(100, 0.1) == []
         by_second += second.poll(100, 0.1)
     return by_second
@@ -214,3 +218,40 @@ def assigned(consumer: Consumer) -> set[Partition]:
 def is_member(consumer: Consumer) -> bool:
     assert isinstance(consumer, KafkaLogConsumer)
     return bool(consumer._consumer.group_metadata().member_id)
+
+
+@pytest.fixture(scope="module")
+def three(kafka_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:  # noqa: ARG001  it skips
+    """Return the addresses of three nodes that make three replicas by default and need one."""
+    ports = [free_port() for _ in range(3)]
+    nodes = make_cluster(fetch(), tmp_path_factory.mktemp("cluster"), ports, ports)
+    try:
+        start_all(nodes)
+        yield [f"127.0.0.1:{port}" for port in ports]
+    finally:
+        for node in nodes:
+            node.kill()
+
+
+@pytest.mark.parametrize(
+    ("settings", "copies", "needed"),
+    [
+        (KafkaSettings(replication_factor=3), 3, "2"),
+        (KafkaSettings(replication_factor=2), 2, "1"),
+        (KafkaSettings(), 3, "1"),
+    ],
+    ids=["three are asked for", "two are asked for", "as the brokers have it"],
+)
+def test_of_three_copies_two_are_needed_to_acknowledge(
+    three: list[str], settings: KafkaSettings, copies: int, needed: str
+) -> None:
+    with closing(KafkaFixture(three)) as log:
+        log.settings = settings
+        append(log.producer(), log.topic, *numbered(1))
+        with closing(KafkaAdminClient(bootstrap_servers=three)) as admin:
+            [topic] = admin.describe_topics([log.topic])
+            described = admin.describe_configs([ConfigResource("topic", log.topic)], config_filter="all")[
+                "topic"
+            ][log.topic]
+    assert {len(partition["replica_nodes"]) for partition in topic["partitions"]} == {copies}
+    assert described["min.insync.replicas"]["value"] == needed

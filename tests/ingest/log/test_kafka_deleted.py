@@ -1,6 +1,6 @@
 """Records that Kafka's retention deleted before they were read are reported once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 
 import pytest
@@ -14,6 +14,7 @@ from ingest.log import Consumer, Partition
 from ingest.log.kafka import KafkaLogConsumer
 from ingest.settings import ConsumerSettings, Settings
 from tests.ingest.log.harness import KafkaFixture, append, numbered, read, values
+from tests.support.polling import Deadline
 
 pytestmark = pytest.mark.kafka
 
@@ -54,12 +55,11 @@ def commit_of(log: KafkaFixture) -> int:
         return offset
 
 
-def poll_until(consumer: Consumer, is_done: Callable[[], object], polls: Sequence[int] = range(30)) -> None:
-    for _ in polls:
-        if is_done():
-            return
+def poll_until(consumer: Consumer, is_done: Callable[[], object]) -> None:
+    deadline = Deadline("what is polled for happens")
+    while not is_done():
+        deadline.check()
         consumer.poll(10, 0.5)
-    pytest.fail("it never came to pass")
 
 
 def test_what_was_deleted_while_no_consumer_ran_is_told_once(log: KafkaFixture, reports: Told) -> None:

@@ -1,6 +1,5 @@
 """A Kafka log that is not the one in which the group's position was taken is read again."""
 
-import time
 from collections.abc import Callable
 from contextlib import closing
 
@@ -10,8 +9,9 @@ from kafka import KafkaAdminClient, OffsetAndMetadata, TopicPartition
 from ingest.errors import CommitFailed
 from ingest.log import Consumer, Partition, PositionChange, Record, StoredRecord
 from ingest.log.kafka import KafkaLogConsumer, history
-from tests.ingest.log.harness import PATIENCE, KafkaFixture, append, numbered, read, values
+from tests.ingest.log.harness import KafkaFixture, append, numbered, read, values
 from tests.kafka.broker import Broker
+from tests.support.polling import Deadline, wait_for
 
 pytestmark = pytest.mark.kafka
 
@@ -33,10 +33,7 @@ def make_anew(log: KafkaFixture, *records: Record) -> None:
     """Delete the topic, and make it again with these records."""
     with closing(KafkaAdminClient(bootstrap_servers=log.servers)) as admin:
         admin.delete_topics([log.topic])
-        deadline = time.monotonic() + PATIENCE
-        while admin.describe_topics([log.topic])[0]["error_code"] == 0:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_for(lambda: admin.describe_topics([log.topic])[0]["error_code"] != 0, "the topic is gone")
     producer = log.producer()
     append(producer, log.topic, *records)
 
@@ -44,9 +41,9 @@ def make_anew(log: KafkaFixture, *records: Record) -> None:
 def read_until(consumer: Consumer, enough: Callable[[list[StoredRecord]], bool]) -> list[StoredRecord]:
     """Poll as the loader does, which drops records that were polled before the generation changed."""
     records: list[StoredRecord] = []
-    generation, deadline = consumer.generation(), time.monotonic() + PATIENCE
+    generation, deadline = consumer.generation(), Deadline("the records can be read")
     while not enough(records):
-        assert time.monotonic() < deadline, values(records)
+        deadline.check()
         polled = consumer.poll(100, 0.5)
         if consumer.generation() != generation:
             consumer.rewind()

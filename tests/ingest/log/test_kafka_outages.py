@@ -1,34 +1,40 @@
-"""Brokers that are slow, frozen or killed: appends end in time, and nothing acknowledged is lost."""
+"""Brokers that are slow, frozen or killed, or close connections.
+
+Appends end in time, and nothing acknowledged is lost.
+"""
 
 import itertools
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import confluent_kafka
 import pytest
-from kafka import KafkaProducer
 
 from ingest.errors import LogUnavailable
 from ingest.log import Producer, Record
 from ingest.log.kafka import KafkaLogConsumer, KafkaLogProducer, backlog
-from ingest.log.kafka.cluster import Cluster
 from ingest.log.kafka_settings import KafkaSettings
-from tests.ingest.log.harness import PATIENCE, QUICKLY, KafkaFixture, append, numbered, read, values
-from tests.kafka.broker import Broker, free_port, running_broker
+from tests.ingest.log.harness import QUICKLY, KafkaFixture, append, numbered, read, values
+from tests.kafka.broker import Broker, fetch, running_broker
+from tests.support.polling import PATIENCE, Deadline, wait_for
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.kafka
 
 
 def append_until_it_works(producer: Producer, log: KafkaFixture, value: bytes) -> None:
     """Each attempt has an outcome in time."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = Deadline("the append works")
     while (error := producer.append(log.topic, [Record("booking-1", value)]).exception(QUICKLY)) is not None:
         assert isinstance(error, LogUnavailable)
-        assert time.monotonic() < deadline, error
+        deadline.check()
 
 
 class Traffic:
@@ -44,10 +50,8 @@ class Traffic:
         self._thread.start()
 
     def wait_for(self, outcome: list[bytes], polled: int) -> None:
-        deadline, enough = time.monotonic() + PATIENCE, len(outcome) + polled
-        while len(outcome) < enough:
-            assert time.monotonic() < deadline
-            assert not self._stopped.wait(0.02)
+        enough = len(outcome) + polled
+        wait_for(lambda: len(outcome) >= enough, f"{polled} more records have this outcome")
 
     def stop(self) -> None:
         self._stopped.set()
@@ -68,9 +72,8 @@ class Traffic:
 
 
 def wait_until_gone(threads: set[threading.Thread]) -> None:
-    deadline = time.monotonic() + PATIENCE
     for thread in threads:
-        thread.join(deadline - time.monotonic())
+        thread.join(PATIENCE)
         assert not thread.is_alive(), thread
 
 
@@ -104,20 +107,19 @@ def test_append_returns_at_once_while_there_is_no_broker() -> None:
 def test_an_append_for_which_connecting_took_too_long_leaves_the_connection_to_the_next(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log, connected = KafkaFixture(broker.servers), Counter[Any]()
-    connect = Cluster.open
+    log, clients = KafkaFixture(broker.servers), list[confluent_kafka.Producer]()
 
-    def slowly(cluster: Cluster, client: Any, **options: Any) -> Any:
-        connected[client] += 1
+    def connect_slowly(*options: Any, **callbacks: Any) -> confluent_kafka.Producer:
         time.sleep(3.0)
-        return connect(cluster, client, **options)
+        clients.append(confluent_kafka.Producer(*options, **callbacks))
+        return clients[-1]
 
-    monkeypatch.setattr(Cluster, "open", slowly)
+    monkeypatch.setattr("ingest.log.kafka.producer.Producer", connect_slowly)
     monkeypatch.setattr("ingest.log.kafka.producer._DELIVERY_SECONDS", 2.5)
     with closing(KafkaLogProducer(broker.servers, log.settings, [log.topic])) as producer:
         assert isinstance(producer.append(log.topic, numbered(1)).exception(PATIENCE), LogUnavailable)
         append_until_it_works(producer, log, b"second")
-    assert connected[KafkaProducer] == 1
+    assert len(clients) == 1
 
 
 def test_an_outage_leaves_no_threads_behind() -> None:
@@ -154,9 +156,9 @@ def test_a_broker_frozen_while_appending_fails_appends_in_time_and_loses_none(br
         traffic.stop()
         assert traffic.slowest < QUICKLY
         written = sum(entry.next for entry in log.backlog())
-        found = Counter(values(read(log.consumer(), written)))
-    assert not [value for value in traffic.acknowledged if found[value] == 0]
-    assert not [value for value in traffic.acknowledged if found[value] > 1]
+        counts = Counter(values(read(log.consumer(), written)))
+    assert not [value for value in traffic.acknowledged if counts[value] == 0]
+    assert not [value for value in traffic.acknowledged if counts[value] > 1]
 
 
 def test_a_broker_killed_while_appending_loses_nothing_that_was_acknowledged(broker: Broker) -> None:
@@ -172,8 +174,8 @@ def test_a_broker_killed_while_appending_loses_nothing_that_was_acknowledged(bro
         traffic.stop()
         assert traffic.slowest < QUICKLY
         written = sum(entry.next for entry in log.backlog())
-        found = Counter(values(read(log.consumer(), written)))
-    assert not [value for value in traffic.acknowledged if found[value] != 1]
+        counts = Counter(values(read(log.consumer(), written)))
+    assert not [value for value in traffic.acknowledged if counts[value] != 1]
 
 
 def test_a_broker_that_lost_everything_gets_its_topics_again(broker: Broker) -> None:
@@ -231,10 +233,43 @@ def test_a_commit_without_a_broker_is_no_commit(broker: Broker) -> None:
     with closing(log):
         consumer = log.consumer()
         append(log.producer(), log.topic, *numbered(3))
-        found = read(consumer, 3)
+        records = read(consumer, 3)
         broker.kill()
         with pytest.raises(LogUnavailable, match=broker.servers[0]):
-            consumer.commit(found)
+            consumer.commit(records)
         consumer.rewind()
         broker.start()
         assert values(read(consumer, 3)) == [b"0", b"1", b"2"]
+
+
+ESTABLISHED = "01"
+
+
+@pytest.fixture
+def forgetful(kafka_tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:  # noqa: ARG001  it skips
+    """Run a broker that closes idle connections after a second instead of ten minutes."""
+    broker = Broker(fetch(), tmp_path_factory.mktemp("kafka"), overrides="connections.max.idle.ms=1000\n")
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+def connections(broker: Broker) -> set[str]:
+    """Our ends of those to it."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {line[1] for line in lines if line[2].endswith(f":{broker.port:04X}") and line[3] == ESTABLISHED}
+
+
+def test_a_lone_record_is_taken_and_read_after_idle_connections_were_closed(forgetful: Broker) -> None:
+    with closing(KafkaFixture(forgetful.servers)) as log:
+        producer, consumer = log.producer(), log.consumer()
+        for number in range(3):
+            append(producer, log.topic, *numbered(1, start=number))
+            stored = read(consumer, 1)
+            assert values(stored) == [str(number).encode()]
+            consumer.commit(stored)
+            before, deadline = connections(forgetful), Deadline("the broker closes a connection")
+            # As sets: another may have taken the place of one that was closed.
+            while connections(forgetful) >= before:
+                deadline.check()
+                assert consumer.poll(1, 0.1) == []

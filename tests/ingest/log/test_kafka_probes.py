@@ -12,7 +12,7 @@ from ingest.errors import LogUnavailable
 from ingest.event import PROBE
 from ingest.log_probes import AppendProbe
 from ingest.settings import Settings
-from tests.consumers.harness import PATIENCE, until
+from tests.support.polling import PATIENCE, wait_for
 
 pytestmark = pytest.mark.kafka
 
@@ -29,7 +29,7 @@ def settings(kafka_servers: list[str]) -> Settings:
     )
     with closing(settings.build_log().producer()) as producer:
         producer.append(settings.audit_topic, []).result(PATIENCE)
-        until(lambda: passes(lambda: settings.build_log().probe_append()), "the topics are there")
+        wait_for(lambda: passes(lambda: settings.build_log().probe_append()), "the topics are there")
     return settings
 
 
@@ -69,12 +69,12 @@ def test_a_kafka_that_answers_and_takes_no_record_is_not_ready_until_it_does(
         for _ in range(3):
             with pytest.raises(LogUnavailable):
                 probe()
-    until(lambda: passes(probe), "it takes records again")
+    wait_for(lambda: passes(probe), "it takes records again")
 
 
 def test_a_kafka_that_takes_records_gets_few_of_them(settings: Settings) -> None:
     probe = AppendProbe(settings)
-    until(lambda: passes(probe), "the first")
+    wait_for(lambda: passes(probe), "the first")
     for _ in range(5):
         probe()
     assert probes(settings) == 1

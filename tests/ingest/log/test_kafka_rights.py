@@ -3,7 +3,6 @@
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,9 +17,11 @@ from ingest.finding import Finding
 from ingest.log.kafka import KafkaLogConsumer, KafkaLogProducer
 from ingest.log.kafka.rights import check_rights, find_flaws, require_read, require_write
 from ingest.log.kafka_settings import KafkaSettings
-from tests.ingest.log.harness import PATIENCE, append, numbered
-from tests.kafka.broker import Broker, fetch, free_port
+from tests.ingest.log.harness import append, numbered
+from tests.kafka.broker import Broker, fetch
 from tests.kafka.guarded import GuardedBroker
+from tests.support.polling import PATIENCE, wait_for
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.kafka
 
@@ -56,11 +57,12 @@ def settled(
     broker: GuardedBroker, user: str, topics: list[str], enough: Callable[[dict[str, Finding]], bool]
 ) -> dict[str, Finding]:
     """Return the findings as soon as the broker knows the rights that were just granted."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
+
+    def known_findings() -> dict[str, Finding]:
         findings = by_name(check_rights(broker.secure_servers, broker.settings(user), GROUP, topics))
-        if enough(findings) or time.monotonic() > deadline:
-            return findings
+        return findings if enough(findings) else {}
+
+    return wait_for(known_findings, "the broker knows the rights")
 
 
 def test_a_user_with_every_right_is_told_so(guarded: GuardedBroker, user: str, topics: list[str]) -> None:
@@ -78,10 +80,7 @@ def test_a_user_with_every_right_is_told_so(guarded: GuardedBroker, user: str, t
     with closing(producer):
         append(producer, topics[0], *numbered(1))  # what was promised is so
     with closing(KafkaLogConsumer(guarded.secure_servers, guarded.settings(user), GROUP, topics)) as consumer:
-        deadline = time.monotonic() + PATIENCE
-        while not (records := consumer.poll(10, 1.0)):
-            assert time.monotonic() < deadline
-        consumer.commit(records)
+        consumer.commit(wait_for(lambda: consumer.poll(10, 1.0), "a record can be read"))
 
 
 def test_a_user_without_rights_is_told_each_one_that_is_missing(

@@ -13,7 +13,7 @@ from ingest.log import Reader, Record
 from ingest.log.kafka import KafkaLogReader
 from ingest.log.sqlite import SqliteReader
 from tests.ingest.log.harness import KafkaFixture, LogFixture, SqliteFixture, append, numbered, read
-from tests.kafka.broker import free_port
+from tests.support.ports import free_port
 
 
 @contextmanager
@@ -40,13 +40,13 @@ def test_it_reads_every_record_of_every_topic_as_it_was_appended(log: LogFixture
     append(producer, log.other_topic, *appended[10:])
     with reading(log) as reader:
         assert reader.total() == 20
-        found = list(reader.records())
+        records = list(reader.records())
     assert (
-        sorted((stored.record for stored in found), key=lambda record: int(record.headers["ce_id"]))
+        sorted((stored.record for stored in records), key=lambda record: int(record.headers["ce_id"]))
         == appended
     )
-    assert {stored.partition.topic for stored in found[:10]} == {log.topic}
-    assert len({stored.position for stored in found}) == 20
+    assert {stored.partition.topic for stored in records[:10]} == {log.topic}
+    assert len({stored.position for stored in records}) == 20
 
 
 def test_records_of_one_key_keep_their_order_and_all_come_by_time(log: LogFixture) -> None:
@@ -58,10 +58,10 @@ def test_records_of_one_key_keep_their_order_and_all_come_by_time(log: LogFixtur
             *(numbered(1, f"b-{n % 7}", n)[0] for n in range(start, start + 200)),
         )
     with reading(log) as reader:
-        found = list(reader.records())
-    assert [stored.appended_at for stored in found] == sorted(stored.appended_at for stored in found)
+        records = list(reader.records())
+    assert [stored.appended_at for stored in records] == sorted(stored.appended_at for stored in records)
     by_key: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for stored in found:
+    for stored in records:
         by_key[stored.partition.topic, stored.record.key].append(int(stored.record.value))
     assert all(numbers == sorted(numbers) for numbers in by_key.values())
     assert sorted(number for numbers in by_key.values() for number in numbers) == list(range(2400))

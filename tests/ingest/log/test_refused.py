@@ -1,4 +1,7 @@
-"""A record that the log refuses holds up no other: those of a redrive, a replay and a reconciliation."""
+"""Appends that the log refuses or does not take in time.
+
+A record that the log refuses holds up no other: those of a redrive, a replay and a reconciliation.
+"""
 
 import os
 from collections.abc import Sequence
@@ -9,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from consumers.replay import Replay, ReplayFilter
-from ingest.errors import LogUnavailable
-from ingest.log import Record, append_records
+from ingest.errors import LogRefused, LogUnavailable
+from ingest.log import Record, append_records, wait_until_durable
 from ingest.settings import Settings
 from receivers.reconcile.repairs import append_events
-from tests.consumers.harness import tree_for
 from tests.consumers.samples import SOURCE, TOPIC, sample
-from tests.ingest.log.small import SmallLog
+from tests.ingest.log.harness import SmallLog
+from tests.support.settings import settings_tree
 
 
 def test_those_that_are_refused_are_returned_and_the_others_appended() -> None:
@@ -32,7 +35,7 @@ def test_nothing_is_appended_where_nothing_is_to_be() -> None:
 
 
 def test_what_a_reconciliation_found_and_the_log_refuses_becomes_a_dead_letter_once(tmp_path: Path) -> None:
-    log, settings = SmallLog(90_000), Settings.model_validate(tree_for(tmp_path))
+    log, settings = SmallLog(90_000), Settings.model_validate(settings_tree(tmp_path))
     large = sample(2, "B2", note=os.urandom(100_000).hex())
     for _ in range(2):
         append_events(settings, log, TOPIC, [sample(1, "B1"), large, sample(3, "B3")])
@@ -63,7 +66,7 @@ def test_a_log_that_is_away_is_no_refusal() -> None:
 
 
 def test_what_a_replay_cannot_append_again_is_counted_and_the_rest_is_replayed(tmp_path: Path) -> None:
-    settings = Settings.model_validate(tree_for(tmp_path))
+    settings = Settings.model_validate(settings_tree(tmp_path))
     with closing(settings.build_log().producer()) as producer:
         producer.append(
             TOPIC, [sample(1, "B1").to_record(), sample(2, "B2", note="n" * 9000).to_record()]
@@ -73,3 +76,21 @@ def test_what_a_replay_cannot_append_again_is_counted_and_the_rest_is_replayed(t
         replay._append(log, list(reader.records()))
     assert [record.headers["ce_subject"] for record in log.taken[TOPIC]] == ["B1"]
     assert replay.report.columns()["skipped"]["refused"] == 1
+
+
+def test_what_is_durable_is_waited_for_no_longer() -> None:
+    future: Future[None] = Future()
+    future.set_result(None)
+    wait_until_durable(future, 0, "it")
+
+
+def test_a_log_that_needs_too_long_did_not_take_it() -> None:
+    with pytest.raises(LogUnavailable, match="did not take the letters within 0 seconds"):
+        wait_until_durable(Future(), 0.01, "the letters")
+
+
+def test_what_the_log_says_itself_is_left_as_it_is() -> None:
+    future: Future[None] = Future()
+    future.set_exception(LogRefused("too large"))
+    with pytest.raises(LogRefused, match="too large"):
+        wait_until_durable(future, 0, "it")

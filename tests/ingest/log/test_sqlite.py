@@ -2,12 +2,10 @@
 
 import sqlite3
 import stat
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,7 +15,9 @@ from ingest.errors import CommitFailed, LogUnavailable
 from ingest.log import Record
 from ingest.log.sqlite import SqliteConsumer, SqliteProducer, backlog
 from ingest.log.sqlite import consumer as consumer_module
-from tests.ingest.log.harness import PATIENCE, SqliteFixture, append, numbered, read, values
+from tests.ingest.log.harness import SqliteFixture, append, numbered, read, values
+from tests.support.polling import PATIENCE
+from tests.support.processes import PythonProcess
 
 _WRITER = """
 import sys
@@ -46,19 +46,9 @@ for line in sys.stdin:
 """
 
 
-def run(program: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start another process with the code of this project."""
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[3],
-    )
-
-
-def start_writer(log: SqliteFixture, name: str, count: int) -> subprocess.Popen[bytes]:
+def start_writer(log: SqliteFixture, name: str, count: int) -> PythonProcess:
     """Start another process that appends, and prints a line for each durable append."""
-    return run(_WRITER, str(log.path), log.topic, name, str(count))
+    return PythonProcess(_WRITER, str(log.path), log.topic, name, str(count))
 
 
 def prune_all(consumer: SqliteConsumer) -> None:
@@ -75,8 +65,7 @@ def kill_writer(log: SqliteFixture, name: str) -> int:
     """Kill the process at work, and return how many of its appends were durable."""
     acknowledged = 0
     with start_writer(log, name, 1_000_000) as writer:
-        assert writer.stdout is not None
-        for _ in writer.stdout:
+        while writer.read_line():
             acknowledged += 1
             if acknowledged == 100:
                 writer.kill()
@@ -86,9 +75,9 @@ def kill_writer(log: SqliteFixture, name: str) -> int:
 def test_a_killed_process_loses_nothing_that_was_acknowledged(sqlite_log: SqliteFixture) -> None:
     acknowledged = {f"writer-{number}": kill_writer(sqlite_log, f"writer-{number}") for number in range(3)}
     written = sum(entry.next for entry in sqlite_log.backlog())
-    found = values(read(sqlite_log.consumer(), written))
+    found_values = values(read(sqlite_log.consumer(), written))
     for name, count in acknowledged.items():
-        values_of_name = [value.decode() for value in found if value.startswith(f"{name}/".encode())]
+        values_of_name = [value.decode() for value in found_values if value.startswith(f"{name}/".encode())]
         assert count >= 100
         assert len(values_of_name) in (
             10 * count,
@@ -100,36 +89,31 @@ def test_a_killed_process_loses_nothing_that_was_acknowledged(sqlite_log: Sqlite
 
 
 def test_several_processes_may_open_a_new_log_at_the_same_moment(tmp_path: Path) -> None:
-    openers = [run(_OPENER) for _ in range(4)]
     answers = set()
-    for number in range(30):
-        for opener in openers:
-            assert opener.stdin is not None
-            opener.stdin.write(f"{tmp_path}/log-{number}.db\n".encode())
-            opener.stdin.flush()
-        for opener in openers:
-            assert opener.stdout is not None
-            answers.add(opener.stdout.readline())
-    for opener in openers:
-        opener.communicate(timeout=PATIENCE)
-    assert answers == {b"opened\n"}
+    with ExitStack() as running:
+        openers = [running.enter_context(PythonProcess(_OPENER)) for _ in range(4)]
+        for number in range(30):
+            for opener in openers:
+                opener.write_line(f"{tmp_path}/log-{number}.db")
+            for opener in openers:
+                answers.add(opener.read_line())
+    assert answers == {"opened"}
 
 
 def test_several_processes_append_at_once(sqlite_log: SqliteFixture) -> None:
     writers = [start_writer(sqlite_log, f"writer-{number}", 50) for number in range(4)]
     for writer in writers:
         with writer:
-            assert writer.communicate(timeout=PATIENCE)[0].count(b"\n") == 50
-        assert writer.returncode == 0
+            assert writer.finish().count("\n") == 50
     by_writer: dict[str, list[str]] = defaultdict(list)
-    found = read(sqlite_log.consumer(), 2000)
-    for stored in found:
+    records = read(sqlite_log.consumer(), 2000)
+    for stored in records:
         by_writer[stored.record.key].append(stored.record.value.decode())
     assert by_writer == {
         f"writer-{writer}": [f"writer-{writer}/{number}/{part}" for number in range(50) for part in range(10)]
         for writer in range(4)
     }
-    assert [stored.offset for stored in found] == list(range(2000))
+    assert [stored.offset for stored in records] == list(range(2000))
 
 
 def test_retention_never_deletes_what_is_not_committed(sqlite_log: SqliteFixture) -> None:
@@ -256,9 +240,9 @@ def test_much_is_pruned_in_parts_so_that_writers_get_in_between(
     with closing(
         SqliteConsumer(sqlite_log.path, sqlite_log.group, [sqlite_log.topic], timedelta(seconds=-1))
     ) as consumer:
-        found = read(consumer, 7)
+        records = read(consumer, 7)
         remaining = []
-        for batch in (found[:3], found[3:5], found[5:], found):
+        for batch in (records[:3], records[3:5], records[5:], records):
             consumer.commit(batch)
             remaining.append(count_of_rows(sqlite_log.path))
     assert remaining == [5, 3, 1, 0]

@@ -5,9 +5,6 @@ Nothing is acknowledged that the log does not have.
 
 import shutil
 import sqlite3
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from datetime import timedelta
@@ -20,7 +17,9 @@ from ingest.errors import CommitFailed, LogUnavailable
 from ingest.log import Partition, PositionChange, Record
 from ingest.log.sqlite import SqliteConsumer, SqliteProducer, SqliteReader, backlog
 from ingest.log.sqlite.probe import try_append
-from tests.ingest.log.harness import PATIENCE, append, numbered, read, values
+from tests.ingest.log.harness import append, numbered, read, values
+from tests.support.polling import Deadline, wait_for
+from tests.support.processes import PythonProcess
 
 TOPIC = "bookings.calendly"
 _WRITER = """
@@ -47,25 +46,19 @@ class Writer:
     """Another process that appends on request, as a worker of a receiver does."""
 
     def __init__(self, path: Path) -> None:
-        command = [sys.executable, "-c", _WRITER, str(path), TOPIC]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
-        )
+        self._process = PythonProcess(_WRITER, str(path), TOPIC)
         self.acknowledged: list[bytes] = []
 
     def append(self, *texts: str) -> None:
         """Note the records that were acknowledged."""
-        assert self._process.stdin
-        assert self._process.stdout
         for text in texts:
-            print(text, file=self._process.stdin, flush=True)
-            if self._process.stdout.readline() == "yes\n":
+            self._process.write_line(text)
+            if self._process.read_line() == "yes":
                 self.acknowledged.append(text.encode())
 
     def kill(self) -> None:
         """Kill the process."""
-        self._process.kill()
-        self._process.communicate()
+        self._process.close()
 
 
 @pytest.fixture
@@ -75,16 +68,16 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def writer(path: Path) -> Iterator[Writer]:
-    found = Writer(path)
-    yield found
-    found.kill()
+    process = Writer(path)
+    yield process
+    process.kill()
 
 
 @pytest.fixture
 def other(path: Path) -> Iterator[Writer]:
-    found = Writer(path)
-    yield found
-    found.kill()
+    process = Writer(path)
+    yield process
+    process.kill()
 
 
 def consumer_of(path: Path) -> SqliteConsumer:
@@ -159,7 +152,7 @@ def test_several_processes_and_a_consumer_get_over_it(
     with closing(consumer_of(path)) as consumer, closing(SqliteProducer(path)) as beside:
         writer.append(*texts("one", 10))
         other.append(*texts("two", 10))
-        found = read(consumer, 20)
+        records = read(consumer, 20)
         take_away(path, *kinds)
         for number in range(20):
             writer.append(f"one after {number}")
@@ -169,11 +162,11 @@ def test_several_processes_and_a_consumer_get_over_it(
                 other.acknowledged.append(f"three after {number}".encode())
         other.kill()
         acknowledged = {*writer.acknowledged, *other.acknowledged}
-        deadline = time.monotonic() + PATIENCE
-        while not acknowledged <= set(values(found)):
-            assert time.monotonic() < deadline, acknowledged - set(values(found))
+        deadline = Deadline("every acknowledged record is read")
+        while not acknowledged <= set(values(records)):
+            deadline.check()
             with suppress(LogUnavailable):
-                found += consumer.poll(100, 0.5)
+                records += consumer.poll(100, 0.5)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
@@ -183,20 +176,17 @@ def test_an_idle_process_lets_go_of_a_wal_that_was_deleted_and_saves_what_is_in_
 ) -> None:
     writer.append(*texts("before", 5))
     take_away(path, "wal", "shm")
-    deadline = time.monotonic() + PATIENCE
-    while set(in_main_file(path)) != set(writer.acknowledged):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: set(in_main_file(path)) == set(writer.acknowledged), "the records are in the main file")
 
 
 def test_an_idle_process_makes_no_new_file_where_one_was_taken_away(path: Path, writer: Writer) -> None:
     writer.append(*texts("before", 5))
     writer.append(*texts("and then", 1))
     path.rename(path.with_name("elsewhere.db"))
-    deadline = time.monotonic() + PATIENCE
-    while set(in_main_file(path.with_name("elsewhere.db"))) != set(writer.acknowledged):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    elsewhere = path.with_name("elsewhere.db")
+    wait_for(
+        lambda: set(in_main_file(elsewhere)) == set(writer.acknowledged), "the records are in the main file"
+    )
     assert not path.exists()
 
 
@@ -260,8 +250,8 @@ def test_a_consumer_reads_what_a_restored_log_got_below_its_position(
         append(producer, TOPIC, *numbered(15, start=100))
         with pytest.raises(CommitFailed):
             consumer.commit(polled)
-        found = read(consumer, 20)
-        assert values(found)[5:] == [record.value for record in numbered(15, start=100)]
+        records = read(consumer, 20)
+        assert values(records)[5:] == [record.value for record in numbered(15, start=100)]
         assert consumer.generation() != generation
         assert consumer.changes() == [PositionChange(Partition(TOPIC), committed, 0)]
 
@@ -297,8 +287,8 @@ def test_a_copy_put_over_the_file_is_noticed_by_whoever_read_more_of_it(path: Pa
             append(other, TOPIC, *numbered(20, start=100))
         with pytest.raises(CommitFailed):
             consumer.commit(polled)
-        found = read(consumer, 24 - min(committed, 2))
-        assert [record.value for record in numbered(20, start=100)] == values(found)[-20:]
+        records = read(consumer, 24 - min(committed, 2))
+        assert [record.value for record in numbered(20, start=100)] == values(records)[-20:]
 
 
 def assert_refused(path: Path, consumer: SqliteConsumer) -> None:
@@ -312,13 +302,13 @@ def assert_refused(path: Path, consumer: SqliteConsumer) -> None:
 
 def read_all(consumer: SqliteConsumer, wanted: set[bytes]) -> set[bytes]:
     """Read until all that is wanted was there."""
-    found: set[bytes] = set()
-    deadline = time.monotonic() + PATIENCE
-    while not wanted <= found:
-        assert time.monotonic() < deadline
+    found_values: set[bytes] = set()
+    deadline = Deadline("every record is read")
+    while not wanted <= found_values:
+        deadline.check()
         with suppress(LogUnavailable):
-            found.update(values(consumer.poll(100, 0.1)))
-    return found
+            found_values.update(values(consumer.poll(100, 0.1)))
+    return found_values
 
 
 @pytest.mark.parametrize("appended_after_checkpoint", [0, 5])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ingest.rest.rig import Side, simulated, vendors_with_rest
+from tests.support.simulated_vendor import Side, simulated, vendors_with_rest
 
 
 @pytest.fixture(params=vendors_with_rest())

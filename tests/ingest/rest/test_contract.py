@@ -9,8 +9,8 @@ from starlette.responses import JSONResponse
 from ingest.errors import ConfigurationError, PayloadError, VendorRefused, VendorUnavailable
 from ingest.vendors import load_account_class
 from ingest.vendors.rest import Window
-from tests.ingest.rest.rig import Side, listed, read, vendors_with_rest
-from tests.ingest.simulator.accounts import BEGINNING, SIMULATED
+from tests.support.accounts import BEGINNING, SIMULATED
+from tests.support.simulated_vendor import Side, listed, read, vendors_with_rest
 
 # The setting with an account's own key: the last one of the vendor's first credential.
 KEYS = {name: load_account_class(name).settings_model.rest_credentials[0][-1] for name in vendors_with_rest()}

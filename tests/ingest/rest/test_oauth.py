@@ -21,7 +21,7 @@ from ingest.simulator.appointedd.api import AppointeddApi
 from ingest.simulator.calendly.api import CalendlyApi
 from ingest.vendors.rest import AnyRest
 from tests.ingest.rest.answering import Answers, told
-from tests.ingest.rest.rig import Side, listed, simulated
+from tests.support.simulated_vendor import Side, listed, simulated
 
 
 class Oauth:
@@ -116,13 +116,13 @@ def test_bookings_are_read_with_an_oauth_app_as_with_a_token(calendly_app: Oauth
 def test_the_newest_pair_is_kept_for_its_owner_alone_before_it_is_used(calendly_app: Oauth) -> None:
     tokens: list[str] = []
 
-    def look(_: str, request: Request) -> Response | None:
+    def record_token(_: str, request: Request) -> Response | None:
         if not request.url.path.endswith("/oauth/token"):
             tokens.append(json.loads(calendly_app.file.read_text())["access_token"])
             assert request.headers["authorization"] == f"Bearer {tokens[-1]}"
         return None
 
-    calendly_app.side.server.faults.append(look)
+    calendly_app.side.server.faults.append(record_token)
     calendly_app.open().ping()
     assert len(tokens) == 1
     assert stat.S_IMODE(calendly_app.file.stat().st_mode) == 0o600

@@ -15,7 +15,7 @@ from ingest.rest import RetryBudget
 from ingest.vendors import load_account_class
 from ingest.vendors.rest import AnyRest
 from tests.ingest.rest.answering import Answers, told
-from tests.ingest.rest.rig import ALL, listed
+from tests.support.simulated_vendor import ALL, listed
 
 SECRETS = {
     "appointedd": {"api_key": "the-key"},

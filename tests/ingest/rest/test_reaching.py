@@ -12,7 +12,7 @@ import pytest
 from ingest.errors import VendorUnavailable, VendorUnreachable
 from ingest.rest import RetryBudget
 from tests.ingest.rest.test_adapter import LABEL, opened
-from tests.kafka.broker import free_port
+from tests.support.ports import free_port
 
 # A certificate that nobody trusts.
 # It was made for these tests, with `openssl req -x509 -newkey ec -nodes -days 36500`.

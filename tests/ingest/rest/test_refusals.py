@@ -78,11 +78,11 @@ def test_a_key_across_the_end_of_the_line_is_not_told_in_part(rest: AnyRest) -> 
 
 
 @pytest.mark.parametrize(
-    ("given", "seconds"),
+    ("header", "seconds"),
     [("0", 0.0), ("120", 120.0), ("²", None), ("-1", None), ("1.5", None), ("", None), ("soon", None)],
 )
-def test_a_pause_in_seconds(rest: AnyRest, given: str, seconds: float | None) -> None:
-    assert rest.retry_after(response(429, Retry_After=given)) == seconds
+def test_a_pause_in_seconds(rest: AnyRest, header: str, seconds: float | None) -> None:
+    assert rest.retry_after(response(429, Retry_After=header)) == seconds
 
 
 def test_a_pause_until_a_date(rest: AnyRest) -> None:

@@ -17,7 +17,7 @@ from ingest.simulator.oncehub.api import OncehubApi
 from ingest.simulator.world import ChangeKind
 from ingest.vendors.rest import AnyRest
 from tests.consumers.sync.reference import documented_resources
-from tests.ingest.rest.rig import Side
+from tests.support.simulated_vendor import Side
 
 NAMES = documented_resources()
 

@@ -16,8 +16,8 @@ from ingest.simulator.appointedd.api import AppointeddApi
 from ingest.simulator.oncehub.api import OncehubApi
 from ingest.vendors.dlt_resources import split
 from ingest.vendors.rest import Window
-from tests.ingest.rest.rig import ALL, END, Side, listed, read, simulated
-from tests.ingest.simulator.accounts import BEGINNING, SIMULATED
+from tests.support.accounts import BEGINNING, SIMULATED
+from tests.support.simulated_vendor import ALL, END, Side, listed, read, simulated
 
 
 def paths(side: Side) -> list[str]:
@@ -62,7 +62,7 @@ def test_oncehub_staff_that_is_gone_has_an_id_only(oncehub: Side) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prefix", "expandable", "asked"),
+    ("prefix", "expandable", "expected_expansions"),
     [
         ("", {"contact", "conversation"}, ["contact,conversation"]),
         ("data.", {"contact", "conversation"}, ["contact,conversation", "data.contact,data.conversation"]),
@@ -80,7 +80,7 @@ def test_oncehub_staff_that_is_gone_has_an_id_only(oncehub: Side) -> None:
     ],
 )
 def test_oncehubs_customers_are_read_by_whatever_it_expands(
-    oncehub: Side, prefix: str, expandable: set[str], asked: list[str]
+    oncehub: Side, prefix: str, expandable: set[str], expected_expansions: list[str]
 ) -> None:
     assert isinstance(oncehub.dialect, OncehubApi)
     oncehub.dialect.prefix, oncehub.dialect.expandable = prefix, frozenset(expandable)
@@ -99,7 +99,10 @@ def test_oncehubs_customers_are_read_by_whatever_it_expands(
         for name in ("customer_name", "customer_email", "customer_phone"):
             assert booking[name] == truth[entry["id"]][name]
         assert booking["customer_id"].startswith("CTC-")
-    assert expansions == [*asked, asked[-1]]  # what was refused once is not tried again
+    assert expansions == [
+        *expected_expansions,
+        expected_expansions[-1],
+    ]  # what was refused once is not tried again
 
 
 def test_oncehubs_contacts_are_asked_for_once_and_only_where_nothing_else_tells_who_booked(
@@ -303,12 +306,12 @@ def test_calendlys_invitees_are_read_though_their_paging_is_nonsense(calendly: S
 
 
 @pytest.mark.parametrize(
-    ("given", "account", "address"), [(None, (5, 1), True), (120, (120, 60), True), (0, None, False)]
+    ("per_minute", "account", "address"), [(None, (5, 1), True), (120, (120, 60), True), (0, None, False)]
 )
 def test_another_limit_for_the_account_leaves_the_vendors_for_an_address(
-    oncehub: Side, given: int | None, account: tuple[int, float] | None, address: bool
+    oncehub: Side, per_minute: int | None, account: tuple[int, float] | None, address: bool
 ) -> None:
-    limits = oncehub.open(rate_limit=given)._limits()
+    limits = oncehub.open(rate_limit=per_minute)._limits()
     assert limits.account == ((Rate(*account),) if account else ())
     assert limits.address == ((Rate(200, 300),) if address else ())
 

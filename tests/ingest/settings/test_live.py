@@ -10,7 +10,12 @@ from structlog.testing import capture_logs
 from ingest.errors import ConfigurationError
 from ingest.finding import State
 from ingest.settings.sources import Live, Snapshot, load_settings, load_snapshot
-from tests.consumers.harness import until
+from tests.support.polling import wait_for
+
+
+@pytest.fixture(autouse=True)
+def _files_are_checked_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingest.settings.sources._LOOK_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -20,7 +25,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def reading(path: Path, before: Callable[[], None] = lambda: None) -> Callable[[], str]:
+def reading(path: Path, before: Callable[[], object] = lambda: None) -> Callable[[], str]:
     def read() -> str:
         before()
         if (text := path.read_text()) == "broken":
@@ -30,20 +35,16 @@ def reading(path: Path, before: Callable[[], None] = lambda: None) -> Callable[[
     return read
 
 
-def wait_for(event: threading.Event) -> None:
-    event.wait()
-
-
 def test_whoever_asks_does_not_wait_for_a_reading_that_takes_long(file: Path) -> None:
     free = threading.Event()
     free.set()
-    watched = Live(reading(file, lambda: wait_for(free)), [file])
+    watched = Live(reading(file, free.wait), [file])
     free.clear()
     watched._took = 9.0  # seconds that the last reading took
     file.write_text("two")
     assert [watched.current() for _ in range(5)] == ["one"] * 5
     free.set()
-    until(lambda: watched.current() == "two", "it is read")
+    wait_for(lambda: watched.current() == "two", "it is read")
 
 
 def test_what_is_broken_is_read_again_when_it_changes_and_seldom_otherwise(

@@ -62,15 +62,15 @@ class TestEveryPath:
     """Each setting that is one."""
 
     @pytest.mark.parametrize(
-        ("path", "place"),
+        ("path", "expected"),
         [("a/b", "product/a/b"), ("./b", "product/b"), ("../b", "b"), ("b c", "product/b c")],
     )
     def test_a_relative_path_is_below_the_settings_file(
-        self, product: Path, setting: PathSetting, path: str, place: str
+        self, product: Path, setting: PathSetting, path: str, expected: str
     ) -> None:
         (product / "ingest.toml").write_text(toml(setting.name, path))
         for config in ("product/ingest.toml", str(product / "ingest.toml")):
-            assert str(setting.value(load_settings(config, {}))) == str(product.parent / place)
+            assert str(setting.value(load_settings(config, {}))) == str(product.parent / expected)
 
     def test_one_from_the_environment_is_too(self, product: Path, setting: PathSetting) -> None:
         assert str(setting.value(load_settings("product/ingest.toml", variable(setting.name, "x/y")))) == str(

@@ -107,11 +107,11 @@ class TestNames:
             INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS="new,old",
             **environ,
         )
-        found = settings.accounts["sales"]
-        assert isinstance(found, load_account_class(vendor).settings_model)
-        assert found.live_secrets() == ("new", "old")
+        account_settings = settings.accounts["sales"]
+        assert isinstance(account_settings, load_account_class(vendor).settings_model)
+        assert account_settings.live_secrets() == ("new", "old")
         for name in names:
-            value = getattr(found, name)
+            value = getattr(account_settings, name)
             assert (value.get_secret_value() if isinstance(value, SecretStr) else value) == f"x-{name}"
 
     def test_bookeo_signs_with_its_secret_key_where_no_webhook_secret_is_set(self) -> None:
@@ -418,14 +418,14 @@ class TestSecrets:
             INGEST_KAFKA__SASL_PASSWORD="hunter2",
             INGEST_WAREHOUSE__CREDENTIALS="postgresql://me:hunter2@host/db",
         )
-        shown = [
+        texts = [
             repr(settings),
             f"{settings}",
             f"{account(settings)}",
             settings.model_dump_json(),
             repr(settings.build_accounts()),
         ]
-        assert not [text for text in shown if "hunter2" in text]
+        assert not [text for text in texts if "hunter2" in text]
 
     @pytest.mark.parametrize(
         "environ",

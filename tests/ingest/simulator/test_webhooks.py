@@ -16,11 +16,11 @@ from consumers.message import BookingMessage
 from consumers.rows import column_versions
 from consumers.version_guard import newest_wins
 from ingest.errors import VerificationError
-from ingest.simulator.truth import differences
+from ingest.simulator.account import differences
 from ingest.simulator.world import Change, World
 from ingest.vendors import vendor_names
 from ingest.vendors.delivery import Delivery
-from tests.ingest.simulator.accounts import (
+from tests.support.accounts import (
     ACCOUNTS,
     BEGINNING,
     SIMULATED,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.simulator.world import Change, ChangeKind, Meeting
-from tests.ingest.simulator.accounts import BEGINNING, SIMULATED, advance, new_world
+from tests.support.accounts import BEGINNING, SIMULATED, advance, new_world
 
 SEEDS = st.integers(0, 2**32)
 GAPS = st.lists(st.timedeltas(timedelta(0), timedelta(hours=6)), max_size=60)

@@ -46,8 +46,8 @@ def basic(**settings: object) -> Appointedd:
     return vendor(webhook_header=None, webhook_user="ada", **settings)
 
 
-def delivery(headers: Mapping[str, str], body: bytes = b"{}", seen: datetime = SEEN) -> Delivery:
-    return Delivery(query="", headers=Headers.of(headers.items()), body=body, received_at=seen)
+def delivery(headers: Mapping[str, str], body: bytes = b"{}", arrival: datetime = SEEN) -> Delivery:
+    return Delivery(query="", headers=Headers.of(headers.items()), body=body, received_at=arrival)
 
 
 def payload(case: str) -> Json:
@@ -60,10 +60,10 @@ def record(case: str) -> Json:
     return loaded
 
 
-def event(body: object, seen: datetime = SEEN) -> Event:
+def event(body: object, arrival: datetime = SEEN) -> Event:
     seller = vendor()
-    signed_delivery = delivery(sign(seller.settings, "new"), json.dumps(body).encode(), seen)
-    return seller.parse(seller.verify(signed_delivery, seen))
+    signed_delivery = delivery(sign(seller.settings, "new"), json.dumps(body).encode(), arrival)
+    return seller.parse(seller.verify(signed_delivery, arrival))
 
 
 def booking(body: object) -> Booking:

@@ -120,7 +120,7 @@ def test_the_published_example_without_its_query_has_the_other_published_signatu
 
 def test_a_delivery_signed_for_the_registered_url_verifies_whatever_host_a_proxy_shows() -> None:
     signed = delivery(body())
-    proxied = Headers(
+    proxied = Headers.of(
         (*signed.headers.lines, ("host", "10.0.0.7:8080"), ("x-forwarded-host", "evil.example.org"))
     )
     verified = bookeo().verify(Delivery(signed.query, proxied, signed.body, SENT), SENT)
@@ -128,11 +128,11 @@ def test_a_delivery_signed_for_the_registered_url_verifies_whatever_host_a_proxy
 
 
 @pytest.mark.parametrize(
-    "seen", ["https://10.0.0.7:8080", "http://hooks.example.com", "https://hooks.example.com:443"]
+    "base_url", ["https://10.0.0.7:8080", "http://hooks.example.com", "https://hooks.example.com:443"]
 )
-def test_a_delivery_signed_for_another_base_url_is_refused(seen: str) -> None:
+def test_a_delivery_signed_for_another_base_url_is_refused(base_url: str) -> None:
     with pytest.raises(VerificationError):
-        bookeo().verify(delivery(body(), url=f"{seen}/webhooks/bookeo/sales?{CREATED}"), SENT)
+        bookeo().verify(delivery(body(), url=f"{base_url}/webhooks/bookeo/sales?{CREATED}"), SENT)
 
 
 def test_a_delivery_signed_for_the_url_without_its_query_is_refused() -> None:

@@ -315,7 +315,7 @@ class TestBooking:
         assert booking_of("group-first-invitee").customer_phone is None
 
     @pytest.mark.parametrize(
-        ("names", "whole"),
+        ("names", "full_name"),
         [
             (("Zoë Å.", "Zoë", "Ångström"), "Zoë Å."),
             ((None, "Zoë", "Ångström"), "Zoë Ångström"),
@@ -325,10 +325,10 @@ class TestBooking:
         ],
     )
     def test_first_and_last_name_stand_in_for_a_missing_name(
-        self, names: tuple[str | None, ...], whole: str | None
+        self, names: tuple[str | None, ...], full_name: str | None
     ) -> None:
         parts = dict(zip(("name", "first_name", "last_name"), names, strict=True))
-        assert booking_of("created", payload_with(**parts)).customer_name == whole
+        assert booking_of("created", payload_with(**parts)).customer_name == full_name
 
     @pytest.mark.parametrize("members", [None, "", [], [None], [{}], {}, "text", [True]])
     def test_hosts_and_guests_that_are_no_list_of_objects_are_none(self, members: object) -> None:

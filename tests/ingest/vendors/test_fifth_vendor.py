@@ -1,4 +1,4 @@
-"""Tests that another vendor is one folder and its samples: nothing that exists is edited.
+"""Tests that another vendor is one folder, its samples and its simulation: nothing that exists is edited.
 
 The steps of CONTRIBUTING.md are taken in a copy of this project, for a vendor that only has webhooks.
 """
@@ -18,10 +18,10 @@ from typing import Any
 import httpx
 import pytest
 
-from ingest.signing import timestamped_hmac
-from tests.e2e.processes import eventually
-from tests.ingest.cli.command import COMMAND, PATIENCE, Result, environment, ingest, refused
-from tests.kafka.broker import free_port
+from ingest.signing import timestamped_header
+from tests.support.polling import PATIENCE, wait_for
+from tests.support.ports import free_port
+from tests.support.processes import COMMAND, Result, environment, ingest, refused
 
 ROOT = Path(__file__).parents[3]
 FIFTH = Path(__file__).with_name("fifth")
@@ -30,14 +30,15 @@ SECRET = "a-secret-of-these-tests-only"
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the project, into which a vendor's folder and samples were put."""
+    """Return a copy of the project, into which a vendor's folders and samples were put."""
     copy = tmp_path_factory.mktemp("project")
     ignored = shutil.ignore_patterns("__pycache__")
     for package in ("ingest", "receivers", "consumers", "tests"):
         shutil.copytree(ROOT / package, copy / package, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", copy)
     shutil.copytree(ROOT / "docs", copy / "docs")
-    shutil.copytree(FIFTH / "vendors" / "acme", copy / "ingest" / "vendors" / "acme", ignore=ignored)
+    for package in ("vendors", "simulator"):
+        shutil.copytree(FIFTH / package / "acme", copy / "ingest" / package / "acme", ignore=ignored)
     shutil.copytree(FIFTH / "samples" / "acme", copy / "tests" / "ingest" / "vendors" / "samples" / "acme")
     return copy
 
@@ -95,7 +96,7 @@ class Installation:
                 stderr=lines,
             )
         try:
-            eventually(lambda: self._status("GET", "/healthz") == 200, "the receiver listens")
+            wait_for(lambda: self._status("GET", "/healthz") == 200, "the receiver listens")
             yield
         finally:
             process.send_signal(signal.SIGTERM)
@@ -103,8 +104,7 @@ class Installation:
 
     def deliver(self, body: bytes, secret: str = SECRET) -> int | None:
         """Send a signed delivery as Acme would."""
-        timestamp = str(int(datetime.now(UTC).timestamp()))
-        headers = {"Acme-Signature": f"t={timestamp},v1={timestamped_hmac(secret, timestamp, body)}"}
+        headers = {"Acme-Signature": timestamped_header(secret, "v1", body, datetime.now(UTC))}
         return self._status("POST", "/webhooks/acme/acme", content=body, headers=headers)
 
     def rows(self) -> Any:
@@ -179,21 +179,48 @@ def test_a_signed_delivery_is_accepted_and_becomes_a_row(installation: Installat
     with installation.up():
         assert installation.deliver(created, "nobody's secret") == 401
         assert [installation.deliver(cancelled), installation.deliver(created)] == [202, 202]
-        eventually(lambda: installation.rows() == [row], "the booking is loaded, at its newest version")
+        wait_for(lambda: installation.rows() == [row], "the booking is loaded, at its newest version")
         status = installation.run("status", "--json")
     assert status.code in {0, 1}, status
     assert "acme" in status.out
 
 
-def test_it_passes_the_contract_of_all_vendors_with_its_samples(project: Path) -> None:
-    suites = ["tests/ingest/vendors/test_contract.py", "tests/receivers/test_samples.py"]
+def test_it_passes_the_tests_of_all_vendors_with_its_samples_and_its_simulation(project: Path) -> None:
+    suites = [
+        "tests/ingest/vendors/test_contract.py",
+        "tests/receivers/test_samples.py",
+        "tests/ingest/simulator/test_simulation.py",
+        "tests/ingest/simulator/test_webhooks.py",
+    ]
+    chosen = "acme or account_expects"
     process = python(
-        project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "acme", "--color", "no", *suites
+        project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, "--color", "no", *suites
     )
     assert process.returncode == 0, process.stdout
     passed = re.search(r"^(\d+) passed", process.stdout.splitlines()[-1])
     assert passed is not None, process.stdout
     assert int(passed[1]) > 50
+
+
+def demo(project: Path, folder: Path, *arguments: str) -> int:
+    """Run a demo, which must find the warehouse right, and return the number of Acme's bookings in it."""
+    result = ingest(folder, "demo", "--json", *arguments, PYTHONPATH=str(project))
+    assert result.code == 0, result
+    assert result.json["right"] is True
+    sql = "select count(*) as n from bookings where vendor = 'acme'"
+    counted = ingest(folder, "query", "--config", ".demo/ingest.toml", "--json", sql, PYTHONPATH=str(project))
+    count: int = counted.json[0]["n"]
+    return count
+
+
+def test_the_demo_includes_it(project: Path, tmp_path: Path) -> None:
+    assert demo(project, tmp_path, "--seconds", "5", "--rate", "20") > 0
+
+
+def test_a_demo_with_an_outage_leaves_it_out_because_nothing_could_repair_what_it_lost(
+    project: Path, tmp_path: Path
+) -> None:
+    assert demo(project, tmp_path, "--seconds", "1", "--outage", "4", "--rate", "15") == 0
 
 
 def test_the_sources_for_dlt_are_those_of_the_other_vendors(project: Path) -> None:

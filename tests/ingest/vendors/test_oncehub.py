@@ -129,10 +129,10 @@ def test_an_absent_owner_is_nobody(absent: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["booking_calendar", "event_type", "booking_page", "master_page"])
-@pytest.mark.parametrize("given", ["ID-1", {"id": "ID-1", "name": "Anything"}], ids=["id", "object"])
-def test_whatever_is_there_is_the_service(name: str, given: object) -> None:
+@pytest.mark.parametrize("service", ["ID-1", {"id": "ID-1", "name": "Anything"}], ids=["id", "object"])
+def test_whatever_is_there_is_the_service(name: str, service: object) -> None:
     nothing = {"booking_calendar": None, "event_type": "", "booking_page": None, "master_page": ""}
-    assert _sample_booking(**nothing | {name: given}).service_id == "ID-1"
+    assert _sample_booking(**nothing | {name: service}).service_id == "ID-1"
 
 
 def test_a_booking_calendar_or_an_event_type_is_the_service_before_any_page() -> None:

@@ -16,9 +16,10 @@ from ingest.settings import Settings
 from ingest.warehouse import bookings as stored
 from ingest.warehouse import duckdb_file
 from ingest.warehouse.bookings import BookingsTable
-from tests.consumers.harness import ConsumerHarness, Tree
+from tests.consumers.harness import ConsumerHarness
 from tests.consumers.samples import START, moment, sample
 from tests.consumers.test_sharing import hold_file
+from tests.support.settings import Tree
 
 FULL = Booking(
     booking_id="B0", version="2026/05/01", status=BookingStatus.NO_SHOW, starts_at=moment(0),
@@ -60,9 +61,9 @@ def test_a_booking_comes_back_as_it_was_with_the_vendors_part_of_its_version(
     either_harness: ConsumerHarness,
 ) -> None:
     load_bookings(either_harness, [FULL])
-    found = BookingsTable(either_harness.settings).by("booking_id", "oncehub", "support", ["B0", "B1"])
-    assert [(one.booking, one.loaded_at) for one in found.pop("B0")] == [(FULL, START)]
-    assert found == {}
+    bookings = BookingsTable(either_harness.settings).by("booking_id", "oncehub", "support", ["B0", "B1"])
+    assert [(row.booking, row.loaded_at) for row in bookings.pop("B0")] == [(FULL, START)]
+    assert bookings == {}
 
 
 def test_bookings_are_found_by_what_they_share_gone_ones_too(either_harness: ConsumerHarness) -> None:
@@ -75,10 +76,10 @@ def test_bookings_are_found_by_what_they_share_gone_ones_too(either_harness: Con
             booking_at(4, None, group_id="it's"),
         ],
     )
-    found = BookingsTable(either_harness.settings).by(
+    bookings = BookingsTable(either_harness.settings).by(
         "group_id", "oncehub", "support", ["G1", "it's", "' OR 1 = 1 --"]
     )
-    assert {key: sorted(one.booking.booking_id for one in some) for key, some in found.items()} == {
+    assert {key: sorted(row.booking.booking_id for row in entries) for key, entries in bookings.items()} == {
         "G1": ["B1", "B2"],
         "it's": ["B4"],
     }
@@ -97,10 +98,10 @@ def test_more_keys_than_one_question_takes_are_all_found(
 ) -> None:
     monkeypatch.setattr(stored, "_KEYS_PER_QUERY", 3)
     load_bookings(either_harness, [booking_at(number, None) for number in range(8)])
-    found = BookingsTable(either_harness.settings).by(
+    bookings = BookingsTable(either_harness.settings).by(
         "booking_id", "oncehub", "support", [f"B{number}" for number in range(9)]
     )
-    assert sorted(found) == [f"B{number}" for number in range(8)]
+    assert sorted(bookings) == [f"B{number}" for number in range(8)]
     assert BookingsTable(either_harness.settings).by("booking_id", "oncehub", "support", []) == {}
 
 
@@ -162,6 +163,6 @@ def test_a_file_that_another_program_writes_for_a_moment_is_waited_for(harness: 
     reader = BookingsTable(harness.settings)
     with ThreadPoolExecutor(1) as pool:
         with hold_file(harness, "writes"):
-            asked = pool.submit(reader.by, "booking_id", "oncehub", "support", ["B0"])
-            wait([asked], timeout=1)  # it would fail at once
-        assert asked.result().keys() == {"B0"}
+            future = pool.submit(reader.by, "booking_id", "oncehub", "support", ["B0"])
+            wait([future], timeout=1)  # it would fail at once
+        assert future.result().keys() == {"B0"}

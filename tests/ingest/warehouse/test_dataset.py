@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.consumers.harness import ROOT, ConsumerHarness
+from tests.consumers.harness import ConsumerHarness
 from tests.consumers.samples import sample
+from tests.support.processes import ROOT
 
 DOCUMENT = (ROOT / "docs" / "tables.md").read_text()
 EXAMPLE = DOCUMENT.split("```python\n")[1].split("```")[0]
@@ -26,9 +27,9 @@ print("read")
 def script(harness: ConsumerHarness) -> str:
     """Return the document's example for this warehouse."""
     warehouse = harness.settings.warehouse
-    given = warehouse.credentials.get_secret_value() if warehouse.credentials else ""
+    database = warehouse.credentials.get_secret_value() if warehouse.credentials else ""
     text = EXAMPLE.replace('dataset_name="ingest"', f'dataset_name="{warehouse.dataset}"').replace(
-        "data/warehouse.duckdb", given
+        "data/warehouse.duckdb", database
     )
     if not warehouse.duckdb_file:
         text = text.replace("destinations.duckdb", "destinations.postgres")

@@ -13,9 +13,12 @@ from ingest.errors import ConfigurationError
 from ingest.warehouse import MOST_ROWS, Bounds
 from ingest.warehouse.destination import check_only_reads
 from ingest.warehouse.query import query_bounded
-from tests.consumers.harness import PATIENCE, ROOT, Command, ConsumerHarness, Tree, opened, tree_for
+from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.postgres import PostgresServer
 from tests.consumers.samples import sample
+from tests.support.polling import PATIENCE
+from tests.support.processes import ROOT
+from tests.support.settings import CommandRunner, Tree, settings_tree
 
 SECRET = "not-a-real-secret-of-the-query-tests"
 ENDLESS = (
@@ -26,19 +29,19 @@ BOUNDS = Bounds(60)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("bounds")
-    (made / "other.secrets.toml").write_text(f'secret = "{SECRET}"\n')
-    (made / "other.secrets.toml").chmod(0o600)
-    return made
+    folder = tmp_path_factory.mktemp("bounds")
+    (folder / "other.secrets.toml").write_text(f'secret = "{SECRET}"\n')
+    (folder / "other.secrets.toml").chmod(0o600)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def command(folder: Path) -> Iterator[Command]:
+def command(folder: Path) -> Iterator[CommandRunner]:
     """Return a command with a warehouse of one booking."""
-    tree: Tree = tree_for(folder)
-    with opened(tree) as harness:
+    tree: Tree = settings_tree(folder)
+    with open_consumer(tree) as harness:
         harness.load(sample(1, "B1"))
-        yield Command(folder, tree)
+        yield CommandRunner(folder, tree)
 
 
 REACHING = [
@@ -75,7 +78,7 @@ REACHING = [
 
 
 @pytest.mark.parametrize("sql", REACHING)
-def test_nothing_but_the_tables_is_reached(command: Command, folder: Path, sql: str) -> None:
+def test_nothing_but_the_tables_is_reached(command: CommandRunner, folder: Path, sql: str) -> None:
     before = sorted(path.name for path in folder.iterdir())
     with pytest.raises(ConfigurationError) as refused:
         query_bounded(command.settings, sql.format(folder=folder), BOUNDS)
@@ -100,16 +103,18 @@ REACHING_ITS_OWN_FILES = [
 
 
 @pytest.mark.parametrize("sql", REACHING_ITS_OWN_FILES)
-def test_the_files_of_the_warehouse_itself_are_not_reached(command: Command, folder: Path, sql: str) -> None:
+def test_the_files_of_the_warehouse_itself_are_not_reached(
+    command: CommandRunner, folder: Path, sql: str
+) -> None:
     file = folder / "warehouse.duckdb"
-    whole = file.read_bytes()
+    content = file.read_bytes()
     try:
         with pytest.raises(ConfigurationError):
             query_bounded(command.settings, sql.format(file=file), BOUNDS)
-        assert file.read_bytes() == whole
+        assert file.read_bytes() == content
         assert list(folder.glob(f"{file.name}.wal*")) == []
     finally:  # else the other tests have no warehouse
-        file.write_bytes(whole)
+        file.write_bytes(content)
         for left in folder.glob(f"{file.name}.wal*"):
             left.unlink()
 
@@ -124,19 +129,19 @@ def test_the_files_of_the_warehouse_itself_are_not_reached(command: Command, fol
         "select data->>'id' from booking_events",
     ],
 )  # fmt: skip
-def test_what_reads_the_tables_is_allowed(command: Command, sql: str) -> None:
+def test_what_reads_the_tables_is_allowed(command: CommandRunner, sql: str) -> None:
     assert query_bounded(command.settings, sql, BOUNDS).rows
 
 
-def test_a_file_is_refused_in_plain_words(command: Command, folder: Path) -> None:
+def test_a_file_is_refused_in_plain_words(command: CommandRunner, folder: Path) -> None:
     answer = command.run("query", f"select * from read_text('{folder}/other.secrets.toml')")
-    assert answer.returncode == 2
-    assert answer.stderr.startswith("error: a query reads the tables of the warehouse and nothing else")
-    assert "held by another program" not in answer.stderr
+    assert answer.code == 2
+    assert answer.err.startswith("error: a query reads the tables of the warehouse and nothing else")
+    assert "held by another program" not in answer.err
 
 
 def test_rows_are_limited_where_that_was_asked_for_and_too_many_are_refused_where_not(
-    command: Command,
+    command: CommandRunner,
 ) -> None:
     many = f"select * from range({MOST_ROWS + 1})"
     assert len(query_bounded(command.settings, many, Bounds(60, rows=1500)).rows) == 1500
@@ -145,8 +150,8 @@ def test_rows_are_limited_where_that_was_asked_for_and_too_many_are_refused_wher
     assert len(query_bounded(command.settings, f"select * from range({MOST_ROWS})", BOUNDS).rows) == MOST_ROWS
     with pytest.raises(ConfigurationError, match="--limit"):
         query_bounded(command.settings, many, BOUNDS)
-    shown = command.run("query", "--json", "--limit", "2", "select * from range(10)")
-    assert json.loads(shown.stdout) == [{"range": 0}, {"range": 1}]
+    result = command.run("query", "--json", "--limit", "2", "select * from range(10)")
+    assert json.loads(result.out) == [{"range": 0}, {"range": 1}]
 
 
 @pytest.mark.parametrize(
@@ -160,22 +165,22 @@ def test_rows_are_limited_where_that_was_asked_for_and_too_many_are_refused_wher
         ),
     ],
 )
-def test_memory_is_bounded(command: Command, sql: str, why: str) -> None:
+def test_memory_is_bounded(command: CommandRunner, sql: str, why: str) -> None:
     with pytest.raises(ConfigurationError, match=why):
         query_bounded(command.settings, sql, BOUNDS)
 
 
-def test_a_query_that_takes_too_long_is_ended_and_the_file_is_free(command: Command) -> None:
+def test_a_query_that_takes_too_long_is_ended_and_the_file_is_free(command: CommandRunner) -> None:
     with pytest.raises(ConfigurationError, match=r"longer than 0\.2 s"):
         query_bounded(command.settings, ENDLESS, Bounds(0.2))
     assert query_bounded(command.settings, "select count(*) from bookings", BOUNDS).rows == [(1,)]
 
 
 @pytest.mark.parametrize("timeout", ["0", "-1", "soon", "nan"])
-def test_a_timeout_is_a_duration(command: Command, timeout: str) -> None:
+def test_a_timeout_is_a_duration(command: CommandRunner, timeout: str) -> None:
     answer = command.run("query", "--timeout", timeout, "select 1")
-    assert answer.returncode == 2
-    assert "--timeout" in answer.stderr
+    assert answer.code == 2
+    assert "--timeout" in answer.err
 
 
 # The query says that it runs, then computes for ever.
@@ -192,7 +197,7 @@ main()
 """
 
 
-def test_ctrl_c_ends_a_query_with_130(command: Command, folder: Path) -> None:
+def test_ctrl_c_ends_a_query_with_130(command: CommandRunner, folder: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", _INTERRUPTED, "query", ENDLESS],
         cwd=folder, env={"PYTHONPATH": str(ROOT), "INGEST_CONFIG": str(folder / "ingest.toml")},

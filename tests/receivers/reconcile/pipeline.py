@@ -10,21 +10,19 @@ from typing import Any
 from ingest.errors import IngestError
 from ingest.event import Event
 from ingest.log import Record
-from ingest.simulator.account import SimulatedAccount
+from ingest.simulator import load_simulated_vendor
+from ingest.simulator.account import Difference, SimulatedAccount, differences
 from ingest.simulator.api import RateLimit
 from ingest.simulator.server import RestServer
-from ingest.simulator.truth import Difference, differences
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change, World
-from ingest.vendors import Delivery
-from ingest.vendors.delivery import Headers
 from ingest.warehouse.bookings import BookingsTable
 from receivers.reconcile.report import Report
 from receivers.reconcile.run import Reconciler, choose_accounts
-from tests.consumers.harness import ConsumerHarness, tree_for, until
-from tests.ingest.simulator.accounts import SECRET, simulated_accounts
+from tests.consumers.harness import ConsumerHarness
+from tests.support.accounts import PUBLIC_URL, SECRET, delivery_from, simulated_accounts
+from tests.support.polling import wait_for
+from tests.support.settings import settings_tree
 
-URL = "https://hooks.example.com"
 SPAN = timedelta(days=4)
 
 
@@ -39,7 +37,7 @@ class Pipeline:
         **settings: Any,
     ) -> None:
         self.accounts: Mapping[str, SimulatedAccount] = {
-            name: account for name, account in simulated_accounts(URL).items() if name in accounts
+            name: account for name, account in simulated_accounts(PUBLIC_URL).items() if name in accounts
         }
         self.world = World({name: account.capabilities for name, account in self.accounts.items()})
         self.rest = {
@@ -54,22 +52,22 @@ class Pipeline:
     @contextmanager
     def open(self) -> Iterator["Pipeline"]:
         """Start the vendors' servers and a consumer."""
-        with self.server.serving(), self.opened(), self.rig.running():
-            until(self._tables_are_there, "the consumer has made its tables")
+        with self.server.serving(), self.opened(), self.harness.running():
+            wait_for(self._tables_are_there, "the consumer has made its tables")
             yield self
 
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Open log and warehouse, without a consumer."""
-        self.rig = ConsumerHarness(self.tree())
+        self.harness = ConsumerHarness(self.tree())
         try:
             yield
         finally:
-            self.rig.close()
+            self.harness.close()
 
     def _tables_are_there(self) -> bool:
         try:
-            return bool(self.rig.column("select count(*) from reconciliations"))
+            return bool(self.harness.column("select count(*) from reconciliations"))
         except IngestError:
             return False
 
@@ -77,8 +75,8 @@ class Pipeline:
         """Return the settings, secrets included."""
         accounts = {name: self._account(name) for name in self.accounts}
         return {
-            **tree_for(self._folder),
-            "public_url": URL,
+            **settings_tree(self._folder),
+            "public_url": PUBLIC_URL,
             "reconcile": {
                 "admin_port": 0,
                 "lag": "0s",
@@ -91,9 +89,9 @@ class Pipeline:
         }
 
     def _account(self, name: str) -> dict[str, Any]:
-        own = {**self.accounts[name].settings(), **self.rest[name].settings()}
+        settings = {**self.accounts[name].settings(), **self.rest[name].settings()}
         return {
-            **own,
+            **settings,
             "webhook_secrets": [SECRET],
             "rate_limit": 0,
             "api_url": self.server.api_url(name),
@@ -122,22 +120,21 @@ class Pipeline:
         self, changes: Sequence[Change], altered: Callable[[Event], Event] = lambda event: event
     ) -> None:
         """Append the webhooks of changes to the log, each event altered by a function."""
-        accounts = self.rig.settings.build_accounts()
+        accounts = self.harness.settings.build_accounts()
         records: dict[str, list[Record]] = {}
         for change in changes:
             simulated = self.accounts[change.account]
-            webhook, at = simulated.webhook(change), change.meeting.changed_at + timedelta(seconds=1)
-            headers = Headers.of(simulated.headers(webhook, at).items())
-            delivery = Delivery(webhook.query, headers, webhook.body, at)
+            at = change.meeting.changed_at + timedelta(seconds=1)
+            delivery = delivery_from(simulated, simulated.webhook(change), at)
             account = accounts[simulated.vendor, change.account]
             event = altered(account.parse(account.verify(delivery, at)))
-            records.setdefault(self.rig.settings.topic(account.vendor), []).append(event.to_record())
+            records.setdefault(self.harness.settings.topic(account.vendor), []).append(event.to_record())
         for topic, of_topic in records.items():
-            self.rig.append_records(topic, *of_topic)
+            self.harness.append_records(topic, *of_topic)
 
     def settle(self) -> None:
         """Wait until all that is in the log is loaded."""
-        until(lambda: self.rig.lag_outside() == 0, "everything is loaded")
+        wait_for(lambda: self.harness.lag_outside() == 0, "everything is loaded")
 
     def reconcile(
         self,
@@ -149,16 +146,20 @@ class Pipeline:
         """Reconcile accounts, or all, and return the reports by account."""
         reconciler = self.reconciler(dry_run=dry_run)
         start = wanted.pop("start", datetime.now(UTC) - since)
-        chosen = choose_accounts(self.rig.settings, accounts)
+        chosen = choose_accounts(self.harness.settings, accounts)
         return {report.account: report for report in reconciler.run(chosen, start, **wanted)}
 
     def reconciler(self, *, dry_run: bool = False) -> Reconciler:
         """Return a reconciler like that of the command."""
-        producer = None if dry_run else self.rig.producer
+        producer = None if dry_run else self.harness.producer
         return Reconciler(
-            self.rig.settings, BookingsTable(self.rig.settings), producer, lambda *_: None, threading.Event()
+            self.harness.settings,
+            BookingsTable(self.harness.settings),
+            producer,
+            lambda *_: None,
+            threading.Event(),
         )
 
     def differences(self) -> list[Difference]:
         """Return what the warehouse has wrong."""
-        return differences(self.world, self.accounts, self.rig.rows("select * from bookings"))
+        return differences(self.world, self.accounts, self.harness.rows("select * from bookings"))

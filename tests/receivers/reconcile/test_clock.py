@@ -47,13 +47,13 @@ def test_rows_of_a_time_that_has_not_come_are_healed_by_the_first_run(tmp_path: 
     with Pipeline(tmp_path, [vendor]).open() as pipeline:
         pipeline.append(pipeline.simulate(5), in_the_far_future)
         pipeline.settle()
-        assert pipeline.rig.column("select max(version) from bookings")[0].endswith(format_instant(FAR))
-        found = pipeline.reconcile()[vendor]
-        assert found.failure is None
-        assert found.counts.missed == found.counts.repaired > 0
+        assert pipeline.harness.column("select max(version) from bookings")[0].endswith(format_instant(FAR))
+        report = pipeline.reconcile()[vendor]
+        assert report.failure is None
+        assert report.counts.missed == report.counts.repaired > 0
         assert all(
             part < format_instant(datetime.now(UTC))
-            for row in pipeline.rig.column("select version from bookings")
+            for row in pipeline.harness.column("select version from bookings")
             for part in row.split("/")
         )
         assert pipeline.reconcile()[vendor].counts.missed == 0
@@ -69,7 +69,7 @@ def test_a_run_on_a_machine_whose_clock_is_wrong_goes_by_the_vendors(
         pipeline.simulate(6)
         with monkeypatch.context() as patch:
             set_clock(patch, ahead)
-            [report] = pipeline.reconciler().run(choose_accounts(pipeline.rig.settings, []))
+            [report] = pipeline.reconciler().run(choose_accounts(pipeline.harness.settings, []))
         assert report.failure is None
         assert report.counts.repaired == len(pipeline.world.meetings["oncehub"])
         assert report.clock_ahead is not None

@@ -3,51 +3,37 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
-import tomlkit
 import typer
 from starlette.responses import JSONResponse
 
 from ingest.cli.reconcile import reconcile
 from ingest.errors import LogUnavailable
-from tests.ingest.cli.command import Result, ingest, refused
 from tests.receivers.reconcile.pipeline import Pipeline
 from tests.receivers.reconcile.test_trouble import broken
+from tests.support.processes import Result, ingest, refused
+from tests.support.settings import write_settings
 
 BARE = 'public_url = "https://hooks.example.com"\n[accounts.sales]\nvendor = "calendly"\n'
 
 
-def configured(folder: Path, tree: dict[str, Any]) -> None:
-    """Write the settings into files, secrets apart."""
-    accounts = {name: dict(table) for name, table in tree["accounts"].items()}
-    names = ("api_token", "api_key", "secret_key", "webhook_secrets", "client_secret")
-    private = {
-        name: {key: table.pop(key) for key in names if key in table} for name, table in accounts.items()
-    }
-    (folder / "ingest.toml").write_text(tomlkit.dumps({**tree, "accounts": accounts}))
-    secrets = folder / "ingest.secrets.toml"
-    secrets.touch(0o600)
-    secrets.write_text(tomlkit.dumps({"accounts": private}))
-
-
 def run(pipeline: Pipeline, folder: Path, *arguments: str) -> Result:
-    configured(folder, pipeline.tree())
+    write_settings(folder, pipeline.tree())
     return ingest(folder, "reconcile", *arguments)
 
 
 def test_a_run_tells_what_it_found_in_a_table_and_in_json(tmp_path: Path) -> None:
     with Pipeline(tmp_path, ["bookeo", "oncehub"]).open() as pipeline:
         pipeline.simulate(6)
-        shown = run(pipeline, tmp_path, "--since", "5d", "--account", "bookeo")
-        assert shown.code == 0, shown
-        assert re.search(r"bookeo\D+(\d+)\D+0\D+\1\D+\1", shown.out), shown.out
-        told = run(pipeline, tmp_path, "--since", "5d", "--json")
-        assert told.code == 0, told
-        found = {report["account"]: report for report in told.json}
-        assert found["bookeo"]["matched"] == len(pipeline.world.meetings["bookeo"])
-        assert found["oncehub"]["repaired"] == len(pipeline.world.meetings["oncehub"])
+        table = run(pipeline, tmp_path, "--since", "5d", "--account", "bookeo")
+        assert table.code == 0, table
+        assert re.search(r"bookeo\D+(\d+)\D+0\D+\1\D+\1", table.out), table.out
+        result = run(pipeline, tmp_path, "--since", "5d", "--json")
+        assert result.code == 0, result
+        reports = {report["account"]: report for report in result.json}
+        assert reports["bookeo"]["matched"] == len(pipeline.world.meetings["bookeo"])
+        assert reports["oncehub"]["repaired"] == len(pipeline.world.meetings["oncehub"])
         assert pipeline.differences() == []
 
 
@@ -55,19 +41,19 @@ def test_a_dry_run_exits_1_when_something_is_missing_and_0_when_nothing_is(tmp_p
     with Pipeline(tmp_path, ["bookeo"]).open() as pipeline:
         pipeline.simulate(2)
         assert run(pipeline, tmp_path, "--since", "5d", "--dry-run").code == 1
-        assert pipeline.rig.column("select count(*) from bookings") == [0]
+        assert pipeline.harness.column("select count(*) from bookings") == [0]
         assert run(pipeline, tmp_path, "--since", "5d").code == 0
         assert run(pipeline, tmp_path, "--since", "5d", "--dry-run").code == 0
 
 
 def test_the_exit_code_tells_a_refused_key_from_a_vendor_that_is_down(tmp_path: Path) -> None:
     with Pipeline(tmp_path, ["bookeo", "oncehub"]).open() as pipeline:
-        told = {"httpStatus": 403, "message": "Invalid key", "errorId": "E17"}
-        pipeline.server.faults[:] = [broken("bookeo", JSONResponse(told, 403))]
+        body = {"httpStatus": 403, "message": "Invalid key", "errorId": "E17"}
+        pipeline.server.faults[:] = [broken("bookeo", JSONResponse(body, 403))]
         result = run(pipeline, tmp_path, "--since", "5d")
         assert result.code == 2
         assert "failed bookeo/bookeo: bookeo account bookeo: 403 Invalid key (request E17)" in result.out
-        pipeline.server.faults[:] = [broken("bookeo", JSONResponse(told, 500))]
+        pipeline.server.faults[:] = [broken("bookeo", JSONResponse(body, 500))]
         assert run(pipeline, tmp_path, "--since", "5d").code == 3
 
 
@@ -80,11 +66,11 @@ def test_a_report_that_is_not_in_the_log_is_said_and_is_no_success(
     monkeypatch.setattr("receivers.reconcile.run.AccountRun._append", away)
     monkeypatch.setattr("ingest.cli.reconcile.configure_logging", lambda _: None)
     with Pipeline(tmp_path, ["bookeo"]).open() as pipeline:
-        configured(tmp_path, pipeline.tree())
+        write_settings(tmp_path, pipeline.tree())
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(typer.Exit) as left:
+        with pytest.raises(typer.Exit) as exit_info:
             reconcile("5d")
-        assert left.value.exit_code == 3
+        assert exit_info.value.exit_code == 3
         assert (
             "not recorded yet bookeo/bookeo: the brokers are away; the next run tells what was found"
             in capsys.readouterr().out
@@ -102,14 +88,14 @@ def test_without_a_consumer_what_is_missing_is_in_the_log_and_the_run_says_so(
     with pipeline.open():
         pipeline.simulate(3)
     with pipeline.server.serving(), pipeline.opened():
-        found = pipeline.reconcile()["bookeo"]
-        assert found.counts.missed == 3
-        assert found.counts.repaired == 0
-        assert "no consumer has loaded any" in str(found.failure)
+        report = pipeline.reconcile()["bookeo"]
+        assert report.counts.missed == 3
+        assert report.counts.repaired == 0
+        assert "no consumer has loaded any" in str(report.failure)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "expected"),
     [
         (["--confirm-key"], "--confirm-key needs --account"),
         (["--watch", "--confirm-key"], "--watch goes with --account only"),
@@ -123,9 +109,9 @@ def test_without_a_consumer_what_is_missing_is_in_the_log_and_the_run_says_so(
         ([], "no account has what its vendor's REST side needs"),
     ],
 )
-def test_what_cannot_be_done_is_refused_by_name(tmp_path: Path, arguments: list[str], named: str) -> None:
+def test_what_cannot_be_done_is_refused_by_name(tmp_path: Path, arguments: list[str], expected: str) -> None:
     (tmp_path / "ingest.toml").write_text(BARE)
-    assert named in refused(ingest(tmp_path, "reconcile", *arguments))
+    assert expected in refused(ingest(tmp_path, "reconcile", *arguments))
 
 
 def test_json_is_one_array_also_when_an_account_fails(tmp_path: Path) -> None:

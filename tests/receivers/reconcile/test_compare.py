@@ -24,8 +24,8 @@ LAG = timedelta(minutes=1)
 DOUBTED_BEFORE = NOON - LAG
 
 
-def verdict(told: Booking, stored: StoredBooking | None) -> Verdict:
-    return compare(told, stored, COLUMNS, NOON, LAG)
+def verdict(booking: Booking, stored: StoredBooking | None) -> Verdict:
+    return compare(booking, stored, COLUMNS, NOON, LAG)
 
 
 def test_what_the_warehouse_lacks_is_missed() -> None:
@@ -34,9 +34,9 @@ def test_what_the_warehouse_lacks_is_missed() -> None:
 
 
 def test_what_the_warehouse_has_older_is_missed_and_needs_no_more_than_its_version() -> None:
-    told = replace(HERE, version="2026-06-01T10:00:00.000001Z")
-    assert verdict(told, OLD) is Verdict.MISSED
-    assert superseded_version(told, OLD, NOON) == ""
+    booking = replace(HERE, version="2026-06-01T10:00:00.000001Z")
+    assert verdict(booking, OLD) is Verdict.MISSED
+    assert superseded_version(booking, OLD, NOON) == ""
 
 
 def test_the_same_state_is_matched() -> None:
@@ -47,9 +47,9 @@ def test_the_same_state_is_matched() -> None:
 def test_another_state_whose_version_is_not_above_the_stored_one_is_missed_and_supersedes_it(
     version: str,
 ) -> None:
-    told = replace(HERE, version=version, status=BookingStatus.CANCELLED)
-    assert verdict(told, OLD) is Verdict.MISSED
-    assert superseded_version(told, OLD, NOON) == HERE.version
+    booking = replace(HERE, version=version, status=BookingStatus.CANCELLED)
+    assert verdict(booking, OLD) is Verdict.MISSED
+    assert superseded_version(booking, OLD, NOON) == HERE.version
 
 
 def test_a_row_younger_than_the_vendors_lag_is_left_alone() -> None:
@@ -67,8 +67,8 @@ def test_what_the_vendor_changed_so_lately_that_its_webhook_may_be_on_the_way_is
 
 def test_a_price_finer_than_the_warehouse_holds_is_the_one_that_was_rounded() -> None:
     stored = StoredBooking(replace(HERE, price=Decimal("0.300000000")), OLD.loaded_at)
-    told = replace(HERE, price=Decimal("0.30000000000000004"))
-    assert compare(told, stored, ("price",), NOON, LAG) is Verdict.MATCHED
+    booking = replace(HERE, price=Decimal("0.30000000000000004"))
+    assert compare(booking, stored, ("price",), NOON, LAG) is Verdict.MATCHED
     assert (
         compare(replace(HERE, price=Decimal("0.300000001")), stored, ("price",), NOON, LAG) is Verdict.MISSED
     )
@@ -86,9 +86,9 @@ def test_columns_that_only_one_side_tells_are_not_compared() -> None:
 @pytest.mark.parametrize("version", [HERE.version, "2026-06-01T09:00:00.000000Z"])
 def test_what_this_record_does_not_tell_is_not_compared(column: str, version: str) -> None:
     other: dict[str, Any] = {"status": BookingStatus.CANCELLED, "starts_at": None, "ends_at": NOON}
-    told = replace(HERE, version=version, **{column: other[column]})
-    assert verdict(told, OLD) is Verdict.MISSED
-    assert verdict(replace(told, untold=frozenset({column})), OLD) is Verdict.MATCHED
+    booking = replace(HERE, version=version, **{column: other[column]})
+    assert verdict(booking, OLD) is Verdict.MISSED
+    assert verdict(replace(booking, untold=frozenset({column})), OLD) is Verdict.MATCHED
 
 
 def test_what_only_an_older_message_told_is_compared_all_the_same() -> None:
@@ -113,18 +113,21 @@ SPANS = st.timedeltas(timedelta(seconds=1), timedelta(days=800))
 def test_windows_cover_the_span_without_a_hole_and_none_is_too_long(
     span: timedelta, longest: timedelta
 ) -> None:
-    found = list(cut_windows(NOON - span, NOON, longest, open_ended=False))
-    assert found[0].since == NOON - span
-    assert found[-1].until == NOON
-    assert all(one.until == two.since for one, two in itertools.pairwise(found))
-    assert all(one.until is not None and timedelta(0) < one.until - one.since <= longest for one in found)
+    windows = list(cut_windows(NOON - span, NOON, longest, open_ended=False))
+    assert windows[0].since == NOON - span
+    assert windows[-1].until == NOON
+    assert all(window.until == following.since for window, following in itertools.pairwise(windows))
+    assert all(
+        window.until is not None and timedelta(0) < window.until - window.since <= longest
+        for window in windows
+    )
 
 
 @given(SPANS)
 def test_the_last_window_has_no_end_where_the_future_counts(span: timedelta) -> None:
     *before, last = cut_windows(NOON - span, NOON, timedelta(days=31), open_ended=True)
     assert last.until is None
-    assert all(one.until for one in before)
+    assert all(window.until for window in before)
 
 
 def test_a_window_is_asked_for_with_an_overlap_on_both_sides() -> None:

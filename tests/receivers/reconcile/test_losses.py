@@ -15,18 +15,17 @@ from ingest.errors import LogUnavailable
 from ingest.event import Event
 from ingest.log import Producer, Record
 from ingest.loss import LOST
-from ingest.simulator.truth import differences
+from ingest.simulator.account import differences
 from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 from receivers.losses import report_loss
 from receivers.reconcile.losses import Loss, Losses
 from receivers.reconcile.report import Report
 from receivers.schedule import Schedule
-from tests.consumers.harness import until
-from tests.e2e.processes import eventually
-from tests.kafka.broker import free_port
 from tests.receivers.reconcile.pipeline import Pipeline
 from tests.receivers.reconcile.test_periodic import rows, up
+from tests.support.polling import wait_for
+from tests.support.ports import free_port
 
 LOST_HEADER = {"X-Bookeo-PreviousMessageLost": "true"}
 
@@ -38,16 +37,16 @@ def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
         yield pipeline
 
 
-def delivery(pipeline: Pipeline, **more: str) -> tuple[AnyAccount, VerifiedDelivery]:
+def delivery(pipeline: Pipeline, **changes: str) -> tuple[AnyAccount, VerifiedDelivery]:
     """Return Bookeo's next delivery, with these headers too."""
     (change, *_) = [change for change in pipeline.simulate(8) if change.account == "bookeo"]
     account, dialect, now = (
-        pipeline.rig.settings.build_accounts()["bookeo", "bookeo"],
+        pipeline.harness.settings.build_accounts()["bookeo", "bookeo"],
         pipeline.accounts["bookeo"],
         datetime.now(UTC),
     )
     webhook = dialect.webhook(change)
-    headers = Headers.of({**dialect.headers(webhook, now), **more}.items())
+    headers = Headers.of({**dialect.headers(webhook, now), **changes}.items())
     return account, account.verify(Delivery(webhook.query, headers, webhook.body, now), now)
 
 
@@ -55,13 +54,13 @@ def report(pipeline: Pipeline) -> datetime:
     """Report a loss by a delivery, and return when that came."""
     account, verified = delivery(pipeline, **LOST_HEADER)
     before = len(notes(pipeline))
-    report_loss(account, verified, pipeline.rig.producer, pipeline.rig.settings.audit_topic)
-    until(lambda: len(notes(pipeline)) > before, "the note is in the log")
+    report_loss(account, verified, pipeline.harness.producer, pipeline.harness.settings.audit_topic)
+    wait_for(lambda: len(notes(pipeline)) > before, "the note is in the log")
     return verified.received_at
 
 
 def notes(pipeline: Pipeline) -> list[Event]:
-    reader = pipeline.rig.settings.build_log().reader(None, [pipeline.rig.settings.audit_topic])
+    reader = pipeline.harness.settings.build_log().reader(None, [pipeline.harness.settings.audit_topic])
     try:
         events = [Event.from_record(stored.record) for stored in reader.records()]
     finally:
@@ -74,9 +73,11 @@ class Watched:
 
     def __init__(self, pipeline: Pipeline, *accounts: str) -> None:
         self._accounts = [
-            account for account in pipeline.rig.settings.build_accounts().values() if account.name in accounts
+            account
+            for account in pipeline.harness.settings.build_accounts().values()
+            if account.name in accounts
         ]
-        self._losses = Losses(pipeline.rig.settings)
+        self._losses = Losses(pipeline.harness.settings)
         self.answer = self._losses.answer
 
     def look(self) -> list[Loss]:
@@ -86,7 +87,7 @@ class Watched:
 def test_a_delivery_that_tells_of_a_loss_leaves_one_note_and_any_other_none(pipeline: Pipeline) -> None:
     for headers in ({}, {"X-Bookeo-PreviousMessageLost": "false"}):
         account, verified = delivery(pipeline, **headers)
-        report_loss(account, verified, pipeline.rig.producer, pipeline.rig.settings.audit_topic)
+        report_loss(account, verified, pipeline.harness.producer, pipeline.harness.settings.audit_topic)
     reported_at = report(pipeline)
     (note,) = notes(pipeline)
     assert (note.source, note.time) == ("/bookeo/bookeo", reported_at)
@@ -111,7 +112,7 @@ def test_a_loss_of_an_account_that_somebody_else_reconciles_is_theirs(pipeline: 
 def test_after_a_restart_a_loss_is_open_until_a_run_over_it_came_to_its_end(pipeline: Pipeline) -> None:
     report(pipeline)
     assert len(Watched(pipeline, "bookeo").look()) == 1
-    with pipeline.rig.running():
+    with pipeline.harness.running():
         pipeline.reconcile("bookeo", since=timedelta(days=1))
     assert Watched(pipeline, "bookeo").look() == []
 
@@ -152,7 +153,7 @@ def test_a_note_that_cannot_be_written_is_no_reason_to_fail(
     pipeline: Pipeline, error: Exception, late: bool
 ) -> None:
     account, verified = delivery(pipeline, **LOST_HEADER)
-    report_loss(account, verified, Broken(error, late=late), pipeline.rig.settings.audit_topic)
+    report_loss(account, verified, Broken(error, late=late), pipeline.harness.settings.audit_topic)
 
 
 def test_the_schedule_runs_the_account_that_lost_something_and_no_other(
@@ -169,12 +170,12 @@ def test_the_schedule_runs_the_account_that_lost_something_and_no_other(
     monkeypatch.setattr("receivers.schedule.Schedule._compare", lambda _: None)
     report(pipeline)
     stop = threading.Event()
-    schedule = Schedule(pipeline.rig.settings, lambda: pipeline.rig.settings, [], reconciler)
+    schedule = Schedule(pipeline.harness.settings, lambda: pipeline.harness.settings, [], reconciler)
     monkeypatch.setattr(schedule, "_check_subscriptions", lambda: None)
     thread = threading.Thread(target=schedule.run, args=(stop,), daemon=True)
     thread.start()
     try:
-        until(lambda: ran == ["bookeo"], "it runs")
+        wait_for(lambda: ran == ["bookeo"], "it runs")
     finally:
         stop.set()
         thread.join()
@@ -186,7 +187,7 @@ def test_from_the_header_at_the_receiver_to_the_repaired_row(tmp_path: Path) -> 
     with pipeline.server.serving():
         tree: dict[str, Any] = pipeline.tree()
         with up(tmp_path, tree, port=port):
-            eventually(
+            wait_for(
                 lambda: len(rows(tree, "select * from reconciliations")) == 1, "the first comparison is done"
             )
             changes = pipeline.simulate(5)
@@ -194,7 +195,7 @@ def test_from_the_header_at_the_receiver_to_the_repaired_row(tmp_path: Path) -> 
             headers = {**pipeline.accounts["bookeo"].headers(webhook, datetime.now(UTC)), **LOST_HEADER}
             url = f"http://127.0.0.1:{port}/webhooks/bookeo/bookeo?{webhook.query}"
             assert httpx.post(url, content=webhook.body, headers=headers).status_code == 202
-            eventually(
+            wait_for(
                 lambda: (
                     differences(pipeline.world, pipeline.accounts, rows(tree, "select * from bookings")) == []
                 ),
@@ -208,9 +209,9 @@ def test_a_report_of_the_future_is_answered_once(pipeline: Pipeline) -> None:
     ahead = replace(
         verified, delivery=replace(verified.delivery, received_at=datetime.now(UTC) + timedelta(days=365))
     )
-    report_loss(account, ahead, pipeline.rig.producer, pipeline.rig.settings.audit_topic)
-    until(lambda: notes(pipeline), "the note is in the log")
-    losses = Losses(pipeline.rig.settings)
+    report_loss(account, ahead, pipeline.harness.producer, pipeline.harness.settings.audit_topic)
+    wait_for(lambda: notes(pipeline), "the note is in the log")
+    losses = Losses(pipeline.harness.settings)
     [loss] = losses.due([account])
     assert loss.since < datetime.now(UTC)
     losses.answer(loss, datetime.now(UTC))

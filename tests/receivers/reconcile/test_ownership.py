@@ -11,17 +11,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from structlog.testing import capture_logs
 
-from ingest.cli.check.vendors import check_rest
+from ingest.cli.check.checks import check_rest
 from ingest.errors import ConfigurationError, VendorRefused
 from ingest.finding import State
 from ingest.settings import Settings
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.server import Fault, RestServer
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import World
 from ingest.vendors import vendor_names
 from receivers.reconcile.report import Report
-from tests.ingest.simulator.accounts import simulated_accounts
 from tests.receivers.reconcile.pipeline import Pipeline
+from tests.support.accounts import simulated_accounts
 
 TELL_THE_OWNER = ("bookeo", "calendly")
 ABSENT = {"message": "Not found"}
@@ -48,7 +48,7 @@ class TwoAccounts(Pipeline):
                 **self.another.settings(),
                 "api_url": self.server.api_url("another"),
             }
-        self.rig.settings = Settings.model_validate(tree)
+        self.harness.settings = Settings.model_validate(tree)
 
     def book(self, bookings: int) -> None:
         """Deliver bookings with numbers of which the second account has some too."""
@@ -62,10 +62,10 @@ class TwoAccounts(Pipeline):
         self.world.delete(self.vendor, min(self.world.meetings[self.vendor]))
 
     def is_as_delivered(self, bookings: int) -> bool:
-        (loaded,) = self.rig.column(
+        (loaded,) = self.harness.column(
             "select count(*) from bookings where gone_at is null and last_via = 'webhook'"
         )
-        (all_,) = self.rig.column("select count(*) from bookings")
+        (all_,) = self.harness.column("select count(*) from bookings")
         return bool(loaded == all_ == bookings)
 
 
@@ -98,8 +98,8 @@ def test_a_new_key_of_the_same_account_is_taken_and_marks_what_is_gone(tmp_path:
         key_file = tmp_path / "reconcile" / f"{vendor}.reconciled.key"
         key_file.write_text(key_file.read_text().replace('"fingerprint":"', '"fingerprint":"of a key before'))
         pipeline.forget()
-        found = pipeline.run()
-        assert (found.failure, found.counts.gone) == (None, 1)
+        report = pipeline.run()
+        assert (report.failure, report.counts.gone) == (None, 1)
         assert pipeline.differences() == []
 
 
@@ -109,13 +109,13 @@ def test_check_tells_that_the_key_belongs_to_another_account(tmp_path: Path, ven
         assert isinstance(pipeline, TwoAccounts)
         pipeline.book(2)
         assert pipeline.run().failure is None
-        (known,) = pipeline.rig.settings.choose_accounts([vendor])
-        assert [found.state for found in check_rest(pipeline.rig.settings, known)] == [State.OK]
+        (known,) = pipeline.harness.settings.choose_accounts([vendor])
+        assert [finding.state for finding in check_rest(pipeline.harness.settings, known)] == [State.OK]
         key_file = tmp_path / "reconcile" / f"{vendor}.reconciled.key"
         noted = orjson.loads(key_file.read_bytes())
         key_file.write_bytes(orjson.dumps(noted | {"owner": "of-another-account"}))
         with pytest.raises(ConfigurationError, match=f"the key belongs to {re.escape(noted['owner'])}"):
-            check_rest(pipeline.rig.settings, known)
+            check_rest(pipeline.harness.settings, known)
 
 
 def answering(path_part: str, status: int) -> Fault:
@@ -170,11 +170,11 @@ def test_empty_lists_and_404_for_every_booking_prove_nothing_while_another_booki
         assert pipeline.run().failure is None
         pipeline.server.faults.append(empty_lists)
         column = "starts_at" if vendor == "calendly" else "updated_at"
-        (newest,) = pipeline.rig.column(f"select max({column}) from bookings")
-        found = pipeline.reconcile(
+        (newest,) = pipeline.harness.column(f"select max({column}) from bookings")
+        report = pipeline.reconcile(
             start=newest - timedelta(seconds=90), until=newest + timedelta(seconds=90)
         )[vendor]
-        assert isinstance(found.failure, ConfigurationError)
+        assert isinstance(report.failure, ConfigurationError)
         assert pipeline.is_as_delivered(bookings)
 
 
@@ -187,8 +187,8 @@ def test_the_only_booking_is_gone_where_the_vendor_tells_whose_key_it_is(tmp_pat
             pytest.skip("the first booking was moved at once")
         assert pipeline.run().failure is None
         pipeline.forget()
-        found = pipeline.run()
-        assert (found.failure, found.counts.gone) == (None, int(vendor in TELL_THE_OWNER))
+        report = pipeline.run()
+        assert (report.failure, report.counts.gone) == (None, int(vendor in TELL_THE_OWNER))
 
 
 def test_a_key_that_sees_less_than_half_of_what_is_known_is_refused(tmp_path: Path) -> None:
@@ -218,9 +218,9 @@ def test_a_new_key_that_finds_none_of_the_newest_bookings_is_proven_by_older_one
         older = set(pipeline.world.meetings[vendor])
         pipeline.book(14)
         forget_all(pipeline, set(pipeline.world.meetings[vendor]) - older)
-        found = pipeline.run()
-        assert found.failure is None
-        assert found.counts.gone >= 14
+        report = pipeline.run()
+        assert report.failure is None
+        assert report.counts.gone >= 14
         assert pipeline.differences() == []
 
 
@@ -242,7 +242,7 @@ def test_a_key_none_of_whose_bookings_are_left_marks_them_once_somebody_confirms
         assert isinstance(pipeline.run().failure, ConfigurationError)
         confirmed = pipeline.reconcile(vendor, confirm_key=True)[vendor]
         assert (confirmed.failure, confirmed.counts.gone) == (None, bookings)
-        assert pipeline.rig.column("select count(*) from bookings where gone_at is null") == [0]
+        assert pipeline.harness.column("select count(*) from bookings where gone_at is null") == [0]
         key_file = (tmp_path / "reconcile" / f"{vendor}.reconciled.key").read_text()
         assert orjson.loads(key_file)["proven"]
         assert not [secret for secret in pipeline.rest[vendor].settings().values() if secret in key_file]
@@ -281,16 +281,16 @@ def test_a_booking_that_is_not_marked_because_nothing_proves_the_key_is_told_in_
         assert pipeline.run().failure is None
         forget_all(pipeline, list(pipeline.world.meetings[vendor]))
         with capture_logs() as lines:
-            found = pipeline.run()
-        assert found.failure is None
-        assert not found.settled
-        assert f"ingest reconcile --account {vendor} --confirm-key" in str(found.unproven)
+            report = pipeline.run()
+        assert report.failure is None
+        assert not report.settled
+        assert f"ingest reconcile --account {vendor} --confirm-key" in str(report.unproven)
         assert [line["why"] for line in lines if line["event"] == "reconcile.gone_unproven"] == [
-            found.unproven
+            report.unproven
         ]
         pipeline.settle()
         sql = "select outcome, error from reconciliations order by finished_at desc limit 1"
-        assert pipeline.rig.rows(sql) == [{"outcome": "complete", "error": found.unproven}]
+        assert pipeline.harness.rows(sql) == [{"outcome": "complete", "error": report.unproven}]
         confirmed = pipeline.reconcile(vendor, confirm_key=True)[vendor]
         assert (confirmed.failure, confirmed.unproven) == (None, None)
-        assert pipeline.rig.column("select count(*) from bookings where gone_at is null") == [0]
+        assert pipeline.harness.column("select count(*) from bookings where gone_at is null") == [0]

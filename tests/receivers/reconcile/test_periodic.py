@@ -1,25 +1,22 @@
 """`ingest up` reconciles by itself, and lives on without."""
 
-import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from ingest.errors import IngestError
 from ingest.settings import Settings
+from ingest.simulator.account import differences
 from ingest.simulator.calendly.api import CalendlyApi
-from ingest.simulator.truth import differences
 from ingest.warehouse.query import query
-from tests.e2e.processes import eventually
-from tests.ingest.cli.command import COMMAND, PATIENCE, environment
-from tests.kafka.broker import free_port
 from tests.receivers.reconcile.pipeline import Pipeline
-from tests.receivers.reconcile.test_command import configured
+from tests.support.polling import get, wait_for
+from tests.support.ports import free_port
+from tests.support.processes import IngestProcess, start_ingest
+from tests.support.settings import Tree, write_settings
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="processes are watched in /proc, which only Linux has"
@@ -27,25 +24,12 @@ pytestmark = pytest.mark.skipif(
 
 
 @contextmanager
-def up(folder: Path, tree: dict[str, Any], port: int = 0) -> Iterator["subprocess.Popen[bytes]"]:
+def up(folder: Path, tree: Tree, port: int = 0) -> Iterator[IngestProcess]:
     """Run `ingest up` until a clean stop, which is checked."""
-    configured(folder, tree | {"receiver": {"port": port, "admin_port": 0}})
-    with (folder / "up.log").open("wb") as lines:
-        process = subprocess.Popen(
-            [*COMMAND, "up"],
-            cwd=folder,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=lines,
-            stderr=lines,
-        )
-    try:
+    write_settings(folder, tree | {"receiver": {"port": port, "admin_port": 0}})
+    with start_ingest(folder, "up") as process:
         yield process
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0, (folder / "up.log").read_text()
-    finally:
-        process.kill()
-        process.wait()
+        assert process.stop() == 0, process.written()
 
 
 def rows(tree: dict[str, Any], sql: str) -> list[dict[str, Any]]:
@@ -64,20 +48,20 @@ def test_what_no_webhook_told_is_repaired_again_and_again(tmp_path: Path) -> Non
         pipeline.simulate(5)
         tree = pipeline.tree()
         with up(tmp_path, tree):
-            eventually(
+            wait_for(
                 lambda: (
                     differences(pipeline.world, pipeline.accounts, rows(tree, "select * from bookings")) == []
                 ),
                 "all is repaired",
             )
             pipeline.simulate(5)
-            eventually(
+            wait_for(
                 lambda: (
                     differences(pipeline.world, pipeline.accounts, rows(tree, "select * from bookings")) == []
                 ),
                 "and once more",
             )
-            eventually(lambda: len(rows(tree, "select * from reconciliations")) > 2, "every run is a row")
+            wait_for(lambda: len(rows(tree, "select * from reconciliations")) > 2, "every run is a row")
 
 
 def test_a_vendor_that_refuses_does_not_take_the_receiver_down(tmp_path: Path) -> None:
@@ -87,12 +71,12 @@ def test_a_vendor_that_refuses_does_not_take_the_receiver_down(tmp_path: Path) -
     with pipeline.server.serving():
         tree = pipeline.tree()
         with up(tmp_path, tree) as process:
-            eventually(
+            wait_for(
                 lambda: len(rows(tree, "select * from reconciliations where outcome = 'failed'")) > 1,
                 "it fails, again and again",
             )
-            assert process.poll() is None
-        assert "not-this-one" not in (tmp_path / "up.log").read_text()
+            assert process.running
+        assert "not-this-one" not in process.written()
 
 
 def test_a_subscription_that_is_not_there_is_made_where_that_is_allowed_and_seen_where_not(
@@ -107,13 +91,13 @@ def test_a_subscription_that_is_not_there_is_made_where_that_is_allowed_and_seen
         tree = pipeline.tree() | {"webhooks": {"every": "1s"}}
         metric = 'ingest_subscription_state{account="calendly",state="%s",vendor="calendly"} 1.0'
         with up(tmp_path, tree):
-            eventually(lambda: metric % "create" in told(port), "it is seen")
+            wait_for(lambda: metric % "create" in metrics(port), "it is seen")
         assert calendly.subscriptions.all() == []
         tree["webhooks"]["repair"] = True
         with up(tmp_path, tree):
-            eventually(lambda: metric % "keep" in told(port), "it is made")
-        (made,) = calendly.subscriptions.all()
-        assert made.url.startswith("https://hooks.example.com/webhooks/calendly/calendly")
+            wait_for(lambda: metric % "keep" in metrics(port), "it is made")
+        (subscription,) = calendly.subscriptions.all()
+        assert subscription.url.startswith("https://hooks.example.com/webhooks/calendly/calendly")
 
 
 def test_a_new_account_and_a_new_key_are_taken_while_it_runs(tmp_path: Path) -> None:
@@ -127,13 +111,13 @@ def test_a_new_account_and_a_new_key_are_taken_while_it_runs(tmp_path: Path) -> 
         key = tree["accounts"]["bookeo"]["api_key"]
         tree["accounts"]["bookeo"]["api_key"] = "not-this-one"
         with up(tmp_path, tree):
-            eventually(
+            wait_for(
                 lambda: rows(tree, "select * from reconciliations where outcome = 'failed'"),
                 "the key is refused",
             )
             tree["accounts"] |= {"bookeo": tree["accounts"]["bookeo"] | {"api_key": key}, "oncehub": oncehub}
-            configured(tmp_path, tree | {"receiver": {"port": 0, "admin_port": 0}})
-            eventually(
+            write_settings(tmp_path, tree | {"receiver": {"port": 0, "admin_port": 0}})
+            wait_for(
                 lambda: (
                     differences(pipeline.world, pipeline.accounts, rows(tree, "select * from bookings")) == []
                 ),
@@ -141,8 +125,7 @@ def test_a_new_account_and_a_new_key_are_taken_while_it_runs(tmp_path: Path) -> 
             )
 
 
-def told(port: int) -> str:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/metrics").text
-    except httpx.TransportError:
-        return ""
+def metrics(port: int) -> str:
+    """Return the metrics of the admin listener, "" while there is none."""
+    response = get(f"http://127.0.0.1:{port}/metrics")
+    return response.text if response else ""

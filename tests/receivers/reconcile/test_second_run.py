@@ -67,20 +67,26 @@ def repaired(sample: Sample, record: dict[str, Any], compared: tuple[str, ...]) 
     """Return what a second run says of the record, and the booking that the first run's repair left."""
     account, now = sample.vendor(), sample.now + timedelta(days=1)
     event = account.parse(sample.verified())
-    told, webhook = account.booking_of_record(json.dumps(record).encode()), account.booking(event)
+    booking_of_record, webhook = (
+        account.booking_of_record(json.dumps(record).encode()),
+        account.booking(event),
+    )
     assert webhook is not None
     # What the webhook told may be newer here by a no-show's time, which lists do not have.
     row = newest_wins(
-        [BookingMessage.of(event, replace(webhook, booking_id=told.booking_id))], None, sample.now
+        [BookingMessage.of(event, replace(webhook, booking_id=booking_of_record.booking_id))],
+        None,
+        sample.now,
     ).row
     before = held(row, sample.now)
-    if compare(told, before, compared, now, timedelta(0)) is not Verdict.MATCHED:
+    if compare(booking_of_record, before, compared, now, timedelta(0)) is not Verdict.MATCHED:
         observed = BookingMessage.of(
-            account.observe(record, now, superseded_version(told, before, now)), told
+            account.observe(record, now, superseded_version(booking_of_record, before, now)),
+            booking_of_record,
         )
         row = newest_wins([observed], row, now).row or row
     after = held(row, sample.now)
-    return compare(told, after, compared, now, timedelta(0)), after.booking
+    return compare(booking_of_record, after, compared, now, timedelta(0)), after.booking
 
 
 @pytest.mark.parametrize("vendor", vendors_with_samples())

@@ -25,14 +25,14 @@ Fault = Callable[[str, Request], Response | None]
 
 def broken(account: str, answer: Response, *, after: int = 0) -> Fault:
     """Answer this instead of the vendor, from so many requests on."""
-    seen = 0
+    requests = 0
 
-    def fault(asked: str, _: Request) -> Response | None:
-        nonlocal seen
-        if asked != account:
+    def fault(account_name: str, _: Request) -> Response | None:
+        nonlocal requests
+        if account_name != account:
             return None
-        seen += 1
-        return answer if seen > after else None
+        requests += 1
+        return answer if requests > after else None
 
     return fault
 
@@ -44,16 +44,16 @@ def test_a_wrong_key_is_told_with_account_request_and_remedy_and_the_other_accou
         tmp_path, ["calendly", "oncehub"], calendly={"api_token": "not-this-one"}
     ).open() as pipeline:
         pipeline.simulate(10)
-        found = pipeline.reconcile()
-        refused = found["calendly"].failure
+        reports = pipeline.reconcile()
+        refused = reports["calendly"].failure
         assert isinstance(refused, VendorRefused)
         assert "calendly account calendly: 401" in str(refused)
         assert "(request " in str(refused)
         assert "put a new one into the secrets file" in str(refused)
         assert "not-this-one" not in str(refused)
-        assert found["oncehub"].failure is None
-        assert found["oncehub"].counts.repaired == len(pipeline.world.meetings["oncehub"])
-        rows = pipeline.rig.rows("select account, outcome, error from reconciliations order by account")
+        assert reports["oncehub"].failure is None
+        assert reports["oncehub"].counts.repaired == len(pipeline.world.meetings["oncehub"])
+        rows = pipeline.harness.rows("select account, outcome, error from reconciliations order by account")
         assert [(row["account"], row["outcome"]) for row in rows] == [
             ("calendly", "failed"),
             ("oncehub", "complete"),
@@ -64,9 +64,9 @@ def test_a_wrong_key_is_told_with_account_request_and_remedy_and_the_other_accou
 @pytest.mark.parametrize("status", [402, 403])
 def test_a_refused_scope_or_plan_says_what_to_look_at(tmp_path: Path, status: int) -> None:
     with Pipeline(tmp_path, ["calendly"]).open() as pipeline:
-        told = {"title": "Permission Denied", "message": "Please upgrade"}
+        body = {"title": "Permission Denied", "message": "Please upgrade"}
         pipeline.server.faults.append(
-            broken("calendly", JSONResponse(told, status, {"X-Request-Id": "req-17"}))
+            broken("calendly", JSONResponse(body, status, {"X-Request-Id": "req-17"}))
         )
         failure = pipeline.reconcile()["calendly"].failure
         assert isinstance(failure, VendorRefused)
@@ -105,10 +105,10 @@ def test_a_malformed_page_is_an_error_and_never_an_empty_list(tmp_path: Path, ve
         ):
             answer = Response(page, 200, {"content-type": "application/json"})
             pipeline.server.faults[:] = [broken(vendor, answer, after=int(vendor == "calendly"))]
-            found = pipeline.reconcile()[vendor]
-            assert isinstance(found.failure, VendorUnavailable), page
-            assert f"{vendor} account {vendor}: " in str(found.failure)
-            assert found.counts.gone == 0
+            report = pipeline.reconcile()[vendor]
+            assert isinstance(report.failure, VendorUnavailable), page
+            assert f"{vendor} account {vendor}: " in str(report.failure)
+            assert report.counts.gone == 0
         assert pipeline.differences() == []
 
 
@@ -121,11 +121,11 @@ def test_a_record_nobody_can_read_is_set_aside_and_the_others_are_repaired(tmp_p
         }
         fault = broken("bookeo", JSONResponse(strange))
         pipeline.server.faults.append(fault)
-        found = pipeline.reconcile()["bookeo"]
-        assert (found.failure, found.counts.unreadable, found.counts.seen) == (None, 1, 0)
-        assert not found.settled
+        report = pipeline.reconcile()["bookeo"]
+        assert (report.failure, report.counts.unreadable, report.counts.seen) == (None, 1, 0)
+        assert not report.settled
         pipeline.settle()
-        (letter,) = pipeline.rig.rows("select * from dead_letters")
+        (letter,) = pipeline.harness.rows("select * from dead_letters")
         assert (letter["reason"], letter["source"]) == ("unreadable_record", "/bookeo/bookeo")
         assert '"bookingNumber":"17"' in letter["data"]
 
@@ -143,9 +143,9 @@ def test_a_state_that_no_webhook_tells_of_is_loaded_and_is_nobodys_miss(tmp_path
         pipeline.server.faults.append(
             broken("oncehub", JSONResponse({"object": "list", "data": [request], "has_more": False}))
         )
-        found = pipeline.reconcile()["oncehub"].counts
-        assert (found.seen, found.untold, found.missed, found.repaired) == (1, 1, 0, 0)
-        assert pipeline.rig.rows("select booking_id, status from bookings") == [
+        counts = pipeline.reconcile()["oncehub"].counts
+        assert (counts.seen, counts.untold, counts.missed, counts.repaired) == (1, 1, 0, 0)
+        assert pipeline.harness.rows("select booking_id, status from bookings") == [
             {"booking_id": "BKNG-1", "status": "pending"}
         ]
 
@@ -154,10 +154,10 @@ def test_an_answer_that_nobody_thought_of_fails_its_account_alone(tmp_path: Path
     with Pipeline(tmp_path, ["calendly", "bookeo"]).open() as pipeline:
         pipeline.simulate(4)
         pipeline.server.faults.append(broken("calendly", JSONResponse({"resource": {"uri": 7}})))
-        found = pipeline.reconcile()
-        assert isinstance(found["calendly"].failure, VendorUnavailable)
-        assert "calendly account calendly" in str(found["calendly"].failure)
-        assert found["bookeo"].failure is None
+        reports = pipeline.reconcile()
+        assert isinstance(reports["calendly"].failure, VendorUnavailable)
+        assert "calendly account calendly" in str(reports["calendly"].failure)
+        assert reports["bookeo"].failure is None
 
 
 def test_a_run_that_was_stopped_goes_on_with_the_windows_that_are_left(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_run_that_was_killed_after_it_marked_what_is_gone_does_not_count_it_ag
             killed.setattr("receivers.reconcile.run.AccountRun._record", lambda *_: None)
             pipeline.reconcile(start=start)
         assert pipeline.reconcile(start=start)["bookeo"].counts.gone == 1
-        assert pipeline.rig.column("select sum(gone) from reconciliations") == [1]
+        assert pipeline.harness.column("select sum(gone) from reconciliations") == [1]
 
 
 def test_what_was_changed_too_lately_to_be_missed_is_looked_for_by_the_next_run(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_what_was_changed_too_lately_to_be_missed_is_looked_for_by_the_next_run(
         assert covered == first.started_at - lag
         tree = pipeline.tree()
         tree["reconcile"] |= {"lag": "0s"}
-        pipeline.rig.settings = Settings.model_validate(tree)  # the time that would have to pass
+        pipeline.harness.settings = Settings.model_validate(tree)  # the time that would have to pass
         second = pipeline.reconcile(start=None)["bookeo"]
         assert (second.since, second.counts.repaired) == (covered, 1)
 
@@ -262,11 +262,11 @@ def test_a_key_of_another_account_marks_nothing_as_gone(tmp_path: Path, bookings
         pipeline.deliver(pipeline.simulate(bookings))
         assert pipeline.reconcile()["oncehub"].failure is None
         pipeline.server.faults.append(knows_nothing)
-        found = pipeline.reconcile()["oncehub"]
-        assert isinstance(found.failure, ConfigurationError)
-        assert f"of {bookings} bookings here are not at the vendor" in str(found.failure)
-        assert found.counts.requests <= 202
-        assert pipeline.rig.column("select count(*) from bookings where gone_at is not null") == [0]
+        report = pipeline.reconcile()["oncehub"]
+        assert isinstance(report.failure, ConfigurationError)
+        assert f"of {bookings} bookings here are not at the vendor" in str(report.failure)
+        assert report.counts.requests <= 202
+        assert pipeline.harness.column("select count(*) from bookings where gone_at is not null") == [0]
 
 
 def test_what_moved_out_of_a_window_long_ago_is_found_in_a_later_one(tmp_path: Path) -> None:
@@ -280,9 +280,9 @@ def test_what_moved_out_of_a_window_long_ago_is_found_in_a_later_one(tmp_path: P
             for change in changes
         ]
         pipeline.deliver([change for change in old if change.kind is ChangeKind.CREATED])
-        found = pipeline.reconcile(start=datetime.now(UTC) - timedelta(days=60))["oncehub"]
-        assert found.failure is None
-        assert found.counts.seen == pipeline.count()
+        report = pipeline.reconcile(start=datetime.now(UTC) - timedelta(days=60))["oncehub"]
+        assert report.failure is None
+        assert report.counts.seen == pipeline.count()
         assert pipeline.differences() == []
 
 
@@ -292,9 +292,9 @@ def test_webhooks_that_are_not_loaded_yet_are_not_missed(tmp_path: Path) -> None
         pass
     with pipeline.server.serving(), pipeline.opened():
         pipeline.append(pipeline.simulate(4))
-        with pipeline.rig.running():
-            found = pipeline.reconcile()["bookeo"]
-        assert (found.counts.missed, found.counts.matched) == (0, 4)
+        with pipeline.harness.running():
+            report = pipeline.reconcile()["bookeo"]
+        assert (report.counts.missed, report.counts.matched) == (0, 4)
 
 
 def test_what_a_killed_run_had_found_is_recorded_by_the_next(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_what_a_killed_run_had_found_is_recorded_by_the_next(tmp_path: Path) -> 
         Checkpoint(tmp_path / "reconcile", "bookeo").write(killed)
         pipeline.simulate(1)
         pipeline.reconcile()
-        rows = pipeline.rig.rows(
+        rows = pipeline.harness.rows(
             "select outcome, missed, repaired, error from reconciliations order by missed"
         )
         assert [(row["outcome"], row["missed"], row["repaired"]) for row in rows] == [
@@ -336,17 +336,17 @@ def test_one_account_is_reconciled_by_one_process_at_a_time(tmp_path: Path) -> N
     with Pipeline(tmp_path, ["bookeo", "oncehub"]).open() as pipeline:
         pipeline.simulate(4)
         with Checkpoint(tmp_path / "reconcile", "bookeo").lock():
-            found = pipeline.reconcile()
-        assert isinstance(found["bookeo"].failure, LogUnavailable)
-        assert "another process is reconciling account bookeo" in str(found["bookeo"].failure)
-        assert found["oncehub"].failure is None
+            reports = pipeline.reconcile()
+        assert isinstance(reports["bookeo"].failure, LogUnavailable)
+        assert "another process is reconciling account bookeo" in str(reports["bookeo"].failure)
+        assert reports["oncehub"].failure is None
 
 
 def test_limits_and_failures_in_passing_cost_requests_and_nothing_else(tmp_path: Path) -> None:
     limits = {name: RateLimit(5, 0.4) for name in vendor_names()}
     with Pipeline(tmp_path, vendor_names(), limits).open() as pipeline:
         pipeline.simulate(60)
-        found = pipeline.reconcile(since=SPAN + timedelta(days=1))
-        assert [report.failure for report in found.values()] == [None] * 4
+        reports = pipeline.reconcile(since=SPAN + timedelta(days=1))
+        assert [report.failure for report in reports.values()] == [None] * 4
         assert sum(count for (_, status), count in pipeline.server.requests.items() if status == 429) > 0
         assert pipeline.differences() == []

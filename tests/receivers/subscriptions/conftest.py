@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.receivers.subscriptions.installation import WITH_API, Installation, opened
+from tests.receivers.subscriptions.installation import WITH_API, Installation, open_installation
 
 
 @pytest.fixture(params=WITH_API)
 def installation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
     """Yield an installation for each vendor that has an API for webhooks."""
-    with opened(tmp_path / "operator", request.param) as installation:
+    with open_installation(tmp_path / "operator", request.param) as installation:
         yield installation

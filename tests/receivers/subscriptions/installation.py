@@ -15,20 +15,20 @@ from starlette.responses import Response
 from ingest.settings import Settings
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import load_settings, secrets_path
+from ingest.simulator import load_simulated_vendor
+from ingest.simulator.api import Subscription
 from ingest.simulator.server import RestServer
-from ingest.simulator.subscriptions import Subscription, Subscriptions
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.vendors import AnyAccount
 from ingest.warehouse.deliveries import Arrivals
 from receivers.subscriptions.apply import Applied, Permissions, SubscriptionManager
 from receivers.subscriptions.check import open_manager
 from receivers.subscriptions.plan import Action
 from receivers.subscriptions.secret_store import FileSecretStore, SecretStore
+from tests.ingest.simulator.rest.served import subscriptions_of
+from tests.support.accounts import PUBLIC_URL, simulated_account
 
-PUBLIC_URL = "https://hooks.example.com"
 SOMEBODY = "https://elsewhere.example.org/hooks"
 WITH_API = ("calendly", "oncehub", "bookeo")
-SECRET = "one-that-only-these-tests-use"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -39,15 +39,15 @@ class FaultyVendor:
     def __init__(self, name: str) -> None:
         self.name = name
         self.url = f"{PUBLIC_URL}/webhooks/{name}/sales"
-        self.dialect = load_simulated_vendor(name).account(self.url, SECRET)
+        self.dialect = simulated_account(name, PUBLIC_URL, "sales")
         self.rest = load_simulated_vendor(name).api(self.dialect, {})
-        self.subscriptions: Subscriptions = self.rest.subscriptions  # type: ignore[attr-defined]  # those with an API have them
+        self.subscriptions = subscriptions_of(self.rest)
         self.subscriptions.clear()
         self.lose = 0
         self.hang = False
         self.released = threading.Event()
-        create: Endpoint = self.subscriptions._create
-        setattr(self.subscriptions, "_create", partial(self._lossy, create))  # noqa: B010 - it is a method
+        create: Endpoint = self.subscriptions.create
+        setattr(self.subscriptions, "create", partial(self._lossy, create))  # noqa: B010 - it is a method
         self.server = RestServer({"sales": self.rest})
 
     async def _lossy(self, create: Endpoint, request: Request) -> Response:
@@ -98,7 +98,7 @@ class Installation:
     def write(self, public_url: str = PUBLIC_URL, **account: Any) -> None:
         """Write the settings, and the secrets file where there is none yet."""
         secrets = dict(self.vendor.rest.settings())
-        own: Mapping[str, Any] = {
+        settings: Mapping[str, Any] = {
             "api_url": self.vendor.server.api_url("sales"),
             "rate_limit": 0,
             **self._account,
@@ -110,7 +110,7 @@ class Installation:
             "warehouse": {"credentials": f"{self.folder}/warehouse.duckdb", "work_dir": f"{self.folder}/dlt"},
             "reconcile": {"state_dir": f"{self.folder}/state", "patience": "300ms"},
             "webhooks": {"timeout": "3s"},
-            "accounts": {"sales": {**self.vendor.dialect.settings(), **own}},
+            "accounts": {"sales": {**self.vendor.dialect.settings(), **settings}},
         }))  # fmt: skip
         file = secrets_path(self.config)
         if not file.exists():
@@ -169,14 +169,14 @@ class Installation:
 
     def is_settled(self) -> bool:
         """Return whether exactly what is wanted is there, with live secrets, and nothing is to be done."""
-        found = self.vendor.ours
-        slots = [subscription.events for subscription in found]
+        subscriptions = self.vendor.ours
+        slots = [subscription.events for subscription in subscriptions]
         assert len(slots) == (3 if self.vendor.name == "bookeo" else 1), slots
-        assert all(subscription.secret in self.live for subscription in found), (
+        assert all(subscription.secret in self.live for subscription in subscriptions), (
             "each is signed with a live secret"
         )
-        assert not any(subscription.disabled_at for subscription in found)
-        assert {event for subscription in found for event in subscription.events} == {
+        assert not any(subscription.disabled_at for subscription in subscriptions)
+        assert {event for subscription in subscriptions for event in subscription.events} == {
             name.replace("/", ".") for name in self.events
         }
         return set(self.plan()) == {Action.KEEP}
@@ -189,7 +189,7 @@ class Installation:
 
 
 @contextmanager
-def opened(folder: Path, vendor: str, **account: Any) -> Iterator[Installation]:
+def open_installation(folder: Path, vendor: str, **account: Any) -> Iterator[Installation]:
     """Yield an installation whose vendor has nothing of ours yet."""
     simulated = FaultyVendor(vendor)
     with simulated.server.serving():

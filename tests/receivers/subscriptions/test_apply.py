@@ -13,7 +13,8 @@ from ingest.vendors.subscriptions import fingerprint
 from ingest.warehouse.deliveries import Arrivals
 from receivers.subscriptions.apply import Permissions
 from receivers.subscriptions.plan import Action
-from tests.receivers.subscriptions.installation import PUBLIC_URL, SOMEBODY, Installation, opened
+from tests.receivers.subscriptions.installation import SOMEBODY, Installation, open_installation
+from tests.support.accounts import PUBLIC_URL
 
 SIGNED = ("calendly", "oncehub")
 SECRET_OF_A_PERSON = "typed-into-a-form"
@@ -77,7 +78,7 @@ def test_another_public_url_moves_what_was_made_from_here_and_not_without_a_pers
 def test_what_was_made_in_an_answer_that_was_lost_is_remembered_as_ours_too(
     tmp_path: Path, vendor: str
 ) -> None:
-    with opened(tmp_path, vendor) as installation:
+    with open_installation(tmp_path, vendor) as installation:
         installation.vendor.lose = 1
         installation.apply()
         installation.write(public_url="https://new.example.com")
@@ -90,7 +91,7 @@ def test_what_was_made_in_an_answer_that_was_lost_is_remembered_as_ours_too(
 
 @pytest.mark.parametrize("vendor", ["calendly", "bookeo"])
 def test_disabled_or_blocked(tmp_path: Path, vendor: str) -> None:
-    with opened(tmp_path, vendor) as installation:
+    with open_installation(tmp_path, vendor) as installation:
         installation.apply()
         dead = installation.vendor.ours[0]
         installation.vendor.subscriptions.disable(dead.url)
@@ -103,7 +104,7 @@ def test_disabled_or_blocked(tmp_path: Path, vendor: str) -> None:
 def test_one_that_was_switched_off_and_does_not_tell_shows_by_what_reconciliation_had_to_repair(
     tmp_path: Path,
 ) -> None:
-    with opened(tmp_path, "oncehub") as installation:
+    with open_installation(tmp_path, "oncehub") as installation:
         installation.apply()
         later = datetime.now(UTC) + timedelta(hours=1)
         assert installation.plan(Arrivals(last=later, missed=later - timedelta(minutes=1))) == [Action.KEEP]
@@ -116,7 +117,7 @@ def test_one_that_was_switched_off_and_does_not_tell_shows_by_what_reconciliatio
 
 @pytest.mark.parametrize("vendor", SIGNED)
 def test_duplicates(tmp_path: Path, vendor: str) -> None:
-    with opened(tmp_path, vendor) as installation:
+    with open_installation(tmp_path, vendor) as installation:
         installation.apply()
         (good,) = installation.vendor.ours
         for number in range(3):
@@ -156,7 +157,7 @@ def test_what_is_somebody_elses_stays(installation: Installation) -> None:
 
 
 def test_bookeos_only_place_is_taken_from_somebody_else_only_when_a_person_says_so(tmp_path: Path) -> None:
-    with opened(tmp_path, "bookeo") as installation:
+    with open_installation(tmp_path, "bookeo") as installation:
         theirs = installation.vendor.subscriptions.add(SOMEBODY, ["bookings.updated"])
         applied = installation.apply()
         assert [step.action for step in applied.plan if step.is_change] == [Action.TAKE_OVER]
@@ -194,7 +195,7 @@ def test_a_vendor_that_always_fails_is_given_up_and_what_it_made_is_used_or_remo
 
 
 def test_a_refusal_leaves_nothing_behind(tmp_path: Path) -> None:
-    with opened(tmp_path, "calendly") as installation:
+    with open_installation(tmp_path, "calendly") as installation:
         installation.vendor.server.faults.append(
             lambda _, request: json_response({"message": "no"}, 403) if request.method == "POST" else None
         )
@@ -207,7 +208,7 @@ def test_a_refusal_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_secret_that_nothing_uses_yet_is_used_before_another_is_made(tmp_path: Path) -> None:
-    with opened(tmp_path, "calendly") as installation:
+    with open_installation(tmp_path, "calendly") as installation:
         prepared = "p" * 43
         with installation.manager() as manager:
             manager._store.add(prepared)
@@ -217,18 +218,18 @@ def test_a_secret_that_nothing_uses_yet_is_used_before_another_is_made(tmp_path:
 
 
 def test_a_url_that_is_taken_by_what_no_list_shows_is_varied(tmp_path: Path) -> None:
-    with opened(tmp_path, "calendly") as installation:
+    with open_installation(tmp_path, "calendly") as installation:
         prepared = "p" * 43
         with installation.manager() as manager:
             manager._store.add(prepared)
-        taken = f"{installation.vendor.url}?v={fingerprint(prepared)}"
+        url = f"{installation.vendor.url}?v={fingerprint(prepared)}"
         installation.vendor.subscriptions.add(
-            taken, ["invitee.created"], scope="group", group="https://api.calendly.com/groups/G"
+            url, ["invitee.created"], scope="group", group="https://api.calendly.com/groups/G"
         )
         installation.apply()
         assert installation.live == (prepared,)
         assert [
-            subscription.secret for subscription in installation.vendor.ours if subscription.url != taken
+            subscription.secret for subscription in installation.vendor.ours if subscription.url != url
         ] == [prepared]
         assert installation.plan() == [Action.KEEP]
 
@@ -242,7 +243,7 @@ def conflicting(installation: Installation, times: int) -> None:
 
 
 def test_a_url_that_is_taken_is_not_tried_twice(tmp_path: Path) -> None:
-    with opened(tmp_path, "calendly") as installation:
+    with open_installation(tmp_path, "calendly") as installation:
         conflicting(installation, 2)
         installation.apply()
         assert len(installation.live) == 1
@@ -250,7 +251,7 @@ def test_a_url_that_is_taken_is_not_tried_twice(tmp_path: Path) -> None:
 
 
 def test_where_every_url_is_taken_no_secret_is_left_behind(tmp_path: Path) -> None:
-    with opened(tmp_path, "calendly") as installation:
+    with open_installation(tmp_path, "calendly") as installation:
         conflicting(installation, 9)
         for _ in range(3):
             with pytest.raises(VendorRefused, match="409"):
@@ -264,7 +265,7 @@ def test_where_every_url_is_taken_no_secret_is_left_behind(tmp_path: Path) -> No
 def test_what_another_machine_made_is_replaced_only_when_a_person_says_so(
     tmp_path: Path, vendor: str
 ) -> None:
-    with opened(tmp_path / "production", vendor) as production:
+    with open_installation(tmp_path / "production", vendor) as production:
         production.apply()
         laptop = Installation(tmp_path / "laptop", production.vendor)
         for _ in range(2):
@@ -277,7 +278,9 @@ def test_what_another_machine_made_is_replaced_only_when_a_person_says_so(
 
 def test_what_another_machine_made_stays_also_when_something_else_was_made_from_here(tmp_path: Path) -> None:
     events = ["invitee.created", "routing_form_submission.created"]
-    with opened(tmp_path / "production", "calendly", events=events[:1], scope="user") as production:
+    with open_installation(
+        tmp_path / "production", "calendly", events=events[:1], scope="user"
+    ) as production:
         production.apply()
         laptop = Installation(tmp_path / "laptop", production.vendor, events=events, scope="user")
         for _ in range(2):
@@ -305,7 +308,7 @@ def test_where_the_warehouse_cannot_be_asked_the_gap_is_as_long_as_the_lookback(
 
 @pytest.mark.parametrize("vendor", SIGNED)
 def test_a_subscription_whose_secret_left_the_settings_is_made_anew(tmp_path: Path, vendor: str) -> None:
-    with opened(tmp_path, vendor) as installation:
+    with open_installation(tmp_path, vendor) as installation:
         installation.apply()
         with installation.manager() as manager:
             manager._store.drop(installation.live)
@@ -315,7 +318,7 @@ def test_a_subscription_whose_secret_left_the_settings_is_made_anew(tmp_path: Pa
 
 
 def test_where_oncehub_tells_secrets_one_that_is_not_stored_is_stored(tmp_path: Path) -> None:
-    with opened(tmp_path, "oncehub") as installation:
+    with open_installation(tmp_path, "oncehub") as installation:
         installation.vendor.subscriptions.shows_secrets = True  # type: ignore[attr-defined]  # OnceHub's
         installation.vendor.lose = 1
         installation.apply()
@@ -325,7 +328,7 @@ def test_where_oncehub_tells_secrets_one_that_is_not_stored_is_stored(tmp_path: 
 
 @pytest.mark.parametrize("name", ["secret", "signing_secret"])
 def test_oncehubs_secret_is_found_under_either_of_its_names(tmp_path: Path, name: str) -> None:
-    with opened(tmp_path, "oncehub") as installation:
+    with open_installation(tmp_path, "oncehub") as installation:
         installation.vendor.subscriptions.secret_name = name  # type: ignore[attr-defined]  # OnceHub's
         installation.apply()
         assert installation.is_settled()
@@ -335,7 +338,7 @@ def test_oncehubs_secret_is_found_under_either_of_its_names(tmp_path: Path, name
 
 def test_a_users_account_gets_routing_forms_by_a_second_subscription(tmp_path: Path) -> None:
     events = ["invitee.created", "routing_form_submission.created"]
-    with opened(tmp_path, "calendly", scope="user", events=events) as installation:
+    with open_installation(tmp_path, "calendly", scope="user", events=events) as installation:
         installation.apply()
         assert {
             subscription.about["scope"]: list(subscription.events)
@@ -369,7 +372,7 @@ MEETING_RECAPS = [f"meeting_recap.{happened}" for happened in ("created", "updat
 def test_each_event_is_in_a_scope_that_is_told_of_it(
     tmp_path: Path, scope: str, events: list[str], scopes: dict[str, int]
 ) -> None:
-    with opened(tmp_path, "calendly", scope=scope, events=events) as installation:
+    with open_installation(tmp_path, "calendly", scope=scope, events=events) as installation:
         installation.apply()
         assert {
             subscription.about["scope"]: len(subscription.events) for subscription in installation.vendor.ours
@@ -381,13 +384,14 @@ def test_each_event_is_in_a_scope_that_is_told_of_it(
 
 
 def test_an_oauth_app_has_one_key_for_all(tmp_path: Path) -> None:
-    with opened(tmp_path, "calendly") as installation:
-        own = installation.vendor.rest.oauth_settings()  # type: ignore[attr-defined]  # Calendly's
+    with open_installation(tmp_path, "calendly") as installation:
+        credentials = installation.vendor.rest.oauth_settings()  # type: ignore[attr-defined]  # Calendly's
         (tmp_path / "ingest.secrets.toml").write_text(
-            f'[accounts.sales]\nwebhook_secrets = ["of-the-app"]\nclient_secret = "{own["client_secret"]}"\n'
-            f'refresh_token = "{own["refresh_token"]}"\n'
+            f'[accounts.sales]\nwebhook_secrets = ["of-the-app"]\n'
+            f'client_secret = "{credentials["client_secret"]}"\n'
+            f'refresh_token = "{credentials["refresh_token"]}"\n'
         )
-        installation.write(client_id=own["client_id"])
+        installation.write(client_id=credentials["client_id"])
         installation.apply()
         assert len(installation.vendor.ours) == 1
         assert installation.live == ("of-the-app",)

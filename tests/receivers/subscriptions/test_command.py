@@ -1,16 +1,18 @@
 """`ingest webhooks`, as a process, as operators run it."""
 
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
-from ingest.simulator.subscriptions import Subscription
-from tests.consumers.harness import until
-from tests.ingest.cli.command import COMMAND, Result, environment, ingest, refused
-from tests.receivers.subscriptions.installation import SOMEBODY, Installation, opened
+from ingest.simulator.api import Subscription
+from tests.receivers.subscriptions.installation import SOMEBODY, Installation, open_installation
+from tests.support.polling import wait_for
+from tests.support.ports import free_port
+from tests.support.processes import Result, ingest, refused, start_ingest
 
 SIGNED = ("calendly", "oncehub")
 APPLY = ("webhooks", "apply", "--yes", "--no-reconcile")
@@ -19,8 +21,8 @@ APPLY = ("webhooks", "apply", "--yes", "--no-reconcile")
 @pytest.fixture
 def oncehub(tmp_path: Path) -> Iterator[Installation]:
     """Yield an installation for what is the same with every vendor: a process takes seconds."""
-    with opened(tmp_path / "operator", "oncehub") as found:
-        yield found
+    with open_installation(tmp_path / "operator", "oncehub") as installation:
+        yield installation
 
 
 def run(installation: Installation, *arguments: str, **environ: str) -> Result:
@@ -71,10 +73,10 @@ def test_the_last_one_of_ours_can_be_removed_by_its_id(oncehub: Installation) ->
         row["id"] for row in run(oncehub, "webhooks", "list", "--json").json if row["url"] == SOMEBODY
     )
     for wrong in ("none", foreign):
-        said = refused(
+        message = refused(
             run(oncehub, "webhooks", "remove", "sales", "--yes", "--id", rows[0]["id"], "--id", wrong)
         )
-        assert f"no subscription of ours has the id {wrong}" in said
+        assert f"no subscription of ours has the id {wrong}" in message
     assert len(oncehub.vendor.ours) == 1
     assert run(oncehub, "webhooks", "remove", "sales", "--yes", "--id", rows[0]["id"]).code == 0
     assert oncehub.vendor.subscriptions.all() == [theirs]
@@ -102,8 +104,8 @@ def test_a_vendor_that_cannot_be_asked_is_exit_code_3_and_one_that_refuses_too(
 @pytest.fixture(params=SIGNED)
 def signed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
     """Yield an installation in which each subscription has a secret of its own."""
-    with opened(tmp_path / "operator", request.param) as found:
-        yield found
+    with open_installation(tmp_path / "operator", request.param) as installation:
+        yield installation
 
 
 def test_the_secrets_file_stays_private_and_keeps_its_comments(signed: Installation) -> None:
@@ -118,12 +120,14 @@ def test_secrets_for_a_secret_manager_are_printed_and_in_no_file(signed: Install
     before = (signed.folder / "ingest.secrets.toml").read_text()
     result = run(signed, *APPLY, "--print-secrets")
     assert result.code == 0, result
-    (made,) = signed.vendor.ours
-    assert f"INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS={made.secret}\n" in result.out
-    assert made.secret not in result.err
+    (subscription,) = signed.vendor.ours
+    assert f"INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS={subscription.secret}\n" in result.out
+    assert subscription.secret not in result.err
     assert (signed.folder / "ingest.secrets.toml").read_text() == before
     assert run(signed, "webhooks", "plan").code == 2, "until the secret is where receivers find it"
-    assert run(signed, "webhooks", "plan", INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS=made.secret).code == 0
+    assert (
+        run(signed, "webhooks", "plan", INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS=subscription.secret).code == 0
+    )
 
 
 def test_secrets_that_come_from_the_environment_cannot_be_changed_in_the_file(signed: Installation) -> None:
@@ -138,19 +142,8 @@ def test_killed_between_creating_and_storing(signed: Installation) -> None:
     signed.write()
     text = signed.config.read_text().replace('timeout = "3s"', 'timeout = "120s"')
     signed.config.write_text(text)
-    process = subprocess.Popen(
-        [*COMMAND, *APPLY],
-        cwd=signed.folder,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        until(lambda: signed.vendor.subscriptions.created == 1, "the vendor has created it")
-    finally:
-        process.kill()
-        process.wait()
+    with start_ingest(signed.folder, *APPLY):
+        wait_for(lambda: signed.vendor.subscriptions.created == 1, "the vendor has created it")
     signed.vendor.released.set()
     expected = {"calendly": 0, "oncehub": 2}[signed.vendor.name]
     assert run(signed, "webhooks", "plan").code == expected, (
@@ -178,8 +171,8 @@ def test_a_rotation_has_both_secrets_live_until_it_is_finished(signed: Installat
     assert rotated.code == 0, rotated
     new, *rest = signed.live
     assert rest == [old]
-    (made,) = signed.vendor.ours
-    assert made.secret == new
+    (subscription,) = signed.vendor.ours
+    assert subscription.secret == new
     assert signed.is_settled()
     assert "--yes" in refused(run(signed, "webhooks", "rotate", "sales", "--finish", "--force"))
     assert "the vendor may send again" in refused(
@@ -194,7 +187,7 @@ def test_a_rotation_has_both_secrets_live_until_it_is_finished(signed: Installat
 
 
 def test_where_the_secret_is_not_of_a_subscription_rotation_says_what_to_do(tmp_path: Path) -> None:
-    with opened(tmp_path, "bookeo") as installation:
+    with open_installation(tmp_path, "bookeo") as installation:
         run(installation, *APPLY)
         result = run(installation, "webhooks", "rotate", "sales", "--yes")
         assert result.code == 2
@@ -205,7 +198,7 @@ def test_where_the_secret_is_not_of_a_subscription_rotation_says_what_to_do(tmp_
 
 
 def test_bookeos_place_of_somebody_else_is_a_difference_that_stays(tmp_path: Path) -> None:
-    with opened(tmp_path, "bookeo") as installation:
+    with open_installation(tmp_path, "bookeo") as installation:
         theirs: Subscription = installation.vendor.subscriptions.add(SOMEBODY, ["bookings.created"])
         result = run(installation, *APPLY)
         assert result.code == 1
@@ -216,10 +209,10 @@ def test_bookeos_place_of_somebody_else_is_a_difference_that_stays(tmp_path: Pat
 
 
 def test_two_accounts_with_one_key_are_told_so_and_are_never_both_as_wanted(tmp_path: Path) -> None:
-    with opened(tmp_path, "bookeo") as installation:
+    with open_installation(tmp_path, "bookeo") as installation:
         for file in (installation.config, installation.folder / "ingest.secrets.toml"):
-            own = file.read_text().partition("[accounts.sales]")[2]
-            file.write_text(f"{file.read_text()}\n[accounts.again]{own}")
+            lines = file.read_text().partition("[accounts.sales]")[2]
+            file.write_text(f"{file.read_text()}\n[accounts.again]{lines}")
         for command in (APPLY, (*APPLY, "--take-over")):
             result = run(installation, *command)
             assert result.code == 1, result
@@ -228,12 +221,12 @@ def test_two_accounts_with_one_key_are_told_so_and_are_never_both_as_wanted(tmp_
 
 
 def test_urls_and_ids_are_shown_whole_on_a_narrow_screen(tmp_path: Path) -> None:
-    with opened(tmp_path, "calendly") as installation:
+    with open_installation(tmp_path, "calendly") as installation:
         run(installation, *APPLY)
         for command in ("plan", "list"):
-            shown = run(installation, "webhooks", command, COLUMNS="80").out
-            assert "…" not in shown
-        assert "https://api" in shown
+            output = run(installation, "webhooks", command, COLUMNS="80").out
+            assert "…" not in output
+        assert "https://api" in output
 
 
 def test_what_could_not_be_reconciled_is_a_failure_and_said_before_it_is_waited_for(
@@ -332,5 +325,50 @@ def test_a_url_that_vendors_cannot_reach_is_refused_before_anything_is_asked(sal
 
 
 def test_check_tells_what_arrived_where_the_vendor_cannot_be_asked(salon: Path) -> None:
-    checks = {found["check"]: found for found in ingest(salon, "check", "--json").json["checks"]}
+    checks = {check["check"]: check for check in ingest(salon, "check", "--json").json["checks"]}
     assert checks["webhooks salon"]["detail"].startswith("nothing has arrived yet")
+
+
+@pytest.fixture
+def calendly(tmp_path: Path) -> Iterator[Installation]:
+    with open_installation(tmp_path / "operator", "calendly") as installation:
+        yield installation
+
+
+def test_a_vendor_that_is_busy_is_waited_for_in_lines_that_say_how_long(calendly: Installation) -> None:
+    busy: list[str] = []
+
+    def fault(_: str, request: Request) -> Response | None:
+        busy.append(request.url.path)
+        return (
+            JSONResponse({"title": "Too Many Requests"}, 429, {"Retry-After": "3"})
+            if len(busy) == 1
+            else None
+        )
+
+    calendly.vendor.server.faults[:] = [fault]
+    result = ingest(calendly.folder, "webhooks", "plan", "--json")
+    assert result.json[0]["error"] is None
+    asking, answer, waiting, *_ = result.err.splitlines()
+    assert asking == "asking calendly/sales …"
+    assert answer.startswith(
+        "calendly account sales: too many requests, the next one is allowed in 3 s. 429 Too Many Requests"
+    )
+    assert waiting.startswith("waiting 3 s: calendly account sales ")
+
+
+def test_a_vendor_that_is_down_is_told_before_it_is_tried_again(calendly: Installation) -> None:
+    port = free_port()
+    result = ingest(
+        calendly.folder,
+        "webhooks",
+        "plan",
+        INGEST_ACCOUNTS__SALES__API_URL=f"http://127.0.0.1:{port}",
+        INGEST_RECONCILE__PATIENCE="1s",
+    )
+    assert result.code == 3
+    lines = result.err.splitlines()
+    assert (
+        lines[1] == f"calendly account sales: 127.0.0.1:{port} refuses the connection: nothing listens there."
+        " Trying again, for up to 1 s"
+    )

@@ -14,6 +14,7 @@ from receivers.subscriptions.check import open_manager
 from receivers.subscriptions.gaps import open_gaps
 from receivers.subscriptions.plan import Action
 from receivers.subscriptions.secret_store import FileSecretStore
+from tests.ingest.simulator.rest.served import subscriptions_of
 from tests.receivers.reconcile.pipeline import Pipeline
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -24,13 +25,13 @@ def test_what_was_missed_while_nothing_was_registered_is_repaired_and_the_next_p
     tmp_path: Path, vendor: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Pipeline(tmp_path, [vendor]).open() as pipeline:
-        pipeline.rest[vendor].subscriptions.clear()  # type: ignore[attr-defined]  # those with an API have them
+        subscriptions_of(pipeline.rest[vendor]).clear()
         pipeline.deliver(pipeline.simulate(5))
         pipeline.simulate(10)
         assert pipeline.differences(), "webhooks missed something"
-        settings = pipeline.rig.settings
+        settings = pipeline.harness.settings
         (account,) = settings.build_accounts().values()
-        newest = max(pipeline.rig.column("select received_at from booking_events"))
+        newest = max(pipeline.harness.column("select received_at from booking_events"))
         store = FileSecretStore(account.settings, SecretsFile(tmp_path / "ingest.secrets.toml"))
         manager = open_manager(settings, account, store)
         manager.apply(Permissions())
@@ -51,11 +52,11 @@ def test_what_was_missed_while_nothing_was_registered_is_repaired_and_the_next_p
 
 def test_what_came_is_told_by_type_and_by_which_secret(tmp_path: Path) -> None:
     with Pipeline(tmp_path, ["appointedd"]).open() as pipeline:
-        settings = pipeline.rig.settings
+        settings = pipeline.harness.settings
         assert arrivals(settings, "appointedd", "appointedd").last is None
         assert last_signed(settings, "appointedd", "appointedd", BEGINNING, ["2", "3"]) == (None, None)
         pipeline.deliver(pipeline.simulate(5))
-        newest = max(pipeline.rig.column("select received_at from booking_events"))
+        newest = max(pipeline.harness.column("select received_at from booking_events"))
         assert arrivals(settings, "appointedd", "appointedd").last == newest
         assert arrived_types(settings, "appointedd", "appointedd")["appointedd.booking_created"] <= newest
         assert last_signed(settings, "appointedd", "appointedd", BEGINNING, ["2", "3"]) == (newest, None)

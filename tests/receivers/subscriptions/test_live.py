@@ -10,7 +10,8 @@ import pytest
 from ingest.settings.secrets_file import SecretsFile
 from ingest.vendors.calendly import sign
 from tests.receivers.requests import booking
-from tests.receivers.running import Receiver, command_line
+from tests.receivers.running import Receiver
+from tests.support.processes import COMMAND
 
 OLD, NEW = "the-old-one-of-these-tests", "the-new-one-of-these-tests"
 CONFIG = """\
@@ -27,10 +28,10 @@ def receiver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Receive
     """Yield a receiver with its secrets in a file, and none in the environment."""
     (tmp_path / "ingest.toml").write_text(CONFIG)
     SecretsFile(tmp_path / "ingest.secrets.toml").add("sales", OLD, ())
-    command = ["env", "-u", "INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS", *command_line("receive")]
-    found = Receiver(tmp_path, command, INGEST_RECEIVER__WORKERS=request.param)
-    yield found
-    found.close()
+    command = ["env", "-u", "INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS", *COMMAND, "receive"]
+    receiver = Receiver(tmp_path, command, INGEST_RECEIVER__WORKERS=request.param)
+    yield receiver
+    receiver.close()
 
 
 def delivered(receiver: Receiver, secret: str) -> int:
@@ -62,7 +63,7 @@ def test_a_mounted_secret_that_is_swapped_is_live_at_once(tmp_path: Path) -> Non
     (mounted / "..data").symlink_to("..1")
     (mounted / variable).symlink_to(f"..data/{variable}")
     receiver = Receiver(
-        tmp_path, ["env", "-u", variable, *command_line("receive")], INGEST_SECRETS_DIR=str(mounted)
+        tmp_path, ["env", "-u", variable, *COMMAND, "receive"], INGEST_SECRETS_DIR=str(mounted)
     )
     try:
         assert (delivered(receiver, OLD), delivered(receiver, NEW)) == (202, 401)
@@ -77,11 +78,11 @@ def test_a_file_that_cannot_be_read_leaves_everything_as_it_is_until_it_can(
     receiver: Receiver, tmp_path: Path
 ) -> None:
     path = tmp_path / "ingest.secrets.toml"
-    whole = path.read_text()
+    text = path.read_text()
     path.write_text("[accounts.sales")
     assert [delivered(receiver, OLD) for _ in range(4)] == [202] * 4
     assert "secrets.not_reloaded" in receiver.written()
-    path.write_text(whole.replace(OLD, NEW))
+    path.write_text(text.replace(OLD, NEW))
     path.chmod(0o644)
     assert delivered(receiver, OLD) == 202
     path.chmod(0o600)

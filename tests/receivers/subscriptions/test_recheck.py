@@ -14,7 +14,8 @@ from ingest.warehouse.deliveries import Arrivals
 from receivers.subscriptions.check import check_subscriptions, check_url
 from receivers.subscriptions.gaps import Gap
 from receivers.subscriptions.state import open_state
-from tests.receivers.subscriptions.installation import SECRET, SOMEBODY, Installation, opened
+from tests.receivers.subscriptions.installation import SOMEBODY, Installation, open_installation
+from tests.support.accounts import SECRET
 
 LAST = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -103,7 +104,7 @@ def test_others_are_counted_and_left_alone(installation: Installation) -> None:
 def test_what_another_machine_made_is_left_to_a_person(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with opened(tmp_path / "production", "oncehub") as production:
+    with open_installation(tmp_path / "production", "oncehub") as production:
         production.apply()
         laptop = Installation(tmp_path / "laptop", production.vendor)
         monkeypatch.setenv("INGEST_CONFIG", str(laptop.config))
@@ -115,22 +116,24 @@ def test_what_another_machine_made_is_left_to_a_person(
 def test_what_was_made_by_hand_is_as_wanted_once_it_delivers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with opened(tmp_path / "by-hand", "calendly") as installation:
+    with open_installation(tmp_path / "by-hand", "calendly") as installation:
         installation.believe(SECRET)
         monkeypatch.setenv("INGEST_CONFIG", str(installation.config))
-        made = installation.vendor.subscriptions.add(installation.vendor.url, installation.events, SECRET)
+        subscription = installation.vendor.subscriptions.add(
+            installation.vendor.url, installation.events, SECRET
+        )
         settings = allowed(installation, repair=True)
         check(settings, Arrivals())
         assert state(installation) == {"take_over": 1}
         with capture_logs() as logs:
-            check(settings, Arrivals(last=made.created_at + timedelta(seconds=1)))
+            check(settings, Arrivals(last=subscription.created_at + timedelta(seconds=1)))
         assert state(installation) == {"keep": 1}
         assert not [line for line in logs if line["log_level"] == "warning"]
         check(settings, Arrivals())
         assert state(installation) == {"keep": 1}, (
             "it is remembered, whether the warehouse can be asked or not"
         )
-        assert installation.vendor.ours == [made]
+        assert installation.vendor.ours == [subscription]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from ingest.errors import ConfigurationError
 from ingest.warehouse.deliveries import Arrivals
 from receivers.subscriptions.plan import Action
 from receivers.subscriptions.rotation import reason_to_wait
-from tests.receivers.subscriptions.installation import SECRET, Installation, opened
+from tests.receivers.subscriptions.installation import Installation, open_installation
+from tests.support.accounts import SECRET
 
 MAY = datetime(2026, 5, 1, tzinfo=UTC)
 ANOTHER = "another-that-only-these-tests-use"
@@ -29,21 +30,21 @@ WAITS = [
 
 
 @pytest.mark.parametrize(
-    ("by_new", "by_old", "now", "said"), [case[1:] for case in WAITS], ids=[case[0] for case in WAITS]
+    ("by_new", "by_old", "now", "expected"), [case[1:] for case in WAITS], ids=[case[0] for case in WAITS]
 )
 def test_the_old_secret_stays_as_long_as_the_vendor_may_send_what_it_signed(
-    by_new: datetime | None, by_old: datetime | None, now: datetime, said: str
+    by_new: datetime | None, by_old: datetime | None, now: datetime, expected: str
 ) -> None:
-    found = reason_to_wait(MAY, by_new, by_old, DAYS, now)
-    assert found.startswith(said)
-    assert bool(found) == bool(said)
+    reason = reason_to_wait(MAY, by_new, by_old, DAYS, now)
+    assert reason.startswith(expected)
+    assert bool(reason) == bool(expected)
 
 
 @pytest.fixture(params=["calendly", "oncehub"])
 def signed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
     """Yield an installation in which each subscription has a secret of its own."""
-    with opened(tmp_path / "operator", request.param) as found:
-        yield found
+    with open_installation(tmp_path / "operator", request.param) as installation:
+        yield installation
 
 
 def rotate(installation: Installation) -> bool:
@@ -87,7 +88,7 @@ def test_a_rotation_that_may_change_nothing_is_known_as_one(signed: Installation
 
 
 def test_after_an_apply_that_made_a_new_secret_the_old_one_waits_too(tmp_path: Path) -> None:
-    with opened(tmp_path, "calendly") as installation:
+    with open_installation(tmp_path, "calendly") as installation:
         installation.apply()
         installation.vendor.subscriptions.disable(installation.vendor.ours[0].url)
         installation.apply()
@@ -101,7 +102,7 @@ def test_after_an_apply_that_made_a_new_secret_the_old_one_waits_too(tmp_path: P
 def test_where_it_is_not_known_since_when_the_secret_is_the_first_that_counts_from_then_on(
     tmp_path: Path,
 ) -> None:
-    with opened(tmp_path, "calendly") as installation:
+    with open_installation(tmp_path, "calendly") as installation:
         installation.apply()
         rotate(installation)
         new, old = installation.live
@@ -116,7 +117,7 @@ def test_where_it_is_not_known_since_when_the_secret_is_the_first_that_counts_fr
 
 def test_what_signs_another_subscription_stays_when_the_state_is_lost(tmp_path: Path) -> None:
     events = ["invitee.created", "routing_form_submission.created"]
-    with opened(tmp_path, "calendly", scope="user", events=events) as installation:
+    with open_installation(tmp_path, "calendly", scope="user", events=events) as installation:
         installation.apply()
         forget(installation)
         assert finish(installation) == []
@@ -124,25 +125,25 @@ def test_what_signs_another_subscription_stays_when_the_state_is_lost(tmp_path: 
 
 
 def test_only_what_the_old_secrets_sign_is_waited_for(tmp_path: Path) -> None:
-    asked: list[Sequence[str]] = []
+    questions: list[Sequence[str]] = []
 
     def came(*arguments: Any) -> tuple[None, None]:
-        asked.append(arguments[-1])
+        questions.append(arguments[-1])
         return None, None
 
     events = ["invitee.created", "routing_form_submission.created"]
-    with opened(tmp_path, "calendly", scope="user", events=events) as installation:
+    with open_installation(tmp_path, "calendly", scope="user", events=events) as installation:
         installation.apply()
         rotate(installation)
         with installation.manager() as manager, signing(came), pytest.raises(ConfigurationError):
             manager.finish_rotation(force=False)
-        assert asked == [["3", "4"]]
+        assert questions == [["3", "4"]]
         assert len(finish(installation)) == 2
         assert {subscription.secret for subscription in installation.vendor.ours} == {*installation.live}
 
 
 def test_while_nobody_knows_what_signs_a_subscription_nothing_goes(tmp_path: Path) -> None:
-    with opened(tmp_path, "oncehub") as installation:
+    with open_installation(tmp_path, "oncehub") as installation:
         installation.apply()
         rotate(installation)
         before = installation.live
@@ -154,10 +155,12 @@ def test_while_nobody_knows_what_signs_a_subscription_nothing_goes(tmp_path: Pat
 
 
 def test_what_was_made_by_hand_and_delivers_keeps_all_secrets_until_it_is_made_anew(tmp_path: Path) -> None:
-    with opened(tmp_path / "operator", "calendly") as installation:
+    with open_installation(tmp_path / "operator", "calendly") as installation:
         installation.believe(ANOTHER, SECRET)
-        made = installation.vendor.subscriptions.add(installation.vendor.url, installation.events, SECRET)
-        arrivals = Arrivals(last=made.created_at + timedelta(seconds=1))
+        subscription = installation.vendor.subscriptions.add(
+            installation.vendor.url, installation.events, SECRET
+        )
+        arrivals = Arrivals(last=subscription.created_at + timedelta(seconds=1))
         with (
             installation.manager(arrivals) as manager,
             pytest.raises(ConfigurationError, match="made by hand"),
@@ -166,7 +169,7 @@ def test_what_was_made_by_hand_and_delivers_keeps_all_secrets_until_it_is_made_a
         assert set(installation.live) == {ANOTHER, SECRET}
         with installation.manager(arrivals) as manager:
             assert manager.rotate().created
-        assert made not in installation.vendor.ours
+        assert subscription not in installation.vendor.ours
         assert installation.is_settled()
         assert set(finish(installation)) == {ANOTHER, SECRET}
 

@@ -1,8 +1,6 @@
 """The secrets file, changed: comments stay, it is never half there, and only its owner reads it."""
 
 import os
-import subprocess
-import sys
 import threading
 import tomllib
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from ingest.errors import ConfigurationError
 from ingest.private_file import _new_copy, remove_left_copies, replace_private
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import is_above_file, load_settings
+from tests.support.processes import PythonProcess
 
 BEFORE = """\
 # of the whole company
@@ -31,10 +30,10 @@ webhook_secrets = ["theirs"]
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    found = tmp_path / "ingest.secrets.toml"
-    found.touch(0o600)
-    found.write_text(BEFORE)
-    return found
+    file = tmp_path / "ingest.secrets.toml"
+    file.touch(0o600)
+    file.write_text(BEFORE)
+    return file
 
 
 def test_a_new_secret_is_the_first_and_everything_else_stays(path: Path) -> None:
@@ -64,8 +63,8 @@ def test_a_file_that_is_not_there_is_made_for_its_owner_alone(tmp_path: Path) ->
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o600
     (tmp_path / "ingest.toml").write_text('[accounts.sales]\nvendor = "calendly"\n')
-    found = load_settings(str(tmp_path / "ingest.toml"), environ={}).accounts["sales"]
-    assert found.live_secrets() == ("new", "of-the-settings")
+    account = load_settings(str(tmp_path / "ingest.toml"), environ={}).accounts["sales"]
+    assert account.live_secrets() == ("new", "of-the-settings")
 
 
 def test_one_text_with_commas_is_a_list(path: Path) -> None:
@@ -103,19 +102,19 @@ def test_many_at_once_lose_nothing(path: Path) -> None:
     for thread in threads:
         thread.join()
     assert {*SecretsFile(path).live("sales")} == {"old", *added}
-    assert [found.name for found in path.parent.iterdir() if not found.name.endswith(".lock")] == [path.name]
+    assert [file.name for file in path.parent.iterdir() if not file.name.endswith(".lock")] == [path.name]
 
 
 def test_what_the_environment_or_a_mounted_file_has_is_above_the_file(tmp_path: Path) -> None:
     name = "INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS"
-    asked = ("accounts", "sales", "webhook_secrets")
-    assert is_above_file(*asked, environ={name: "x"})
+    key = ("accounts", "sales", "webhook_secrets")
+    assert is_above_file(*key, environ={name: "x"})
     assert not is_above_file(
-        *asked,
+        *key,
         environ={"INGEST_ACCOUNTS__SALES__API_TOKEN": "x", "INGEST_ACCOUNTS__SUPPORT__WEBHOOK_SECRETS": "x"},
     )
     (tmp_path / name).write_text("x")
-    assert is_above_file(*asked, environ={"INGEST_SECRETS_DIR": str(tmp_path)})
+    assert is_above_file(*key, environ={"INGEST_SECRETS_DIR": str(tmp_path)})
 
 
 @pytest.mark.parametrize(
@@ -225,32 +224,23 @@ def test_what_fails_half_way_leaves_no_copy_of_the_secrets(path: Path) -> None:
 
 
 def test_a_copy_that_a_killed_writer_left_is_removed_and_that_of_one_that_lives_is_not(path: Path) -> None:
-    left, another = path.parent / f".{path.name}-abcd_123", path.parent / ".another.toml-abcd_123"
-    left.write_text("[accounts.sales]")
+    orphan, another = path.parent / f".{path.name}-abcd_123", path.parent / ".another.toml-abcd_123"
+    orphan.write_text("[accounts.sales]")
     another.write_text("somebody's")
     with _new_copy(path) as living:
         remove_left_copies(path)
         assert Path(living.name).exists()
     Path(living.name).unlink()
-    assert not left.exists()
+    assert not orphan.exists()
     assert another.exists()
 
 
 def test_a_writer_that_is_killed_leaves_a_copy_that_the_next_one_removes(path: Path) -> None:
-    killed = subprocess.Popen(
-        [sys.executable, "-c", _WRITER, str(path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[3],
-    )
-    assert killed.stdout
-    assert killed.stdout.readline() == "written\n"
-    assert len(list(path.parent.glob(f".{path.name}-*"))) == 1
-    remove_left_copies(path)
-    assert len(list(path.parent.glob(f".{path.name}-*"))) == 1, "it lives"
-    killed.kill()
-    killed.wait()
-    killed.stdout.close()
+    with PythonProcess(_WRITER, str(path)) as writer:
+        assert writer.read_line() == "written"
+        assert len(list(path.parent.glob(f".{path.name}-*"))) == 1
+        remove_left_copies(path)
+        assert len(list(path.parent.glob(f".{path.name}-*"))) == 1, "it lives"
     SecretsFile(path).add("sales", "new", ())
     assert not list(path.parent.glob(f".{path.name}-*"))
 

@@ -1,9 +1,7 @@
 """`ingest webhooks test`: a delivery of our own from the public URL to the warehouse, and where it stops."""
 
 import json
-import signal
 import ssl
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-import tomlkit
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,12 +16,12 @@ from ingest.settings import Settings
 from ingest.vendors import TEST_EVENT, load_account_class, vendor_names
 from ingest.warehouse.deliveries import arrivals
 from ingest.warehouse.query import query
-from tests.consumers.harness import tree_for
-from tests.e2e.processes import eventually
-from tests.ingest.cli.command import COMMAND, PATIENCE, Result, environment, ingest
 from tests.ingest.rest.answering import Answer, Answers
 from tests.ingest.rest.test_reaching import SELF_SIGNED, Serve, listening
-from tests.kafka.broker import free_port
+from tests.support.polling import is_healthy, wait_for
+from tests.support.ports import free_port
+from tests.support.processes import Result, ingest, start_ingest
+from tests.support.settings import settings_tree, write_settings
 
 SECRET = "a-secret-of-these-tests-only"
 OWN: dict[str, dict[str, Any]] = {
@@ -53,20 +50,17 @@ class Deployment:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
-        self.tree = tree_for(folder) | {"receiver": {"port": self.port, "admin_port": 0}}
+        self.tree = settings_tree(folder) | {"receiver": {"port": self.port, "admin_port": 0}}
         self.write(f"http://127.0.0.1:{self.port}")
 
     def write(self, public_url: str) -> None:
         """Write the settings, and the secrets into a file of their own."""
         headers = {"appointedd": {"webhook_header": "X-Token"}}
-        accounts = {name: {"vendor": name, **headers.get(name, {})} for name in vendor_names()}
-        secrets = {name: {"webhook_secrets": [SECRET]} for name in accounts}
-        (self.folder / "ingest.toml").write_text(
-            tomlkit.dumps(self.tree | {"public_url": public_url, "accounts": accounts})
-        )
-        file = self.folder / "ingest.secrets.toml"
-        file.write_text(tomlkit.dumps({"accounts": secrets}))
-        file.chmod(0o600)
+        accounts = {
+            name: {"vendor": name, "webhook_secrets": [SECRET], **headers.get(name, {})}
+            for name in vendor_names()
+        }
+        write_settings(self.folder, self.tree | {"public_url": public_url, "accounts": accounts})
 
     def run(self, account: str = "calendly", **environ: str) -> tuple[Result, dict[str, bool]]:
         """Run the command, and return its result and whether each step went well."""
@@ -76,26 +70,10 @@ class Deployment:
     @contextmanager
     def running(self, command: str) -> Iterator[None]:
         """Run a command whose receiver listens."""
-        with (self.folder / f"{command}.log").open("wb") as lines:
-            process = subprocess.Popen(
-                [*COMMAND, command],
-                cwd=self.folder,
-                env=environment(),
-                stdin=subprocess.DEVNULL,
-                stderr=lines,
-            )
-        try:
-            eventually(self._is_listening, "the receiver listens")
+        with start_ingest(self.folder, command) as process:
+            wait_for(lambda: is_healthy(f"http://127.0.0.1:{self.port}"), "the receiver listens")
             yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(PATIENCE)
-
-    def _is_listening(self) -> bool:
-        try:
-            return httpx.get(f"http://127.0.0.1:{self.port}/healthz").is_success
-        except httpx.TransportError:
-            return False
+            process.stop()
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from typing import Any
 import httpx
 
 from ingest.simulator.appointedd.api import AppointeddApi
-from ingest.simulator.appointedd.webhooks import object_id
+from ingest.simulator.appointedd.records import object_id
 from ingest.simulator.server import RestServer
 from ingest.simulator.world import Change, Meeting
-from tests.ingest.simulator.accounts import advance, new_world
+from tests.support.accounts import advance, new_world
 
 ACCOUNT = "clinic"
 CHANGES = [

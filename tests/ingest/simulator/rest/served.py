@@ -4,16 +4,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import httpx
 
 from ingest.booking import Booking
-from ingest.simulator.api import RateLimit, SimulatedApi
+from ingest.simulator import load_simulated_vendor
+from ingest.simulator.api import RateLimit, SimulatedApi, Subscriptions
 from ingest.simulator.server import RestServer
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change, ChangeKind, Meeting, World
-from tests.ingest.simulator.accounts import SIMULATED, advance, booking_of
+from tests.support.accounts import SIMULATED, advance, booking_of, delivery_from, product_account
 
 STEP = timedelta(minutes=7, microseconds=1234)
 
@@ -62,6 +63,9 @@ def history_of(vendor: str, steps: int, seed: int = 11) -> AccountHistory:
     return AccountHistory(vendor, world, advance(world, [STEP] * steps))
 
 
+cached_history = cache(history_of)
+
+
 @contextmanager
 def served(
     history: AccountHistory, headers: Mapping[str, str] | None = None, limit: RateLimit | None = None
@@ -73,3 +77,33 @@ def served(
     auth = api.auth_headers() if headers is None else headers
     with server.serving(), httpx.Client(base_url=server.api_url(vendor), headers=auth) as client:
         yield ServedAccount(api, server, client)
+
+
+@contextmanager
+def served_without_subscriptions(vendor: str) -> Iterator[ServedAccount]:
+    """Serve an account without meetings, and without the subscription that it starts with."""
+    with served(history_of(vendor, 0)) as account:
+        subscriptions_of(account.api).clear()
+        yield account
+
+
+def subscriptions_of(api: SimulatedApi) -> Subscriptions:
+    """Return the subscriptions of an API that has them."""
+    assert api.subscriptions is not None
+    return api.subscriptions
+
+
+def recipient_urls(api: SimulatedApi, change: Change) -> list[str]:
+    """Return the URLs that the change's webhook goes to."""
+    return [
+        f"{account.url}?{webhook.query}" if webhook.query else account.url
+        for account, webhook in api.deliveries(change)
+    ]
+
+
+def parsed_event_type(api: SimulatedApi, change: Change, public_url: str, secret: str) -> str:
+    """Verify the change's only webhook with the product, and return the event type it reads."""
+    [(simulated, webhook)] = api.deliveries(change)
+    received_at = change.meeting.changed_at
+    account = product_account(simulated, public_url, secret)
+    return account.parse(account.verify(delivery_from(simulated, webhook, received_at), received_at)).type

@@ -7,12 +7,11 @@ import httpx
 import orjson
 import pytest
 
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.appointedd.api import AppointeddApi
-from ingest.simulator.appointedd.webhooks import CUSTOMER, object_id, updated_at
+from ingest.simulator.appointedd.records import CUSTOMER, object_id, updated_at
 from ingest.simulator.server import RestServer
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import ChangeKind, Meeting
-from tests.ingest.simulator.accounts import ACCOUNTS, SIMULATED, booking_of
 from tests.ingest.simulator.rest.appointedd import (
     ACCOUNT,
     LATEST,
@@ -23,6 +22,7 @@ from tests.ingest.simulator.rest.appointedd import (
     list_all,
     open_v1,
 )
+from tests.support.accounts import ACCOUNTS, SIMULATED, booking_of
 
 IN_BOTH = (
     "booking_id",

@@ -9,7 +9,6 @@ import pytest
 from ingest.simulator.api import RateLimit
 from ingest.simulator.appointedd.api import AppointeddApi
 from ingest.simulator.server import RestServer
-from tests.ingest.simulator.accounts import SIMULATED
 from tests.ingest.simulator.rest.appointedd import (
     ACCOUNT,
     MEETINGS,
@@ -21,6 +20,7 @@ from tests.ingest.simulator.rest.appointedd import (
     open_v1,
     open_v2,
 )
+from tests.support.accounts import SIMULATED
 
 
 @pytest.fixture

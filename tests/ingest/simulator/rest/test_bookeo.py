@@ -9,8 +9,8 @@ import pytest
 
 from ingest.simulator.api import RateLimit
 from ingest.simulator.world import ChangeKind, Meeting
-from tests.ingest.simulator.accounts import ACCOUNTS, BEGINNING
 from tests.ingest.simulator.rest.served import AccountHistory, ServedAccount, history_of, served
+from tests.support.accounts import ACCOUNTS, BEGINNING
 
 ALL = {"startTime": "2026-06-01T00:00:00Z", "endTime": "2026-07-02T00:00:00Z"}
 EVERYTHING = {**ALL, "includeCanceled": "true", "expandCustomer": "true", "expandParticipants": "true"}

@@ -8,15 +8,15 @@ import pytest
 
 from ingest.errors import VerificationError
 from ingest.simulator.world import ChangeKind
-from tests.ingest.simulator.accounts import SECRET, SIMULATED
-from tests.ingest.simulator.rest.served import ServedAccount
-from tests.ingest.simulator.rest.subscribers import (
+from tests.ingest.simulator.rest.served import (
+    ServedAccount,
     cached_history,
     parsed_event_type,
     recipient_urls,
     served_without_subscriptions,
     subscriptions_of,
 )
+from tests.support.accounts import SECRET, SIMULATED
 
 PUBLIC = "https://hooks.example.com"
 BASE = f"{PUBLIC}/webhooks/bookeo/bookeo"

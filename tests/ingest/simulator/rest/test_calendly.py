@@ -9,10 +9,10 @@ import pytest
 
 from ingest.booking import COLUMNS
 from ingest.simulator.api import RateLimit
-from ingest.simulator.calendly.webhooks import API
+from ingest.simulator.calendly.records import API
 from ingest.simulator.world import ChangeKind, Meeting
-from tests.ingest.simulator.accounts import ACCOUNTS
 from tests.ingest.simulator.rest.served import AccountHistory, ServedAccount, history_of, served
+from tests.support.accounts import ACCOUNTS
 
 OWN = f"{API}/organizations/OR00000000000001"
 OTHER = f"{API}/organizations/OR00000000000002"

@@ -9,17 +9,17 @@ import pytest
 
 from ingest.errors import VerificationError
 from ingest.simulator.calendly.api import CalendlyApi
-from ingest.simulator.calendly.webhooks import API, user_uri
+from ingest.simulator.calendly.records import API, user_uri
 from ingest.simulator.world import ChangeKind
-from tests.ingest.simulator.accounts import SIMULATED
-from tests.ingest.simulator.rest.served import ServedAccount
-from tests.ingest.simulator.rest.subscribers import (
+from tests.ingest.simulator.rest.served import (
+    ServedAccount,
     cached_history,
     parsed_event_type,
     recipient_urls,
     served_without_subscriptions,
     subscriptions_of,
 )
+from tests.support.accounts import SIMULATED
 
 OWN = f"{API}/organizations/OR00000000000001"
 OTHER = f"{API}/organizations/OR00000000000002"

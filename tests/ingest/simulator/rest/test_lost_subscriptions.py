@@ -1,45 +1,48 @@
-"""Subscriptions that are made and of which the answer is lost; and what is there before anybody made one."""
+"""Subscriptions that are created although the response is lost, and those that exist from the beginning."""
 
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import pytest
 from starlette.requests import Request
 
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.server import LostResponse
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import ChangeKind
 from ingest.vendors import vendor_names
-from tests.ingest.simulator.accounts import ACCOUNTS, SECRET, SIMULATED
-from tests.ingest.simulator.rest.served import ServedAccount
-from tests.ingest.simulator.rest.subscribers import (
+from tests.ingest.simulator.rest.served import (
+    ServedAccount,
     cached_history,
     recipient_urls,
     served_without_subscriptions,
     subscriptions_of,
 )
-from tests.ingest.simulator.rest.test_bookeo_subscriptions import FIELDS as BOOKEO
-from tests.ingest.simulator.rest.test_calendly_subscriptions import FIELDS as CALENDLY
-from tests.ingest.simulator.rest.test_oncehub_subscriptions import FIELDS as ONCEHUB
+from tests.support.accounts import ACCOUNTS, SECRET, SIMULATED
 
-CREATIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "bookeo": ("webhooks", BOOKEO),
-    "calendly": ("webhook_subscriptions", CALENDLY),
-    "oncehub": ("webhooks", ONCEHUB),
-}
+# The vendors whose API has subscriptions.
+WITH_SUBSCRIPTIONS = [
+    vendor
+    for vendor, account in SIMULATED.items()
+    if load_simulated_vendor(vendor).api(account, {}).subscriptions is not None
+]
 
 
-@pytest.fixture(params=sorted(CREATIONS))
+@pytest.fixture(params=WITH_SUBSCRIPTIONS)
 def account(request: pytest.FixtureRequest) -> Iterator[ServedAccount]:
     with served_without_subscriptions(request.param) as account:
         yield account
 
 
-def create(account: ServedAccount, timeout: float | None = 30.0) -> httpx.Response:
-    path, fields = CREATIONS[account.api.vendor]
-    return account.client.post(path, json=fields, timeout=timeout)
+def create(
+    account: ServedAccount, timeout: float | None = 30.0, *, authenticated: bool = True
+) -> httpx.Response:
+    """Create a subscription with the account's own URL."""
+    subscriptions = subscriptions_of(account.api)
+    fields = subscriptions.fields_for(account.api.account.url)
+    headers = account.api.auth_headers() if authenticated else {}
+    url = f"{account.server.api_url(account.api.vendor)}{subscriptions.path}"
+    return httpx.post(url, json=fields, headers=dict(headers), timeout=timeout)
 
 
 def urls(account: ServedAccount) -> list[str]:
@@ -58,10 +61,10 @@ def lose(account: ServedAccount, lost: LostResponse) -> None:
 def test_an_error_may_be_answered_of_what_was_done(account: ServedAccount) -> None:
     lose(account, LostResponse.ERROR)
     assert create(account).status_code == 500
-    assert urls(account) == [CREATIONS[account.api.vendor][1]["url"]]
+    assert urls(account) == [account.api.account.url]
     assert account.server.requests == {(account.api.vendor, 500): 1}
     account.server.losses.clear()
-    assert create(account).status_code == {"bookeo": 201, "calendly": 409, "oncehub": 409}[account.api.vendor]
+    assert create(account).status_code == (201 if subscriptions_of(account.api).replaces else 409)
 
 
 def test_nothing_may_be_answered_until_the_client_gives_up(account: ServedAccount) -> None:
@@ -73,33 +76,26 @@ def test_nothing_may_be_answered_until_the_client_gives_up(account: ServedAccoun
 
 def test_what_is_not_lost_is_answered(account: ServedAccount) -> None:
     lose(account, LostResponse.SILENCE)
-    path, _ = CREATIONS[account.api.vendor]
+    path = subscriptions_of(account.api).path
     assert account.client.get(f"{path}/nothing").status_code == 404
 
 
 def test_what_reaches_no_endpoint_is_not_asked_of(account: ServedAccount) -> None:
     lose(account, LostResponse.ERROR)
-    path, fields = CREATIONS[account.api.vendor]
-    assert httpx.post(f"{account.client.base_url}{path}", json=fields).status_code in {401, 403}
+    assert create(account, authenticated=False).status_code in {401, 403}
     assert urls(account) == []
 
 
 def test_a_server_stops_though_somebody_waits_for_an_answer() -> None:
     done, statuses = threading.Event(), list[int]()
-    with served_without_subscriptions("bookeo") as bookeo:
+    with served_without_subscriptions(WITH_SUBSCRIPTIONS[0]) as account:
 
         def loss(_: str, __: Request) -> LostResponse:
             done.set()
             return LostResponse.SILENCE
 
-        bookeo.server.losses.append(loss)
-        path, fields = CREATIONS["bookeo"]
-        address, headers = f"{bookeo.client.base_url}{path}", bookeo.client.headers
-        thread = threading.Thread(
-            target=lambda: statuses.append(
-                httpx.post(address, json=fields, headers=headers, timeout=60).status_code
-            )
-        )
+        account.server.losses.append(loss)
+        thread = threading.Thread(target=lambda: statuses.append(create(account, timeout=60.0).status_code))
         thread.start()
         assert done.wait(30)
     thread.join(30)

@@ -9,13 +9,13 @@ import orjson
 import pytest
 
 from ingest.booking import COLUMNS
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.api import RateLimit
 from ingest.simulator.oncehub.api import OncehubApi
-from ingest.simulator.oncehub.webhooks import booking_id, user_id
+from ingest.simulator.oncehub.records import booking_id, user_id
 from ingest.simulator.server import RestServer
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import Change, ChangeKind, Meeting
-from tests.ingest.simulator.accounts import ACCOUNTS, SIMULATED, advance, booking_of, new_world
+from tests.support.accounts import ACCOUNTS, SIMULATED, advance, booking_of, new_world
 
 A_MILLISECOND = timedelta(milliseconds=1)
 CHANGES = [

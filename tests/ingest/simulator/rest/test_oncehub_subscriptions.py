@@ -9,8 +9,8 @@ import pytest
 from ingest.errors import VerificationError
 from ingest.simulator.oncehub.api import OncehubApi
 from ingest.simulator.world import ChangeKind
-from tests.ingest.simulator.rest.served import ServedAccount
-from tests.ingest.simulator.rest.subscribers import (
+from tests.ingest.simulator.rest.served import (
+    ServedAccount,
     cached_history,
     parsed_event_type,
     recipient_urls,

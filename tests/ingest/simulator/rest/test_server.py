@@ -8,12 +8,12 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ingest.simulator import load_simulated_vendor
 from ingest.simulator.api import RateLimit, RateLimiter, SimulatedApi
 from ingest.simulator.server import RestServer
-from ingest.simulator.vendor import load_simulated_vendor
 from ingest.simulator.world import World
 from ingest.vendors import vendor_names
-from tests.ingest.simulator.accounts import BEGINNING, advance
+from tests.support.accounts import BEGINNING, advance
 
 PATHS = {"calendly": "/users/me", "bookeo": "/settings/apikeyinfo"}
 VENDOR_OF = {"sales": "calendly", "support": "calendly", "tours": "bookeo"}

@@ -1,0 +1,120 @@
+"""Appends deliveries to the log: those that arrive in one turn of the event loop go together."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ingest.errors import LogRefused, LogUnavailable
+from ingest.log import Producer, Record
+
+Outcome = LogUnavailable | None
+"""None when a record is durable; the error when that is not certain."""
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A record to append, and who is told of its outcome.
+
+    `on_answer` is called once: with the log's outcome, or when that does not come in time. `on_outcome` is
+    called with the log's outcome, however late.
+    """
+
+    record: Record
+    on_answer: Callable[[Outcome], None]
+    on_outcome: Callable[[], None]
+    is_answered: bool = False
+
+    def answer(self, outcome: Outcome) -> None:
+        """Answer whoever waits, unless that was done."""
+        if not self.is_answered:
+            self.is_answered = True
+            self.on_answer(outcome)
+
+
+class Appender:
+    """Appends records for an event loop, those of one turn of it with one append of a producer.
+
+    Under load this saves most of what an append costs: a transaction or a request to a broker, a lock, and
+    above all that the producer's thread wakes this one. A lone record does not wait for others.
+    """
+
+    def __init__(self, producer: Producer, timeout: float) -> None:
+        """`timeout` is in how many seconds a record has to be durable."""
+        self._producer, self._timeout = producer, timeout
+        self._next: dict[str, list[_Entry]] = {}  # by topic, what the next appends have
+        self._retries: set[asyncio.Task[None]] = set()
+
+    def append(
+        self,
+        topic: str,
+        record: Record,
+        on_answer: Callable[[Outcome], None],
+        on_outcome: Callable[[], None],
+    ) -> None:
+        """Append a record.
+
+        Calls `on_answer` in the loop when the record is durable, and with an error when that is not certain
+        in time; `on_outcome` when the log has acknowledged or refused the record, however late.
+        """
+        if not self._next:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._append_together, loop)
+        self._next.setdefault(topic, []).append(_Entry(record, on_answer, on_outcome))
+
+    def _append_together(self, loop: asyncio.AbstractEventLoop) -> None:
+        appends, self._next = self._next, {}
+        for topic, entries in appends.items():
+            self._append(loop, topic, entries)
+
+    def _append(self, loop: asyncio.AbstractEventLoop, topic: str, entries: Sequence[_Entry]) -> None:
+        deadline = loop.call_later(self._timeout, _give_up, entries)
+
+        def settle_in_loop(outcome: "Future[None]") -> None:
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                loop.call_soon_threadsafe(self._settle, topic, entries, deadline, outcome)
+
+        future = self._producer.append(topic, [entry.record for entry in entries])
+        future.add_done_callback(settle_in_loop)
+
+    def _settle(
+        self,
+        topic: str,
+        entries: Sequence[_Entry],
+        deadline: asyncio.TimerHandle,
+        outcome: "Future[None]",
+    ) -> None:
+        error = outcome.exception()
+        if isinstance(error, LogRefused):
+            retry = asyncio.get_running_loop().create_task(self._append_apart(topic, entries, deadline))
+            self._retries.add(retry)
+            retry.add_done_callback(self._retries.discard)
+            return
+        deadline.cancel()
+        _settle(entries, error)
+
+    async def _append_apart(
+        self, topic: str, entries: Sequence[_Entry], deadline: asyncio.TimerHandle
+    ) -> None:
+        """Append records one after the other, because it is not known which of them the log refuses.
+
+        Those that it took before are there twice then, which changes nothing.
+        """
+        for entry in entries:
+            future = self._producer.append(topic, [entry.record])
+            with suppress(LogUnavailable):
+                await asyncio.wrap_future(future)
+            _settle([entry], future.exception())
+        deadline.cancel()
+
+
+def _settle(entries: Iterable[_Entry], error: BaseException | None) -> None:
+    for entry in entries:
+        entry.on_outcome()
+        entry.answer(None if error is None else LogUnavailable(str(error)))
+
+
+def _give_up(entries: Iterable[_Entry]) -> None:
+    for entry in entries:
+        entry.answer(LogUnavailable("the log did not acknowledge within receiver.append_timeout"))

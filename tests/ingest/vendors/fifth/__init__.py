@@ -1,0 +1,1 @@
+"""The folders of the smallest vendor, as they are added to the project."""

@@ -1,0 +1,1 @@
+"""The vendor's folder of `ingest/simulator`."""

@@ -1,0 +1,1 @@
+"""What tests of several folders share: processes, waiting, settings and simulated accounts."""
