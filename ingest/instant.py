@@ -33,7 +33,7 @@ def parse_rare_form(text: str) -> datetime | None:
         return None
     if _END_OF_DAY.search(text):
         return datetime.fromisoformat(_END_OF_DAY.sub("00", text)) + timedelta(days=1)
-    if _LEAP_SECOND.search(text):
+    if ":60" in text and _LEAP_SECOND.search(text):
         return datetime.fromisoformat(_LEAP_SECOND.sub("59", text)) + timedelta(seconds=1)
     return None
 
