@@ -31,7 +31,7 @@ log = structlog.get_logger()
 _LOADS_TABLE = "_dlt_loads"
 _ID_COLUMNS = {table.name: table.id_column for table in TABLES}
 _ROWS_PER_FETCH = 16  # a row may be as large as a body
-_KEYS_PER_TURN = 1_000_000
+_KEYS_PER_TURN = 250_000  # which take about a fifth of a second
 
 
 class DirectTables(Tables, ABC):
