@@ -56,7 +56,7 @@ class Settings(Section):
     receiver: ReceiverSettings = ReceiverSettings()  # first, because whether a log can be used depends on it
     public_url: WebAddress = Field(
         "http://127.0.0.1:8080",
-        description="Address of the receiver as the vendors see it, without `/webhooks/…`. Bookeo signs it.",
+        description="Address of the receiver for the vendors, without `/webhooks/…`. Some vendors sign it.",
     )
     log: str = Field(
         "sqlite:///data/log.db",
