@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from consumers.rows import SCHEMAS, TABLES, how_to_fill
 from ingest.errors import ConfigurationError, IngestError, NothingLoaded
-from ingest.finding import Finding, State, failed, ok, warning
+from ingest.readiness import Finding, State, failed, ok, warning
 from ingest.settings import Settings
 from ingest.warehouse import HAS_VERSION
 from ingest.warehouse.query import query, query_or_empty

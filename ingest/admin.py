@@ -3,7 +3,7 @@
 import hmac
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -12,18 +12,22 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from pydantic import SecretStr
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ingest.allowed_hosts import AllowedHosts
+from ingest.address import is_ip, parse_address
 from ingest.errors import ConfigurationError
-from ingest.finding import Finding, readiness_body
-from ingest.readiness import Probe, Readiness
+from ingest.readiness import Finding, Probe, Readiness, readiness_body
 from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings
 from ingest.sockets import bind
 
 Listener = ReceiverSettings | ConsumerSettings | ReconcileSettings
+
+_ANY_PORT = 80
+_MISDIRECTED = 421
 
 
 def build_admin(ready: Callable[[], Sequence[Finding]], token: SecretStr | None) -> Starlette:
@@ -120,3 +124,35 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+class AllowedHosts:
+    """ASGI middleware that answers 421 to a request for another host name.
+
+    IP addresses are allowed: nobody can make one point here, and probes use them.
+    """
+
+    def __init__(self, app: ASGIApp, names: Collection[str], setting: str) -> None:
+        """Allow `names`; the answer to others names `setting` as the one to add a host name to."""
+        self._app, self._names = app, {"localhost", *map(_normalized, names)}
+        self._refusal = PlainTextResponse(
+            f"the host name in the URL is not allowed here: add it to {setting}\n", _MISDIRECTED
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request for an allowed host; HTTP/1.0 may leave the host out, which no browser does."""
+        if scope["type"] != "http" or all(map(self._is_allowed, Headers(scope=scope).getlist("host"))):
+            await self._app(scope, receive, send)
+        else:
+            await self._refusal(scope, receive, send)
+
+    def _is_allowed(self, host: str) -> bool:
+        try:
+            name = parse_address(host, _ANY_PORT).host
+        except ValueError:
+            return False
+        return is_ip(name) or _normalized(name) in self._names
+
+
+def _normalized(name: str) -> str:
+    return name.lower().removesuffix(".")

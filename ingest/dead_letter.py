@@ -9,8 +9,8 @@ from urllib.parse import unquote_plus
 import orjson
 
 from ingest.event import digest
-from ingest.instant import format_instant
 from ingest.log import Producer, Record, append_records
+from ingest.times import format_instant
 
 # Reasons, in a word and for people.
 REASONS: Mapping[str, str] = {

@@ -4,8 +4,8 @@ from concurrent.futures import Future
 
 import structlog
 
+from ingest.event import build_loss_note
 from ingest.log import Producer
-from ingest.loss import build_loss_note
 from ingest.telemetry import LOSSES
 from ingest.vendors import AnyAccount, VerifiedDelivery
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from ingest.errors import ConfigurationError
-from ingest.instant import format_instant
 from ingest.settings import Settings
+from ingest.times import format_instant
 from ingest.vendors import AnyAccount
 from receivers.reconcile.losses import Losses
 from receivers.reconcile.report import Report

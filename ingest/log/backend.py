@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from ingest.errors import LogUnavailable
-from ingest.finding import Finding, failure, ok
 from ingest.log import Backlog, Consumer, Producer, Reader
 from ingest.log.kafka_settings import KafkaSettings
+from ingest.readiness import Finding, failure, ok
 
 _SQLITE = "sqlite:///"
 _KAFKA = "kafka://"

@@ -12,15 +12,14 @@ from statistics import median_low
 
 import structlog
 
-from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW
-from ingest.clock_file import read_clock_ahead, write_clock_ahead
-from ingest.duration import describe_skew
+from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW, read_clock_ahead, write_clock_ahead
 from ingest.errors import ConfigurationError, IngestError, LogUnavailable, VendorUnavailable
 from ingest.log import APPEND_SECONDS, Producer, wait_until_durable
 from ingest.log.consumption import wait_until_consumed
 from ingest.rest import RetryBudget
 from ingest.settings import NO_CREDENTIALS, Settings
 from ingest.telemetry import CLOCK_SKEW_SECONDS
+from ingest.times import describe_skew
 from ingest.vendors import AnyAccount
 from ingest.vendors.rest import AnyRest, Window
 from ingest.warehouse.bookings import BookingsTable

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import structlog
 
-from ingest.disk import explain_unwritable
-from ingest.duration import describe_duration
 from ingest.errors import LogHeld, LogUnavailable
-from ingest.finding import Finding, State, failure, ok, warning
+from ingest.files import explain_unwritable
 from ingest.log import Producer
 from ingest.log.sqlite import extent
+from ingest.readiness import Finding, State, failure, judge_undone, ok, warning
 from ingest.settings import Settings
 from ingest.telemetry import SPOOL_OLDEST_SECONDS, SPOOL_RECORDS
-from ingest.undone import judge_undone
+from ingest.times import describe_duration
 from receivers.spool import SpoolingProducer
 from receivers.spool.file import SpoolFile, count_records, oldest_seconds, spool_files
 from receivers.spool.owner import mark_spool, require_own_spool

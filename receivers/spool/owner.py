@@ -9,7 +9,7 @@ import orjson
 import structlog
 
 from ingest.errors import ConfigurationError, LogUnavailable
-from ingest.private_file import replace_private
+from ingest.files import replace_private
 from ingest.settings import Settings
 from ingest.settings.sources import current_config_path
 from receivers.spool.file import is_locked, record_topics, spool_files

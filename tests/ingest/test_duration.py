@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from ingest.duration import describe_duration, parse_duration
+from ingest.times import describe_duration, parse_duration
 
 
 @pytest.mark.parametrize(

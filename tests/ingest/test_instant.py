@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.errors import PayloadError
-from ingest.instant import format_instant, parse_instant, utc
+from ingest.times import format_instant, parse_instant, utc
 
 OFFSETS = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 INSTANTS = st.datetimes(timezones=st.just(UTC))

@@ -7,8 +7,7 @@ import httpx
 
 from ingest.admin import build_admin
 from ingest.errors import LogUnavailable, WarehouseUnavailable
-from ingest.finding import State, failed, ok, readiness_body, warning
-from ingest.readiness import Readiness
+from ingest.readiness import Readiness, State, failed, ok, readiness_body, warning
 
 
 class Probe:

@@ -6,9 +6,8 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from ingest import undone
-from ingest.finding import State
-from ingest.undone import UndoneWork
+from ingest import readiness
+from ingest.readiness import State, UndoneWork
 from tests.support.polling import wait_for
 
 
@@ -49,8 +48,8 @@ def test_work_that_is_tried_again_is_as_old_as_its_first_attempt(monkeypatch: py
 def test_work_that_takes_long_is_logged_with_its_cause_while_it_lasts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(undone, "_QUIET_SECONDS", 0.05)
-    monkeypatch.setattr(undone, "_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(readiness, "_QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(readiness, "_CHECK_SECONDS", 0.01)
     work = UndoneWork("consumer", timedelta(seconds=30), lambda: "a lock of somebody's session")
     with capture_logs() as lines:
         work.watch()

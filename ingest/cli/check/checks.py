@@ -14,20 +14,20 @@ import httpx
 from ingest.address import Address
 from ingest.cli.webhooks_view import describe_arrivals, has_api
 from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW, clock_ahead
-from ingest.disk import (
+from ingest.errors import ConfigurationError
+from ingest.files import (
     FULL_BYTES,
     LOW_BYTES,
+    check_scratch,
     find_unusable_file,
     free_bytes,
     nearest_existing,
     require_writable,
 )
-from ingest.duration import describe_skew
-from ingest.errors import ConfigurationError
-from ingest.finding import Finding, State, failed, ok, warning
+from ingest.readiness import Finding, State, failed, ok, warning
 from ingest.rest import RetryBudget
-from ingest.scratch import check_scratch
 from ingest.settings import Settings
+from ingest.times import describe_skew
 from ingest.tls import explain_tls_error
 from ingest.vendors import AnyAccount
 
@@ -56,8 +56,7 @@ def check_accounts(settings: Settings) -> list[Finding]:
 def check_listeners(settings: Settings) -> list[Finding]:
     """Check that the ports differ, are safe, and are free or in use by `ingest` itself."""
     from ingest.admin import check_admin
-    from ingest.port_owner import find_port_owner
-    from ingest.sockets import is_taken
+    from ingest.sockets import find_port_owner, is_taken
 
     receiver, consumer, reconcile = settings.receiver, settings.consumer, settings.reconcile
     listeners = [

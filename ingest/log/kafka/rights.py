@@ -14,10 +14,10 @@ from kafka.admin import MemberToRemove
 from kafka.protocol.producer import InitProducerIdRequest
 
 from ingest.errors import CommitFailed, LogDenied, LogUnavailable
-from ingest.finding import Finding, failed, failure, ok, warning
 from ingest.log.kafka.cluster import Cluster
 from ingest.log.kafka.handshake import Handshake, connect, handshake
 from ingest.log.kafka_settings import KafkaSettings
+from ingest.readiness import Finding, failed, failure, ok, warning
 
 T = TypeVar("T")
 

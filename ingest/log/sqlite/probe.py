@@ -3,8 +3,8 @@
 from contextlib import closing
 from pathlib import Path
 
-from ingest.disk import explain_unwritable
 from ingest.errors import LogUnavailable
+from ingest.files import explain_unwritable
 from ingest.log.sqlite.file import LogFile, unavailable
 
 _BUSY_SECONDS = 2.0

@@ -1,16 +1,42 @@
-"""Repair of standard input, output and error, which may be closed when the process starts."""
+"""Protection of terminals and standard streams.
+
+Texts of strangers could drive a terminal: anybody can book under the name they like. Standard input, output
+and error may be closed when the process starts.
+"""
 
 import os
+import re
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import IO, TextIO
+from unicodedata import category
 
-from ingest.visible import visible
+# Controls (C0, DEL, C1), formats (bidi overrides, zero-width characters, tags), halves of surrogate pairs,
+# private use, line and paragraph separators.
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+_BEYOND_ASCII = re.compile(r"[^\x20-\x7e]+")
 
 _STREAMS = ("stdin", "stdout", "stderr")
+
+
+def visible(text: str, keep: str = "") -> str:
+    r"""Escape hidden characters, such as `\x1b` or `\u202e`, except those in `keep`."""
+    return replace_hidden(text, lambda char: char if char in keep else char.encode("unicode_escape").decode())
+
+
+def replace_hidden(text: str, replace: Callable[[str], str]) -> str:
+    """Replace every character that does not show or drives a terminal, and nothing else."""
+    return (
+        text
+        if text.isprintable()
+        else _BEYOND_ASCII.sub(
+            lambda run: "".join(replace(char) if category(char) in _HIDDEN else char for char in run[0]), text
+        )
+    )
 
 
 def repair_streams() -> None:
