@@ -4,7 +4,6 @@ import hmac
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from ipaddress import ip_address
 from pathlib import Path
 
 import uvicorn
@@ -18,7 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ingest.address import is_ip, parse_address
+from ingest.address import is_ip, is_loopback, parse_address
 from ingest.errors import ConfigurationError
 from ingest.readiness import Finding, Probe, Readiness, readiness_body
 from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings
@@ -37,7 +36,8 @@ def build_admin(ready: Callable[[], Sequence[Finding]], token: SecretStr | None)
     """
 
     def guarded(request: Request, answer: Callable[[], Response]) -> Response:
-        if token and not _authorized(request, token):
+        expected = f"Bearer {token.get_secret_value()}".encode() if token else b""
+        if token and not hmac.compare_digest(request.headers.get("authorization", "").encode(), expected):
             return PlainTextResponse(
                 "give the admin token as a bearer token\n", 401, {"WWW-Authenticate": "Bearer"}
             )
@@ -88,7 +88,7 @@ def serve_admin(settings: Listener, section: str, probes: Mapping[str, Probe]) -
 
 def check_admin(settings: Listener, section: str) -> None:
     """Raise ConfigurationError when other machines could reach the listener without a token."""
-    if not settings.admin_token and not _is_loopback(settings.admin_host):
+    if not settings.admin_token and not is_loopback(settings.admin_host):
         raise ConfigurationError(
             f"the admin listener on {settings.admin_host} needs {section}.admin_token: set it, or use"
             f" {section}.admin_host = 127.0.0.1"
@@ -99,31 +99,16 @@ def registry() -> CollectorRegistry:
     """Return the metrics of this process, or of all workers that share a folder for them."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return REGISTRY
-    _forget_dead_workers(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library has no annotation here
-    return registry
-
-
-def _forget_dead_workers(folder: Path) -> None:
-    """Remove the gauges of killed workers, which are out of date; their counters stay."""
-    for pid in {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*.db")}:
+    # Gauges of killed workers are out of date; their counters stay.
+    gauges = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("gauge_live*.db")
+    for pid in {int(file.stem.rpartition("_")[2]) for file in gauges}:
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
             mark_process_dead(pid)  # type: ignore[no-untyped-call]  # the library has no annotation here
-
-
-def _authorized(request: Request, token: SecretStr) -> bool:
-    header = request.headers.get("authorization", "")
-    return hmac.compare_digest(header.encode(), f"Bearer {token.get_secret_value()}".encode())
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library has no annotation here
+    return registry
 
 
 class AllowedHosts:

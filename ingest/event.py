@@ -131,11 +131,6 @@ class Event:
 
         Its key consists of vendor, account and subject, so that the events of one booking stay in order.
         """
-        return Record(
-            key=f"{self.vendor}/{self.account}/{self.subject}", value=self.data, headers=self._headers()
-        )
-
-    def _headers(self) -> dict[str, str]:
         headers = {
             "ce_specversion": "1.0",
             "ce_id": self.id,
@@ -154,7 +149,7 @@ class Event:
             headers[SENT_AT] = format_instant(self.sent_at)
         if self.received_by:
             headers[RECEIVED_BY] = format_instant(self.received_by)
-        return headers
+        return Record(key=f"{self.vendor}/{self.account}/{self.subject}", value=self.data, headers=headers)
 
     @classmethod
     def from_record(cls, record: Record) -> "Event":

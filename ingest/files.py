@@ -80,24 +80,19 @@ def explain_unwritable(folder: Path) -> str:
     existing = nearest_existing(folder)
     try:
         with TemporaryFile(dir=existing) as file:
-            _reserve(file.fileno(), _RESERVED_BYTES)
+            if hasattr(os, "posix_fallocate"):
+                try:
+                    os.posix_fallocate(file.fileno(), 0, _RESERVED_BYTES)
+                except OSError as error:
+                    # A file system that cannot reserve space says nothing of how much there is.
+                    if error.errno not in {EOPNOTSUPP, EINVAL}:
+                        raise
             file.write(bytes(_PROBE_BYTES))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         return f"{existing} cannot be written to: {error.strerror}"
     return ""
-
-
-def _reserve(file: int, size: int) -> None:
-    """Reserve space for so many bytes, if the file system can. Raises OSError when there is not enough."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        os.posix_fallocate(file, 0, size)
-    except OSError as error:
-        if error.errno not in {EOPNOTSUPP, EINVAL}:  # it cannot reserve, which says nothing of the space
-            raise
 
 
 def require_writable(folder: Path, setting: str) -> None:
@@ -227,7 +222,11 @@ def scratch_folder(prefix: str) -> Iterator[Path]:
             shutil.rmtree(orphan)
     try:
         folder = TemporaryDirectory(prefix=prefix)
-        lock = _lock(Path(folder.name))
+        # The lock file gets its name when it is locked: until then the folder must not look like an orphan.
+        new = Path(folder.name) / f".{_SCRATCH_LOCK}"
+        lock = os.open(new, os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        new.rename(new.with_name(_SCRATCH_LOCK))
     except OSError as error:
         raise ConfigurationError(_describe_failure(error)) from None
     try:
@@ -235,16 +234,6 @@ def scratch_folder(prefix: str) -> Iterator[Path]:
             yield Path(path)
     finally:
         os.close(lock)
-
-
-def _lock(folder: Path) -> int:
-    """Lock a file in the folder for as long as the process lives, and return its descriptor."""
-    # The file gets its name when it is locked: until then the folder must not look like an orphan.
-    new = folder / f".{_SCRATCH_LOCK}"
-    lock = os.open(new, os.O_CREAT | os.O_RDWR, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    new.rename(folder / _SCRATCH_LOCK)
-    return lock
 
 
 def _describe_failure(error: OSError) -> str:

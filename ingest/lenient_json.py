@@ -35,15 +35,15 @@ def loads(raw: bytes) -> Any:
     last value of a repeated key counts, as with strict readers. Raises ValueError for what is not JSON even
     so.
     """
+
+    def parse_int(digits: str) -> int | float:
+        if len(digits) <= _MAX_DIGITS:
+            return int(digits)
+        return -math.inf if digits.startswith("-") else math.inf
+
     text = raw.decode("utf-8-sig", errors="replace")
     repaired = _ESCAPE.sub(lambda escape: escape[1] or "\\ufffd", text)
-    return json.loads(replace_deep(repaired, _MAX_DEPTH, lambda _: "null"), strict=False, parse_int=_integer)
-
-
-def _integer(digits: str) -> int | float:
-    if len(digits) <= _MAX_DIGITS:
-        return int(digits)
-    return -math.inf if digits.startswith("-") else math.inf
+    return json.loads(replace_deep(repaired, _MAX_DEPTH, lambda _: "null"), strict=False, parse_int=parse_int)
 
 
 def replace_deep(text: str, deepest: int, replacement: Callable[[str], str]) -> str:

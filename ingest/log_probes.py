@@ -52,10 +52,8 @@ class AppendProbe:
         Kafka gets a record once a minute at most, and again each time while it takes none.
         """
         self._log.probe_append()
-        if not self._log.file:
-            self._produce()
-
-    def _produce(self) -> None:
+        if self._log.file:
+            return
         if self._attempt is None:
             if time.monotonic() < self._due:
                 return

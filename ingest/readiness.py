@@ -134,20 +134,16 @@ class Readiness:
         try:
             for name, probe in self._probes.items():
                 self._current = name
-                findings += _run_probe(name, probe)
+                try:
+                    findings += probe() or [ok(name, "ready")]
+                except IngestError as error:
+                    findings.append(failure(name, error))
+                except Exception as error:  # noqa: BLE001 - whatever a driver raises, it must not look like readiness
+                    findings.append(failed(name, type(error).__name__))
         finally:
             self._findings = findings
             self._valid_until = time.monotonic() + self._max_age
             self._done.set()
-
-
-def _run_probe(name: str, probe: Probe) -> Sequence[Finding]:
-    try:
-        return probe() or [ok(name, "ready")]
-    except IngestError as error:
-        return [failure(name, error)]
-    except Exception as error:  # noqa: BLE001 - a driver's error of whatever kind must not look like readiness
-        return [failed(name, type(error).__name__)]
 
 
 class UndoneWork:

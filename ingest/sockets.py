@@ -3,12 +3,11 @@
 import errno
 import os
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from ingest.address import Address
 from ingest.errors import ConfigurationError
@@ -25,8 +24,15 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
 
     Raises ConfigurationError that names `setting`, the one of the port, or the one of the host.
     """
+    # The process that is replaced may be stopping.
+    retrying = Retrying(
+        retry=retry_if_exception(_is_taken_error),
+        stop=stop_after_delay(3),
+        wait=wait_fixed(0.1),
+        reraise=True,
+    )
     try:
-        sock = _listen(host, port)
+        sock = retrying(_server, host, port)
     except OSError as error:
         is_host_wrong = isinstance(error, socket.gaierror) or error.errno in _HOST_ERRORS
         where = setting.removesuffix("port") + "host" if is_host_wrong else setting
@@ -54,14 +60,6 @@ def _describe(error: OSError) -> str:
 
 def _is_taken_error(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-
-
-@retry(
-    retry=retry_if_exception(_is_taken_error), stop=stop_after_delay(3), wait=wait_fixed(0.1), reraise=True
-)
-def _listen(host: str, port: int) -> socket.socket:
-    """Listen, and try again for a moment: the process that is replaced may be stopping."""
-    return _server(host, port)
 
 
 def _server(host: str, port: int) -> socket.socket:
@@ -101,20 +99,17 @@ class PortOwner:
 
 def find_port_owner(port: int) -> PortOwner | None:
     """Return the process that listens on a port; None when there is none, or it is another user's."""
-    inodes = set(_listening_inodes(port))
-    if not inodes:
-        return None
-    pids = sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    return next((owner for pid in pids if inodes & _socket_inodes(pid) and (owner := _process(pid))), None)
-
-
-def _listening_inodes(port: int) -> Iterator[str]:
+    inodes: set[str] = set()
     for table in _TABLES:
         with suppress(OSError):
             for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
                 fields = line.split()
                 if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                    yield fields[9]
+                    inodes.add(fields[9])
+    if not inodes:
+        return None
+    pids = sorted(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return next((owner for pid in pids if inodes & _socket_inodes(pid) and (owner := _process(pid))), None)
 
 
 def _socket_inodes(pid: int) -> set[str]:

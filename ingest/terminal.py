@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import IO, TextIO
+from typing import TextIO
 from unicodedata import category
 
 # Controls (C0, DEL, C1), formats (bidi overrides, zero-width characters, tags), halves of surrogate pairs,
@@ -46,11 +46,18 @@ def repair_streams() -> None:
     whatever is written to "standard error" would go into that file, a database for instance.
     """
     for number, name in enumerate(_STREAMS):
-        if _is_closed(number):
-            _open_null(number)
+        try:
+            os.fstat(number)
+        except OSError:  # it is closed
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
         stream: TextIO | None = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, _null_stream("w" if number else "r"))
+            # The device is opened anew: the number of the stream may belong to another file by now.
+            null_stream = open(os.devnull, "w" if number else "r", encoding="utf-8")  # noqa: PTH123, SIM115 - for as long as the process lives
+            setattr(sys, name, null_stream)
         elif number > 0 and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     sys.excepthook = _write_traceback
@@ -66,23 +73,3 @@ def _write_traceback(_: type[BaseException], error: BaseException | None, __: Tr
 def _write_traceback_of_thread(crash: threading.ExceptHookArgs) -> None:
     if not isinstance(crash.exc_value, SystemExit):
         _write_traceback(crash.exc_type, crash.exc_value, crash.exc_traceback)
-
-
-def _is_closed(number: int) -> bool:
-    try:
-        os.fstat(number)
-    except OSError:
-        return True
-    return False
-
-
-def _open_null(number: int) -> None:
-    null = os.open(os.devnull, os.O_RDWR)
-    if null != number:
-        os.dup2(null, number)
-        os.close(null)
-
-
-def _null_stream(mode: str) -> IO[str]:
-    """Open the null device anew: the number of the stream may belong to another file by now."""
-    return open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123 - for as long as the process lives

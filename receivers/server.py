@@ -29,8 +29,7 @@ from receivers import clock
 from receivers.accounts import ready_accounts
 from receivers.app import create_app
 from receivers.http_protocol import HttpConfig
-from receivers.spool.folder import drain_leftovers, readiness
-from receivers.spool.owner import require_own_spool
+from receivers.spool.folder import drain_leftovers, readiness, require_own_spool
 
 log = structlog.get_logger()
 

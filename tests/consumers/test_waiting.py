@@ -9,7 +9,6 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from ingest import readiness
 from ingest.errors import LogUnavailable
 from ingest.files import explain_unwritable
 from ingest.log import Record
@@ -29,8 +28,8 @@ from tests.support.settings import Tree, with_section
 def test_a_lock_that_holds_a_load_up_makes_the_consumer_unready_and_is_named(
     postgres_tree: Tree, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readiness, "_QUIET_SECONDS", 0.05)
-    monkeypatch.setattr(readiness, "_CHECK_SECONDS", 0.05)
+    monkeypatch.setattr("ingest.readiness._QUIET_SECONDS", 0.05)
+    monkeypatch.setattr("ingest.readiness._WATCH_EVERY_SECONDS", 0.05)
 
     def failure(harness: ConsumerHarness) -> Finding | None:
         return next((finding for finding in harness.loader.undone.probe() if finding.failed), None)

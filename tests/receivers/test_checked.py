@@ -4,7 +4,7 @@ from ingest import sockets
 from ingest.cli.check.checks import check_listeners, judge_answer
 from ingest.readiness import State
 from ingest.settings import Settings
-from receivers.site import SITE_HEADER
+from receivers.app import SITE_HEADER
 from tests.receivers.conftest import Start
 from tests.receivers.running import on_linux
 

@@ -114,7 +114,7 @@ def test_a_disk_that_is_full_only_when_it_is_synced_is_told(
 def test_an_embedded_log_that_another_writer_holds_for_too_long_is_not(
     embedded: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.log.sqlite.probe._BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("ingest.log.sqlite.reader._BUSY_SECONDS", 0.1)
     path = embedded.log.removeprefix("sqlite:///")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

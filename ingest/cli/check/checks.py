@@ -132,7 +132,7 @@ def check_disk(settings: Settings) -> list[Finding]:
 
 def check_public_url(settings: Settings) -> list[Finding]:
     """Check that the public URL leads to this installation, as far as that can be seen from here."""
-    from receivers.site import SITE_HEADER
+    from receivers.app import SITE_HEADER
 
     url = settings.public_url
     if urlsplit(url).hostname in _LOCAL_HOSTS:
@@ -161,7 +161,7 @@ def check_public_url(settings: Settings) -> list[Finding]:
 def judge_answer(settings: Settings, answer: httpx.Response) -> Finding:
     """Return what the answer of the public URL's `/healthz` means."""
     from ingest.sockets import is_taken
-    from receivers.site import SITE_HEADER, site_of
+    from receivers.app import SITE_HEADER, site_of
 
     name, url, site = "public url", settings.public_url, answer.headers.get(SITE_HEADER)
     if site == site_of(settings):

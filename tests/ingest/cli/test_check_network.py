@@ -27,7 +27,7 @@ from ingest.errors import ConfigurationError
 from ingest.files import find_unusable_file
 from ingest.readiness import Finding, State
 from ingest.settings import Settings
-from receivers.site import site_of
+from receivers.app import site_of
 from tests.receivers.running import on_linux
 from tests.support.ports import free_port
 from tests.support.simulated_vendor import simulated
