@@ -13,7 +13,7 @@ from math import isfinite
 import orjson
 
 from ingest.errors import PayloadError
-from ingest.json_nesting import STRING, replace_deep
+from ingest.lenient_json import STRING, replace_deep
 
 # What every reader follows: Python's own stops below 1000.
 MAX_DEPTH = 500

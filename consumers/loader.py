@@ -32,11 +32,11 @@ from ingest.errors import (
     WarehouseUnavailable,
 )
 from ingest.event import vendor_and_account
-from ingest.instant import parse_instant
 from ingest.log import APPEND_SECONDS, Consumer, PositionChange, Producer, StoredRecord
+from ingest.readiness import UndoneWork
 from ingest.settings import Settings
 from ingest.telemetry import BATCH_RECORDS, DEAD_LETTERS, LAG_RECORDS, LOAD_SECONDS
-from ingest.undone import UndoneWork
+from ingest.times import parse_instant
 from ingest.vendors import BookingMapper
 
 log = structlog.get_logger()

@@ -20,7 +20,7 @@ from ingest.booking import COLUMNS, Booking, BookingStatus
 from ingest.clock import add_span, is_ahead, is_long_before, with_instant
 from ingest.errors import PayloadError
 from ingest.event import Event, Via
-from ingest.instant import format_instant, parse_instant
+from ingest.times import format_instant, parse_instant
 
 Key = tuple[str, str, str]
 """The primary key of `bookings`: vendor, account and booking id."""

@@ -11,7 +11,6 @@ from consumers.message import BookingMessage
 from consumers.rows import Row
 from ingest.dead_letter import DeadLetter
 from ingest.event import Via
-from ingest.instant import format_instant
 from ingest.telemetry import (
     EVENTS_IMPLAUSIBLE,
     EVENTS_LOADED,
@@ -22,6 +21,7 @@ from ingest.telemetry import (
     RECONCILIATIONS,
     UNKNOWN_STATUS,
 )
+from ingest.times import format_instant
 
 log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ from consumers.json_text import json_text
 from ingest.booking import COLUMNS, EMPTY, Answer, Booking, BookingStatus, rounded
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
-from ingest.instant import parse_instant, parse_stored_instant
+from ingest.times import parse_instant, parse_stored_instant
 from ingest.warehouse import is_instant, is_version, parsed_json
 
 Row = dict[str, Any]

@@ -16,10 +16,8 @@ from starlette.types import Receive, Scope, Send
 
 from ingest.clock import CLOCK_REMEDY
 from ingest.dead_letter import DeadLetter, redact_headers, redact_query
-from ingest.duration import describe_skew
 from ingest.errors import LogUnavailable, PayloadError, VerificationError, WrongTime
 from ingest.event import RECEIVED_BY, SENT_AT
-from ingest.instant import format_instant
 from ingest.log import Producer, Record
 from ingest.settings import Settings
 from ingest.telemetry import (
@@ -29,6 +27,7 @@ from ingest.telemetry import (
     DELIVERY_SECONDS,
     SIGNED_BY,
 )
+from ingest.times import describe_skew, format_instant
 from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 from receivers.accounts import Accounts

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
-from ingest.local_path import LocalPath
+from ingest.files import LocalPath
 
 KAFKA_PORT = 9092  # the default of brokers
 LARGEST_RECORD = 2 * 1024 * 1024

@@ -13,9 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from ingest.booking import Booking
 from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW
-from ingest.duration import describe_duration
 from ingest.errors import ConfigurationError, PayloadError, WrongTime
 from ingest.event import Event, Via, check_length, digest
+from ingest.times import describe_duration
 from ingest.vendors.account_settings import AccountSettings
 from ingest.vendors.delivery import Delivery, Proof, VerifiedDelivery
 from ingest.vendors.registry import load_module

@@ -27,7 +27,7 @@ from ingest import lenient_json
 from ingest.booking import EMPTY, Booking
 from ingest.errors import PayloadError
 from ingest.event import LONGEST_ID
-from ingest.instant import parse_rare_form, utc
+from ingest.times import parse_rare_form, utc
 
 # The most digits that the warehouse's decimal(38, 9) has before the point.
 _PRICE_DIGITS = 29

@@ -17,8 +17,8 @@ from consumers.replay import as_replay
 from consumers.rows import Row
 from ingest.booking import Booking, StoredBooking
 from ingest.event import Event
-from ingest.instant import format_instant
 from ingest.log import Partition, StoredRecord
+from ingest.times import format_instant
 from ingest.vendors import BookingMapper
 from receivers.reconcile.compare import Verdict, compare, superseded_version
 from tests.consumers.harness import ConsumerHarness

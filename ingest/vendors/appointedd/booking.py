@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AliasChoices, AliasPath, Field
 
 from ingest.booking import Answer, Booking, BookingStatus
-from ingest.instant import format_instant
+from ingest.times import format_instant
 from ingest.vendors.fields import (
     ABSENT,
     OBJECTS,

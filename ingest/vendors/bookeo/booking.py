@@ -16,7 +16,7 @@ from pydantic.alias_generators import to_camel
 
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import PayloadError
-from ingest.instant import format_instant
+from ingest.times import format_instant
 from ingest.vendors.fields import (
     ABSENT,
     OBJECT,

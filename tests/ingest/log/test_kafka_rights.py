@@ -13,10 +13,10 @@ from kafka import KafkaAdminClient, OffsetSpec, TopicPartition
 from pydantic import SecretStr
 
 from ingest.errors import LogDenied, LogUnavailable
-from ingest.finding import Finding
 from ingest.log.kafka import KafkaLogConsumer, KafkaLogProducer
 from ingest.log.kafka.rights import check_rights, find_flaws, require_read, require_write
 from ingest.log.kafka_settings import KafkaSettings
+from ingest.readiness import Finding
 from tests.ingest.log.harness import append, numbered
 from tests.kafka.broker import Broker, fetch
 from tests.kafka.guarded import GuardedBroker

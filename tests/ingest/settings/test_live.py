@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ingest.errors import ConfigurationError
-from ingest.finding import State
+from ingest.readiness import State
 from ingest.settings.sources import Live, Snapshot, load_settings, load_snapshot
 from tests.support.polling import wait_for
 
