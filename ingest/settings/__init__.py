@@ -11,9 +11,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator
 
 from ingest.address import WebAddress, parse_address
-from ingest.duration import Duration
 from ingest.errors import ConfigurationError
-from ingest.local_path import absolute_url, is_local_path
+from ingest.files import absolute_url, is_local_path
 from ingest.log.backend import Log, build_log
 from ingest.log.kafka_settings import KAFKA_PORT, LARGEST_BODY, KafkaSettings
 from ingest.settings.sections import (
@@ -26,6 +25,7 @@ from ingest.settings.sections import (
     WarehouseSettings,
     WebhooksSettings,
 )
+from ingest.times import Duration
 from ingest.vendors import AccountSettings, AnyAccount, load_account_class, split_list, vendor_names
 
 _SQLITE, _KAFKA = "sqlite:///", "kafka://"
@@ -56,7 +56,7 @@ class Settings(Section):
     receiver: ReceiverSettings = ReceiverSettings()  # first, because whether a log can be used depends on it
     public_url: WebAddress = Field(
         "http://127.0.0.1:8080",
-        description="Address of the receiver as the vendors see it, without `/webhooks/…`. Bookeo signs it.",
+        description="Address of the receiver for the vendors, without `/webhooks/…`. Some vendors sign it.",
     )
     log: str = Field(
         "sqlite:///data/log.db",
