@@ -23,7 +23,7 @@ _SCHEMA_FILE = "ingest.schema.json"
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write the settings.")] = Path(DEFAULT_CONFIG),
     public_url: Annotated[
-        str, typer.Option(help="The receiver's address as the vendors see it; it must lead to this machine.")
+        str, typer.Option(help="The receiver's address for the vendors. It must lead to this machine.")
     ] = "https://hooks.example.com",
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     schema: Annotated[

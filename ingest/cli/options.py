@@ -19,7 +19,7 @@ from ingest.settings import Settings
 from ingest.settings.sources import Snapshot, current_secrets_path, load_settings
 
 Config = Annotated[
-    str | None, typer.Option("--config", help="The settings file; else INGEST_CONFIG, else ./ingest.toml.")
+    str | None, typer.Option("--config", help="Settings file; by default INGEST_CONFIG, or ./ingest.toml.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
 WithParent = Annotated[
