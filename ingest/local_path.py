@@ -27,7 +27,7 @@ def absolute_path(path: str, info: ValidationInfo) -> str:
         return os.path.normpath(Path(folder, Path(path).expanduser()))
     except RuntimeError:
         raise ValueError(
-            "begins with ~, and this user has no home folder here: write the whole path"
+            "begins with ~, and this user has no home folder here: write the absolute path"
         ) from None
 
 

@@ -79,6 +79,6 @@ def _give_to_owner_of(file: Path, new: int) -> None:
         os.fchown(new, old.st_uid, old.st_gid)
     except PermissionError:
         raise ConfigurationError(
-            f"{file} belongs to user {old.st_uid}, group {old.st_gid}, and would not any more: run this"
-            " command as that user"
+            f"{file} belongs to user {old.st_uid}, group {old.st_gid}, and this command would change "
+            "that: run it as that user"
         ) from None

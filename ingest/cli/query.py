@@ -71,7 +71,7 @@ def query(
     except ValueError as error:
         raise ConfigurationError(f"--timeout {error}") from None
     if seconds <= 0:
-        raise ConfigurationError("--timeout must be longer than nothing, for example 60s.")
+        raise ConfigurationError("--timeout must be more than zero, for example 60s.")
     answer = query_bounded(read_settings(config), statement, Bounds(seconds, limit))
     if as_json:
         print_json([dict(zip(answer.columns, map(json_value, row), strict=True)) for row in answer.rows])

@@ -69,7 +69,9 @@ def reconcile(
             autocompletion=complete_account,
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is missing, and repair nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what is missing, and repair nothing.")
+    ] = False,
     watch: Annotated[
         bool,
         typer.Option(
@@ -119,15 +121,13 @@ def reconcile(
     if watch:
         if since or until or dry_run or as_json or confirm_key:
             raise ConfigurationError(
-                "--watch can be combined only with --account: the settings say what it compares, and the table "
-                "reconciliations has what it finds"
+                "--watch can be combined only with --account: the settings say what it compares, and the "
+                "table reconciliations has what it finds"
             )
         _watch(settings, account or [])
         return
     if confirm_key and not account:
-        raise ConfigurationError(
-            "--confirm-key needs --account: name the account whose key you have checked"
-        )
+        raise ConfigurationError("--confirm-key needs --account: name the account whose key you have checked")
     now = datetime.now(UTC)
     start, end = parse_span(since, until, now, now - settings.reconcile.lookback)
     accounts = choose_accounts(settings, account or [])

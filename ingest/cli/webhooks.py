@@ -57,8 +57,8 @@ def plan(
 ) -> None:
     """Show what each vendor has, what the settings want, and what `apply` would do. Nothing is changed.
 
-    Exit code 0: everything is as wanted; 2: something differs, or no delivery has arrived yet for webhooks that
-    are made by hand; 3: a vendor could not be reached.
+    Exit code 0: everything is as wanted; 2: something differs, or no delivery has arrived yet for webhooks
+    that are made by hand; 3: a vendor could not be reached.
 
     Examples:
         ingest webhooks plan
@@ -95,8 +95,8 @@ def apply(
     Subscriptions of others are not changed. If webhooks may have been missed before a subscription was made,
     the account is reconciled at once; this needs a running consumer.
 
-    Exit code 0: everything is as wanted; 1: something still differs, or was not reconciled; 3: something could
-    not be reached.
+    Exit code 0: everything is as wanted; 1: something still differs, or was not reconciled; 3: something
+    could not be reached.
 
     Examples:
         ingest webhooks apply
@@ -150,7 +150,9 @@ def remove(
     accounts: Annotated[list[str], typer.Argument(help="Accounts.", autocompletion=complete_account)],
     ids: Annotated[
         list[str] | None,
-        typer.Option("--id", help="Only the subscription with this id, as `list` shows it.", show_default="all of ours"),
+        typer.Option(
+            "--id", help="Only the subscription with this id, as `list` shows it.", show_default="all of ours"
+        ),
     ] = None,
     yes: Yes = False,
     config: Config = None,
@@ -185,7 +187,8 @@ def remove(
 def rotate(
     name: Annotated[str, typer.Argument(help="Account.", autocompletion=complete_account)],
     finish: Annotated[
-        bool, typer.Option("--finish", help="End the rotation: remove the old secrets if they are no longer used.")
+        bool,
+        typer.Option("--finish", help="End the rotation: remove the old secrets if they are no longer used."),
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="With --finish: do not wait until deliveries show that.")

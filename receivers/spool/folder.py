@@ -113,9 +113,9 @@ def drain_leftovers(settings: Settings) -> None:
             log.info("spool.empty")
     except LogUnavailable as error:
         raise LogUnavailable(
-            f"records that were accepted while the log was Kafka wait in {folder}, "
-            "are to be in the log before any newer one, and cannot be moved: "
-            f"{error}. Fix that, or move the file away to do without what it holds"
+            f"records that were accepted while the log was Kafka wait in {folder}. They must be in the "
+            "log before any newer one, and cannot be moved: "
+            f"{error}. Fix that, or move the file away to give up its records"
         ) from error
 
 

@@ -61,7 +61,7 @@ def require_own_spool(settings: Settings) -> None:
             f"receiver.spool_dir {folder} has deliveries of another "
             f"receiver ({other}), which would get into the log of this "
             "one: set another folder. If they are this receiver's "
-            "own, and its log and its settings file are others now, "
+            "own, and only its log and its settings file have changed, "
             f"delete {folder / _FILE} and set topic_prefix as it was"
         )
 

@@ -45,8 +45,8 @@ class FileSecretStore:
         if is_above_file("accounts", self._settings.name, "webhook_secrets"):
             raise ConfigurationError(
                 f"accounts.{self._settings.name}.webhook_secrets is in the environment or a mounted file,"
-                " which the secrets file cannot change: use --print-secrets, and put what it prints before"
-                " the others there; or take it out there"
+                " which the secrets file cannot change: use --print-secrets and put the printed secret "
+                "first there, or remove the setting there"
             )
         self._file.check(self._settings.name)
 

@@ -242,7 +242,8 @@ class _Client:
         while data := self._connection.recv(65536):
             if first and data.startswith(_TLS_ALERT):
                 raise _Refused(
-                    "the port wants TLS: set kafka.security_protocol to SSL or SASL_SSL, or correct the port"
+                    "the port expects TLS: set kafka.security_protocol to SSL or SASL_SSL, or correct "
+                    "the port"
                     " in log"
                 )
             first = False
