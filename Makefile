@@ -22,8 +22,6 @@ help: ## this list
 demo: $(VENV)/installed ## simulated vendors, receiver, log, DuckDB: live, and checked (SECONDS=30 RATE=10 LOG=kafka://host:9092)
 	@$(BIN)/ingest demo --seconds $(SECONDS) --rate $(RATE) --log "$(LOG)"
 
-# Tests start hundreds of processes, which without bytecode files would each compile all they import.
-test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/installed-dev ## all tests, WORKERS=4 side by side; those against a real Apache Kafka and PostgreSQL where these can be had
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 

@@ -11,8 +11,8 @@ import orjson
 from consumers.rows import Row
 from ingest.errors import PayloadError
 from ingest.event import REPLAY_OF, digest
-from ingest.instant import parse_instant
 from ingest.log import StoredRecord
+from ingest.times import parse_instant
 
 # Redshift and MariaDB hold 65,535 bytes:
 # https://docs.aws.amazon.com/redshift/latest/dg/r_Character_types.html, https://mariadb.com/kb/en/text/

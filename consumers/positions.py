@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import structlog
 
 from consumers.warehouse import Warehouse
+from ingest.event import build_loss_note
 from ingest.log import APPEND_SECONDS, Consumer, Partition, PositionChange, Producer, wait_until_durable
 from ingest.log.bookmarks import Bookmark, Bookmarks
-from ingest.loss import build_loss_note
 from ingest.settings import Settings
 from ingest.telemetry import READ_AGAIN
 

@@ -17,10 +17,10 @@ import structlog
 from ingest.clock import is_future
 from ingest.errors import PayloadError
 from ingest.event import PROBE, REPLAY_OF, Via, vendor_and_account
-from ingest.instant import format_instant, parse_instant
 from ingest.log import APPEND_SECONDS, Partition, Producer, Reader, Record, StoredRecord, append_records
-from ingest.log.consumption import wait_for_room, wait_until_consumed
+from ingest.log.backend import wait_for_room, wait_until_consumed
 from ingest.settings import Settings
+from ingest.times import format_instant, parse_instant
 
 log = structlog.get_logger()
 

@@ -6,18 +6,19 @@ everywhere.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import orjson
 import pyarrow as pa
 
 from consumers.json_text import json_text
-from ingest.booking import COLUMNS, EMPTY, Booking, BookingStatus, rounded
+from ingest.booking import COLUMNS, EMPTY, Answer, Booking, BookingStatus, rounded
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
-from ingest.instant import parse_instant, parse_stored_instant
+from ingest.times import parse_instant, parse_stored_instant
 from ingest.warehouse import is_instant, is_version, parsed_json
 
 Row = dict[str, Any]
@@ -84,6 +85,7 @@ class Table:
 # orjson sorts the keys of objects, and would leave the fields of a dataclass in their own order.
 _SORTED_JSON = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
 _BOOKINGS_JSON = ("staff", "answers", "tracking", "guests", "column_versions")
+_column_values = attrgetter(*COLUMNS)
 _EMPTY_BOOKING = Booking(booking_id="", version="", status=BookingStatus.UNKNOWN)
 
 TABLES = (
@@ -143,10 +145,11 @@ def arrow_table(name: str, rows: Iterable[Row]) -> pa.Table:
         raise LoadRefused(f"a value of {name} that its column cannot hold: {type(error).__name__}") from None
 
 
-def event_row(event: Event, position: str, now: datetime) -> Row:
+def event_row(event: Event, position: str, now: datetime, text: str | None = None) -> Row:
     """Make the row of an event.
 
-    Raises PayloadError when the payload is not JSON that a warehouse can hold.
+    `text` is what `json_text` returns for its payload, if that is known. Raises PayloadError when the payload
+    is not JSON that a warehouse can hold.
     """
     return {
         "id": event.id,
@@ -160,22 +163,25 @@ def event_row(event: Event, position: str, now: datetime) -> Row:
         "received_at": event.received_at,
         "signed_by": event.signed_by or None,
         "position": position,
-        "data": json_text(event.data),
+        "data": json_text(event.data) if text is None else text,
         "loaded_at": now,
     }
 
 
-def booking_row(booking: Booking, event: Event, version: str, first_seen_at: datetime, now: datetime) -> Row:
+def booking_row(
+    booking: Booking, event: Event, version: str, first_seen_at: datetime, now: datetime | None
+) -> Row:
     """Make the row of a booking.
 
     `version` is the whole one, by which rows are compared; `first_seen_at` is kept from the booking's first
-    row.
+    row. `now` is None where the row is not loaded yet.
     """
-    guessed = {name: guess_version(version) for name in booking.untold if getattr(booking, name) not in EMPTY}
+    row = dict(zip(COLUMNS, _column_values(booking), strict=True))
+    guessed = {name: guess_version(version) for name in booking.untold if row[name] not in EMPTY}
     versions = dict.fromkeys(booking.untold, "") | guessed | dict(booking.column_versions or {})
     return {
-        **{name: getattr(booking, name) for name in COLUMNS},
-        **{name: as_json(getattr(booking, name)) for name in _BOOKINGS_JSON},
+        **row,
+        **{name: as_json(row[name]) for name in _BOOKINGS_JSON},
         "column_versions": as_json(versions or None),
         "vendor": event.vendor,
         "account": event.account,
@@ -245,7 +251,11 @@ def as_json(value: Any) -> str | None:
 
     Equal values make equal texts, be they dataclasses or parsed objects.
     """
-    return None if value is None else orjson.dumps(value, default=asdict, option=_SORTED_JSON).decode()
+    return None if value is None else orjson.dumps(value, default=_as_object, option=_SORTED_JSON).decode()
+
+
+def _as_object(answer: Answer) -> dict[str, str | None]:
+    return {"question": answer.question, "answer": answer.answer}
 
 
 def reconciliation_row(event: Event, now: datetime) -> Row:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from consumers.rows import SCHEMAS, TABLES, how_to_fill, retyped_columns
 from ingest.errors import ConfigurationError, IngestError, NothingLoaded
-from ingest.finding import Finding, State, failed, ok, warning
+from ingest.readiness import Finding, State, failed, ok, warning
 from ingest.settings import Settings
 from ingest.warehouse import HAS_VERSION
 from ingest.warehouse.query import query, query_or_empty

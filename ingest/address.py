@@ -108,6 +108,11 @@ def is_ip(text: str) -> bool:
     return True
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a host name or an IP address."""
+    return host == "localhost" or (is_ip(host) and ip_address(host).is_loopback)
+
+
 def _can_be_resolved(host: str) -> bool:
     """Return whether a text has the form of a host name: no empty part, and none of more than 63 bytes.
 

@@ -3,8 +3,7 @@
 import hmac
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from ipaddress import ip_address
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -12,18 +11,22 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from pydantic import SecretStr
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ingest.allowed_hosts import AllowedHosts
+from ingest.address import is_ip, is_loopback, parse_address
 from ingest.errors import ConfigurationError
-from ingest.finding import Finding, readiness_body
-from ingest.readiness import Probe, Readiness
+from ingest.readiness import Finding, Probe, Readiness, readiness_body
 from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings
 from ingest.sockets import bind
 
 Listener = ReceiverSettings | ConsumerSettings | ReconcileSettings
+
+_ANY_PORT = 80
+_MISDIRECTED = 421
 
 
 def build_admin(ready: Callable[[], Sequence[Finding]], token: SecretStr | None) -> Starlette:
@@ -33,7 +36,8 @@ def build_admin(ready: Callable[[], Sequence[Finding]], token: SecretStr | None)
     """
 
     def guarded(request: Request, answer: Callable[[], Response]) -> Response:
-        if token and not _authorized(request, token):
+        expected = f"Bearer {token.get_secret_value()}".encode() if token else b""
+        if token and not hmac.compare_digest(request.headers.get("authorization", "").encode(), expected):
             return PlainTextResponse(
                 "give the admin token as a bearer token\n", 401, {"WWW-Authenticate": "Bearer"}
             )
@@ -84,7 +88,7 @@ def serve_admin(settings: Listener, section: str, probes: Mapping[str, Probe]) -
 
 def check_admin(settings: Listener, section: str) -> None:
     """Raise ConfigurationError when other machines could reach the listener without a token."""
-    if not settings.admin_token and not _is_loopback(settings.admin_host):
+    if not settings.admin_token and not is_loopback(settings.admin_host):
         raise ConfigurationError(
             f"the admin listener on {settings.admin_host} needs {section}.admin_token: set it, or use"
             f" {section}.admin_host = 127.0.0.1"
@@ -95,28 +99,45 @@ def registry() -> CollectorRegistry:
     """Return the metrics of this process, or of all workers that share a folder for them."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return REGISTRY
-    _forget_dead_workers(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+    # Gauges of killed workers are out of date; their counters stay.
+    gauges = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("gauge_live*.db")
+    for pid in {int(file.stem.rpartition("_")[2]) for file in gauges}:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]  # the library has no annotation here
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library has no annotation here
     return registry
 
 
-def _forget_dead_workers(folder: Path) -> None:
-    """Remove the gauges of killed workers, which are out of date; their counters stay."""
-    for pid in {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*.db")}:
+class AllowedHosts:
+    """ASGI middleware that answers 421 to a request for another host name.
+
+    IP addresses are allowed: nobody can make one point here, and probes use them.
+    """
+
+    def __init__(self, app: ASGIApp, names: Collection[str], setting: str) -> None:
+        """Allow `names`; the answer to others names `setting` as the one to add a host name to."""
+        self._app, self._names = app, {"localhost", *map(_normalized, names)}
+        self._refusal = PlainTextResponse(
+            f"the host name in the URL is not allowed here: add it to {setting}\n", _MISDIRECTED
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request for an allowed host; HTTP/1.0 may leave the host out, which no browser does."""
+        if scope["type"] != "http" or all(map(self._is_allowed, Headers(scope=scope).getlist("host"))):
+            await self._app(scope, receive, send)
+        else:
+            await self._refusal(scope, receive, send)
+
+    def _is_allowed(self, host: str) -> bool:
         try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            mark_process_dead(pid)  # type: ignore[no-untyped-call]  # the library has no annotation here
+            name = parse_address(host, _ANY_PORT).host
+        except ValueError:
+            return False
+        return is_ip(name) or _normalized(name) in self._names
 
 
-def _authorized(request: Request, token: SecretStr) -> bool:
-    header = request.headers.get("authorization", "")
-    return hmac.compare_digest(header.encode(), f"Bearer {token.get_secret_value()}".encode())
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _normalized(name: str) -> str:
+    return name.lower().removesuffix(".")

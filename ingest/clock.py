@@ -1,10 +1,22 @@
-"""Plausibility of times, and the difference between this machine's clock and others. Pure."""
+"""Plausibility of times, and the difference between this machine's clock and others.
 
+Reconciliation records in a file how far this machine's clock is ahead of the vendors', and receivers on this
+machine read it. The file holds the vendors' time together with that of a monotonic clock, so that it stays
+right when the wall clock is set or jumps.
+"""
+
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 
-from ingest.instant import format_instant
+import orjson
+
+from ingest.errors import ConfigurationError
+from ingest.files import replace_private
+from ingest.times import format_instant
 
 # How far two machines' clocks may differ without one of them being called wrong.
 CLOCK_SKEW = timedelta(minutes=5)
@@ -23,6 +35,10 @@ _HALF_SECOND = timedelta(seconds=0.5)
 
 _LAST = datetime.max.replace(tzinfo=UTC)
 _INSTANT_LENGTH = len(format_instant(_LAST))
+
+_CLOCK_FILE = "clock.json"
+_VALID_SECONDS = 6 * 3600.0  # later the two clocks may have drifted apart
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def is_future(moment: datetime, now: datetime) -> bool:
@@ -92,3 +108,40 @@ def clock_ahead(headers: Mapping[str, str], sent_at: datetime, answered_at: date
     except (ValueError, OverflowError):
         return None
     return ahead if abs(ahead) > max(_LEAST_DIFFERENCE, answered_at - sent_at) else timedelta(0)
+
+
+def write_clock_ahead(folder: Path, ahead: timedelta) -> None:
+    """Record how far this machine's clock is ahead of a vendor's.
+
+    Nothing depends on the file, so it is no error when it cannot be written.
+    """
+    reading = {"boot": _boot(), "monotonic": _monotonic(), "vendors": time.time() - ahead.total_seconds()}
+    if not reading["boot"]:
+        return
+    with suppress(OSError, ConfigurationError):
+        replace_private(folder / _CLOCK_FILE, orjson.dumps(reading))
+
+
+def read_clock_ahead(folder: Path) -> timedelta | None:
+    """Return how far this machine's clock is ahead now.
+
+    The result is None when that was not measured since the machine started, or for hours.
+    """
+    with suppress(OSError, ValueError, TypeError, KeyError, OverflowError):
+        reading = orjson.loads((folder / _CLOCK_FILE).read_bytes())
+        passed = _monotonic() - reading["monotonic"]
+        if reading["boot"] == _boot() and 0 <= passed < _VALID_SECONDS:
+            return timedelta(seconds=time.time() - reading["vendors"] - passed)
+    return None
+
+
+def _monotonic() -> float:
+    """Return the seconds of a clock that nobody sets and that goes on while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def _boot() -> str:
+    """Return an id of this start of the machine; "" when the system has none."""
+    with suppress(OSError):
+        return _BOOT.read_text(encoding="ascii").strip()
+    return ""

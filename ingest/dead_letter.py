@@ -9,8 +9,8 @@ from urllib.parse import unquote_plus
 import orjson
 
 from ingest.event import digest
-from ingest.instant import format_instant
 from ingest.log import Producer, Record, append_records
+from ingest.times import format_instant
 
 # Reasons, in a word and for people.
 REASONS: Mapping[str, str] = {
@@ -67,25 +67,18 @@ class DeadLetter:
 
         It is the same for every letter of it, and differs for two deliveries of the same body.
         """
-        return digest(self.source, self.reason, *self._identity(), sha256(self.data).digest())
+        if self.position:  # with the event's id, since a new log has the same positions
+            identity: tuple[str, ...] = self.position, self.headers.get("ce_id", "")
+        elif self.query or self.headers:  # a delivery, whose meaning may be in them and in its time
+            identity = self.query, _json(self.headers), format_instant(self.happened_at)
+        else:  # a record of an API, which each run lists again
+            identity = ()
+        return digest(self.source, self.reason, *identity, sha256(self.data).digest())
 
     @property
     def former_id(self) -> str:
         """Return the id that this letter had when ids were digests of source, reason, position and bytes."""
         return digest(self.source, self.reason, self.position, self.data)
-
-    def _identity(self) -> tuple[str, ...]:
-        """Return what distinguishes this letter from another one with the same bytes.
-
-        For a record of the log that is its position with the event's id, since a new log has the same
-        positions. For a delivery it is query, headers and time of receipt, which may carry its meaning. A
-        record of an API has neither: each run lists it again.
-        """
-        if self.position:
-            return self.position, self.headers.get("ce_id", "")
-        if not self.query and not self.headers:
-            return ()
-        return self.query, _json(self.headers), format_instant(self.happened_at)
 
     def to_record(self, length: int | None = None) -> Record:
         """Return a record for the dead-letter topic, whose value is the original bytes.
@@ -166,16 +159,11 @@ def redact_query(query: str, needed: Collection[str]) -> str:
 
     A part without a name is a value.
     """
-    parts = (
-        [(part, unquote_plus(part.partition("=")[0]) in needed) for part in query.split("&")] if query else []
-    )
-    return "&".join(
-        part if is_needed else _redact(part)
-        for number, (part, is_needed) in enumerate(parts)
-        if is_needed or number < _MAX_HEADERS
-    )
-
-
-def _redact(parameter: str) -> str:
-    name, separator, _ = parameter.partition("=")
-    return f"{name}={REMOVED}" if separator else REMOVED
+    redacted: list[str] = []
+    for number, part in enumerate(query.split("&") if query else ()):
+        name, separator, _ = part.partition("=")
+        if unquote_plus(name) in needed:
+            redacted.append(part)
+        elif number < _MAX_HEADERS:
+            redacted.append(f"{name}={REMOVED}" if separator else REMOVED)
+    return "&".join(redacted)

@@ -11,10 +11,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 
+import orjson
+
 from ingest.clock import CLOCK_SKEW, add_span
 from ingest.errors import PayloadError
-from ingest.instant import format_instant, parse_instant
 from ingest.log import Record
+from ingest.times import format_instant, parse_instant
 
 # The type of the event that a reconciliation appends to the audit topic at its end. Its data is a row of
 # `reconciliations`.
@@ -22,6 +24,10 @@ RECONCILED = "ingest.reconciliation.finished"
 # The type of the event by which a process checks whether the audit topic accepts records. No row is made from
 # such an event.
 PROBE = "ingest.log.probe"
+# The type of the note in the audit topic that deliveries of an account may be missing. Reconciliation reads
+# such notes, and compares the account at once. Receivers, consumers and reconciliation may run on different
+# machines; the log is what they share. The note's data says when the loss became known.
+LOST = "ingest.delivery.lost"
 _OWN_TYPES = "ingest."
 
 # The most by which the clocks of a vendor's own machines may differ: that of the machine which creates an
@@ -125,11 +131,6 @@ class Event:
 
         Its key consists of vendor, account and subject, so that the events of one booking stay in order.
         """
-        return Record(
-            key=f"{self.vendor}/{self.account}/{self.subject}", value=self.data, headers=self._headers()
-        )
-
-    def _headers(self) -> dict[str, str]:
         headers = {
             "ce_specversion": "1.0",
             "ce_id": self.id,
@@ -148,7 +149,7 @@ class Event:
             headers[SENT_AT] = format_instant(self.sent_at)
         if self.received_by:
             headers[RECEIVED_BY] = format_instant(self.received_by)
-        return headers
+        return Record(key=f"{self.vendor}/{self.account}/{self.subject}", value=self.data, headers=headers)
 
     @classmethod
     def from_record(cls, record: Record) -> "Event":
@@ -186,6 +187,22 @@ def digest(*parts: str | bytes) -> str:
     """
     raw = [part.encode() if isinstance(part, str) else part for part in parts]
     return sha256(b"".join([len(part).to_bytes(8, "big") + part for part in raw])).hexdigest()
+
+
+def build_loss_note(source: str, known_at: datetime, *details: str | bytes) -> Event:
+    """Make the note that deliveries of a source may be missing.
+
+    `details` distinguish it from other notes of that moment.
+    """
+    return Event(
+        id=digest(source, LOST, format_instant(known_at), *details),
+        source=source,
+        type=LOST,
+        subject=source,
+        time=known_at,
+        received_at=known_at,
+        data=orjson.dumps({"reported_at": format_instant(known_at)}),
+    )
 
 
 def _header(headers: Mapping[str, str], name: str) -> str:

@@ -4,16 +4,14 @@ import time
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 
-from ingest.duration import describe_duration
 from ingest.errors import LogUnavailable
 from ingest.event import PROBE, Event, digest
-from ingest.finding import Finding, State, ok
-from ingest.instant import format_instant
 from ingest.log import Producer, Record
 from ingest.log.backend import Log
+from ingest.readiness import Finding, State, judge_undone, ok
 from ingest.settings import Settings
 from ingest.telemetry import OLDEST_UNDONE_SECONDS
-from ingest.undone import judge_undone
+from ingest.times import describe_duration, format_instant
 
 _ACKNOWLEDGE_SECONDS = 1.0  # less than readiness waits for its probes
 _PRODUCE_EVERY_SECONDS = 60.0
@@ -54,10 +52,8 @@ class AppendProbe:
         Kafka gets a record once a minute at most, and again each time while it takes none.
         """
         self._log.probe_append()
-        if not self._log.file:
-            self._produce()
-
-    def _produce(self) -> None:
+        if self._log.file:
+            return
         if self._attempt is None:
             if time.monotonic() < self._due:
                 return

@@ -19,8 +19,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 from structlog.typing import EventDict
 
-from ingest.streams import repair_streams
-from ingest.visible import visible
+from ingest.terminal import repair_streams, visible
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no annotation here
 

@@ -3,9 +3,10 @@
 import asyncio
 import gc
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from hashlib import sha256
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -25,10 +26,12 @@ from ingest.vendors import AnyAccount
 from receivers.accounts import Accounts, ReloadingAccounts, accounts_with_secrets
 from receivers.http_protocol import WholeRequest
 from receivers.refusals import Refusals
-from receivers.site import SITE_HEADER, site_of
 from receivers.spool.folder import open_producer
 from receivers.unacknowledged import WatchedProducer
 from receivers.webhook import Webhooks
+
+# The header by which `ingest check` recognises a receiver of its own installation behind the public URL.
+SITE_HEADER = "x-ingest-site"
 
 
 def create_app(settings: Settings | None = None) -> Starlette:
@@ -57,11 +60,18 @@ def build_app(settings: Settings, accounts: Accounts, producer: Producer) -> Sta
         yield
         await asyncio.to_thread(watched.close)
 
+    async def answer_health(request: Request) -> Response:
+        # Only a request that asks for it, as `ingest check` does through the public URL, is told whose
+        # receiver this is.
+        headers = {SITE_HEADER: site} if SITE_HEADER in request.headers else None
+        return PlainTextResponse("ok\n", headers=headers)
+
+    site = site_of(settings)
     public_path = _decode_path(urlsplit(settings.public_url).path).rstrip("/")
     webhooks, refusals = Webhooks(settings, accounts, watched), Refusals(accounts, public_path)
     routes = [
         Route("/webhooks/{vendor}/{account}", webhooks, methods=["POST"]),
-        Route("/healthz", _health_endpoint(site_of(settings))),
+        Route("/healthz", answer_health),
     ]
     # Once more below the path of `public_url`, for proxies that do not strip it.
     mounts = [Mount(public_path, app=Router(routes, redirect_slashes=False))] if public_path else []
@@ -132,11 +142,9 @@ def _decode_path(path: str) -> str:
     return "%2F".join(map(unquote, re.split("%2f", path, flags=re.IGNORECASE)))
 
 
-def _health_endpoint(site: str) -> Callable[[Request], Awaitable[Response]]:
-    async def answer(request: Request) -> Response:
-        # Only a request that asks for it, as `ingest check` does through the public URL, is told whose
-        # receiver this is.
-        headers = {SITE_HEADER: site} if SITE_HEADER in request.headers else None
-        return PlainTextResponse("ok\n", headers=headers)
+def site_of(settings: Settings) -> str:
+    """Return the id of an installation, the same for all its receivers.
 
-    return answer
+    It reveals nothing that the vendors' URLs do not show.
+    """
+    return sha256(f"{settings.public_url}\n{settings.topic_prefix}".encode()).hexdigest()[:16]

@@ -25,11 +25,10 @@ from pathlib import Path
 from statistics import median_low
 
 from ingest.admin import registry
-from ingest.clock import CLOCK_REMEDY
-from ingest.clock_file import read_clock_ahead
-from ingest.duration import describe_skew
-from ingest.finding import Finding, ok, warning
+from ingest.clock import CLOCK_REMEDY, read_clock_ahead
+from ingest.readiness import Finding, ok, warning
 from ingest.settings import Settings
+from ingest.times import describe_skew
 from ingest.vendors import AnyAccount
 
 _VOTING_DELIVERIES = 3  # different deliveries of one account

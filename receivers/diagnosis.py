@@ -9,7 +9,8 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, islice, product
 from time import monotonic
@@ -150,18 +151,12 @@ def _other_bodies(body: bytes) -> Iterator[tuple[str, bytes]]:
     yield "with other line ends", body.replace(b"\r\n", b"\n")
     yield "with other line ends", body.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
     yield "without its byte order mark", body.removeprefix(b"\xef\xbb\xbf")
-    yield "decompressed", _unpacked(body)
+    with suppress(zlib.error):
+        yield "decompressed", zlib.decompressobj(_GZIP_OR_ZLIB).decompress(body, _LARGEST_UNPACKED)
     yield "in another character encoding", body.decode(errors="replace").encode("latin-1", errors="replace")
     yield "in another character encoding", body.decode("latin-1").encode()
     if len(body) <= _LARGEST_JSON:
         yield from (("written as JSON in another form", other) for other in _other_json(body))
-
-
-def _unpacked(body: bytes) -> bytes:
-    try:
-        return zlib.decompressobj(_GZIP_OR_ZLIB).decompress(body, _LARGEST_UNPACKED)
-    except zlib.error:
-        return body
 
 
 def _other_json(body: bytes) -> Iterator[bytes]:
@@ -182,16 +177,7 @@ def _other_json(body: bytes) -> Iterator[bytes]:
 
 def _by_address(account: AnyAccount, delivery: Delivery) -> Iterator[str]:
     """Try other URLs for a vendor that signs the one it was given."""
-    for url in _other_addresses(account.public_url, delivery):
-        if _fits(type(account)(account.settings, url), delivery):
-            yield (
-                f"the vendor has its URL with {url}, and public_url is {account.public_url}: set "
-                "public_url to that, or register the URL anew"
-            )
-
-
-def _other_addresses(public_url: str, delivery: Delivery) -> Sequence[str]:
-    configured = urlsplit(public_url)
+    configured = urlsplit(account.public_url)
     hosts_sent = (
         value.split(",")[0].strip()
         for name, value in delivery.headers.lines
@@ -202,7 +188,12 @@ def _other_addresses(public_url: str, delivery: Delivery) -> Sequence[str]:
         f"{scheme}://{host}{path}"
         for scheme, host, path in product(("https", "http"), hosts, (configured.path, ""))
     )
-    return [url for url in dict.fromkeys(urls) if url != public_url]
+    for url in dict.fromkeys(urls):
+        if url != account.public_url and _fits(type(account)(account.settings, url), delivery):
+            yield (
+                f"the vendor has its URL with {url}, and public_url is {account.public_url}: set "
+                "public_url to that, or register the URL anew"
+            )
 
 
 def _by_header_names(account: AnyAccount, delivery: Delivery) -> Iterator[str]:

@@ -4,8 +4,8 @@ from concurrent.futures import Future
 
 import structlog
 
+from ingest.event import build_loss_note
 from ingest.log import Producer
-from ingest.loss import build_loss_note
 from ingest.telemetry import LOSSES
 from ingest.vendors import AnyAccount, VerifiedDelivery
 
@@ -17,6 +17,11 @@ def report_loss(account: AnyAccount, verified: VerifiedDelivery, producer: Produ
 
     Raises nothing: the delivery is acknowledged whatever happens here.
     """
+
+    def log_failure(future: "Future[None]") -> None:
+        if error := future.exception():
+            log.warning("delivery.loss_not_noted", source=account.source, why=str(error))
+
     try:
         if not account.reports_loss(verified):
             return
@@ -26,13 +31,7 @@ def report_loss(account: AnyAccount, verified: VerifiedDelivery, producer: Produ
             source=account.source,
             why="the vendor gave up an earlier delivery; reconciling",
         )
-        producer.append(
-            topic, [build_loss_note(account.source, verified.received_at, verified.body).to_record()]
-        ).add_done_callback(lambda future: _log_failure(account.source, future))
+        note = build_loss_note(account.source, verified.received_at, verified.body)
+        producer.append(topic, [note.to_record()]).add_done_callback(log_failure)
     except Exception as error:  # noqa: BLE001 - reconciliation finds what was lost by itself, only later
         log.warning("delivery.loss_not_noted", source=account.source, why=type(error).__name__)
-
-
-def _log_failure(source: str, future: "Future[None]") -> None:
-    if error := future.exception():
-        log.warning("delivery.loss_not_noted", source=source, why=str(error))

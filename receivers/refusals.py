@@ -67,7 +67,14 @@ def explain(method: str, path: str, accounts: Collection[AccountKey], public_pat
             )
             return Refusal(reason, why, source)
     if parts[:1] == ["webhooks"] and len(parts) == len(("webhooks", "vendor", "account")):
-        return Refusal("unknown_account", _explain_unknown_account(parts[1], parts[2], accounts))
+        _, vendor, name = parts
+        if others := [other for other, known_name in accounts if known_name == name]:
+            why = f"an account of that name is {others[0]}'s, not another vendor's"
+        elif vendor in {known_vendor for known_vendor, _ in accounts}:
+            why = "only the vendor is known"
+        else:
+            why = "the settings have no account of that vendor"
+        return Refusal("unknown_account", f"no account has its URL: {why}. `ingest check` prints the URLs")
     return Refusal(
         "unknown_path",
         "there is nothing at its path: health checks ask for /healthz, deliveries are posted to /webhooks/…",
@@ -105,18 +112,3 @@ def _explain_account_path(
         "path_form",
         f"the path is {expected} {difference}: register the URL exactly as `ingest check` prints it",
     )
-
-
-def _explain_unknown_account(vendor: str, account: str, accounts: Collection[AccountKey]) -> str:
-    others = [other for other, name in accounts if name == account]
-    if others:
-        return (
-            f"no account has its URL: an account of that name is {others[0]}'s, not another vendor's. "
-            "`ingest check` prints the URLs"
-        )
-    known = (
-        "only the vendor is known"
-        if vendor in {other for other, _ in accounts}
-        else "the settings have no account of that vendor"
-    )
-    return f"no account has its URL: {known}. `ingest check` prints the URLs"

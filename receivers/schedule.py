@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from ingest.errors import ConfigurationError
-from ingest.instant import format_instant
 from ingest.settings import Settings
+from ingest.times import format_instant
 from ingest.vendors import AnyAccount
 from receivers.reconcile.losses import Losses
 from receivers.reconcile.report import Report
 from receivers.reconcile.run import Reconciler, choose_accounts
-from receivers.subscriptions.check import check_subscriptions
-from receivers.subscriptions.gaps import fill_gap
+from receivers.subscriptions.check import check_subscriptions, fill_gap
 
 log = structlog.get_logger()
 
@@ -45,13 +44,17 @@ class Schedule:
 
     def run(self, stop: threading.Event) -> None:
         """Run jobs until `stop` is set. Subscriptions are first checked at once, accounts compared soon."""
+
+        def compare() -> None:
+            _log_reports(self._reconciler.run(self._accounts))
+
         every = self._settings.reconcile.every.total_seconds()
         jitter = self._settings.reconcile.jitter.total_seconds()
         check_every = self._settings.webhooks.every.total_seconds()
         # Irregular, so that the accounts of many installations do not come at once.
         jobs: list[tuple[Callable[[], None], Callable[[], float]]] = [
             (self._check_subscriptions, lambda: check_every),
-            (self._compare, lambda: every + random.uniform(-jitter, jitter) / 2),  # noqa: S311 - as above
+            (compare, lambda: every + random.uniform(-jitter, jitter) / 2),  # noqa: S311 - as above
             (self._answer_losses, lambda: _LOSS_SECONDS),
         ]
         now = time.monotonic()
@@ -78,9 +81,6 @@ class Schedule:
         except ConfigurationError as error:
             log.warning("reconcile.no_account", why=str(error))
             return []
-
-    def _compare(self) -> None:
-        _log_reports(self._reconciler.run(self._accounts))
 
     def _answer_losses(self) -> None:
         """Reconcile at once what a vendor says that it gave up, or what the log has lost."""

@@ -18,19 +18,18 @@ from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
 from ingest.admin import registry, serve_admin
-from ingest.duration import describe_duration
-from ingest.finding import Finding, failed
+from ingest.files import scratch_folder
 from ingest.log_probes import AppendProbe
-from ingest.scratch import scratch_folder
+from ingest.readiness import Finding, failed
 from ingest.settings import Settings
 from ingest.settings.sources import Live, load_settings, watched_paths
 from ingest.sockets import bind
+from ingest.times import describe_duration
 from receivers import clock
 from receivers.accounts import ready_accounts
 from receivers.app import create_app
 from receivers.http_protocol import HttpConfig
-from receivers.spool.folder import drain_leftovers, readiness
-from receivers.spool.owner import require_own_spool
+from receivers.spool.folder import drain_leftovers, readiness, require_own_spool
 
 log = structlog.get_logger()
 

@@ -16,10 +16,8 @@ from starlette.types import Receive, Scope, Send
 
 from ingest.clock import CLOCK_REMEDY
 from ingest.dead_letter import DeadLetter, redact_headers, redact_query
-from ingest.duration import describe_skew
 from ingest.errors import LogUnavailable, PayloadError, VerificationError, WrongTime
 from ingest.event import RECEIVED_BY, SENT_AT
-from ingest.instant import format_instant
 from ingest.log import Producer, Record
 from ingest.settings import Settings
 from ingest.telemetry import (
@@ -29,6 +27,7 @@ from ingest.telemetry import (
     DELIVERY_SECONDS,
     SIGNED_BY,
 )
+from ingest.times import describe_skew, format_instant
 from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 from receivers.accounts import Accounts
@@ -54,11 +53,8 @@ _STATUS = {
 _RETRY_AFTER = {"unavailable": b"10"}  # seconds, by outcome
 
 # To look up the labels takes longer than to count.
-_deliveries, _delivery_seconds, _signed_by = (
-    cache(DELIVERIES.labels),
-    cache(DELIVERY_SECONDS.labels),
-    cache(SIGNED_BY.labels),
-)
+_deliveries, _signed_by = cache(DELIVERIES.labels), cache(SIGNED_BY.labels)
+_delivery_seconds, _clock_skew_seconds = cache(DELIVERY_SECONDS.labels), cache(CLOCK_SKEW_SECONDS.labels)
 
 Result = tuple[str, BackgroundTask | None]
 """The outcome of a delivery, a key of `_STATUS`, and what is left to do after the answer."""
@@ -286,7 +282,7 @@ class Webhooks:
         self._signature_clock.note(account.source, sent_at, delivery.body)
         ahead = self._signature_clock.vote(account.source, delivery.received_at)
         if ahead is not None:
-            CLOCK_SKEW_SECONDS.labels(account.vendor, account.name).set(ahead.total_seconds())
+            _clock_skew_seconds(account.vendor, account.name).set(ahead.total_seconds())
 
 
 def _count(account: AnyAccount, outcome: str, started: float) -> None:

@@ -23,9 +23,9 @@ from ingest.clock import CLOCK_SKEW
 from ingest.dead_letter import REASONS, DeadLetter
 from ingest.errors import ConfigurationError, LogUnavailable
 from ingest.event import RECONCILED, Event, vendor_and_account
-from ingest.instant import parse_stored_instant
 from ingest.log import StoredRecord
 from ingest.settings import Settings
+from ingest.times import parse_stored_instant
 from ingest.warehouse.query import query_or_empty
 
 _IDS_PER_QUERY = 500

@@ -16,9 +16,9 @@ from consumers.version_guard import newest_wins
 from ingest.dead_letter import DeadLetter
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import RECEIVED_BY, RECONCILED, SENT_AT, Event, digest
-from ingest.instant import format_instant, parse_instant
 from ingest.log import APPEND_SECONDS, Partition, Producer, Record, StoredRecord, append_records
 from ingest.settings import Settings
+from ingest.times import format_instant, parse_instant
 from ingest.vendors import AnyAccount, BookingMapper, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 

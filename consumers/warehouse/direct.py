@@ -5,6 +5,7 @@ whole table. So dlt makes the tables and keeps its notes about them, and rows ar
 those of a load and its row in `_dlt_loads` become visible together, or none of them does.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import BytesIO
@@ -30,10 +31,10 @@ log = structlog.get_logger()
 _LOADS_TABLE = "_dlt_loads"
 _ID_COLUMNS = {table.name: table.id_column for table in TABLES}
 _ROWS_PER_FETCH = 16  # a row may be as large as a body
-_KEYS_PER_TURN = 1_000_000
+_KEYS_PER_TURN = 250_000  # which take about a fifth of a second
 
 
-class DirectTables(Tables):
+class DirectTables(Tables, ABC):
     """Tables that are read and written over one connection, which is open during a turn."""
 
     def __init__(self, pipeline: dlt.Pipeline, folder: Path) -> None:
@@ -78,17 +79,21 @@ class DirectTables(Tables):
         keys = zip(*(rows[column].to_pylist() for column in table.key), strict=True)
         return rows.filter(pa.array([key not in stored for key in keys]))
 
+    @abstractmethod
     def _transaction(self) -> AbstractContextManager[Any]:
-        raise NotImplementedError
+        """Begin a transaction that ends with the context."""
 
+    @abstractmethod
     def _make_indexes(self) -> None:
-        raise NotImplementedError
+        """Make what finds rows by their ids, where it is missing."""
 
+    @abstractmethod
     def _delete(self, table: Table, rows: pa.Table) -> None:
-        raise NotImplementedError
+        """Delete the rows that have the keys of these."""
 
+    @abstractmethod
     def _insert(self, table: str, rows: pa.Table) -> None:
-        raise NotImplementedError
+        """Insert rows."""
 
 
 class DuckDBTables(DirectTables):
@@ -102,9 +107,8 @@ class DuckDBTables(DirectTables):
     def __init__(self, pipeline: dlt.Pipeline, folder: Path) -> None:
         super().__init__(pipeline, folder)
         self._keyless = set(_ID_COLUMNS)  # tables that may have rows without a key
-        self._row_numbers: dict[
-            tuple[str, str], list[int]
-        ] = {}  # by table and id, until something is written
+        # By table and id. They hold until something is written.
+        self._row_numbers: dict[tuple[str, str], list[int]] = {}
 
     @contextmanager
     def turn(self, patience: float) -> Iterator[Fence]:  # noqa: ARG002 - the file's lock was waited for
@@ -124,16 +128,21 @@ class DuckDBTables(DirectTables):
         if column != _ID_COLUMNS.get(table):
             yield from select_by_marks(self._client, columns, table, column, values)
             return
-        numbers = self._find(table, set(values))
-        if numbers:
-            connection, name = self._client.native_connection, self._client.make_qualified_table_name(table)
-            connection.register("ingest_numbers", pa.table({"number": pa.array(numbers, pa.int64())}))
-            cursor = connection.execute(
-                f"SELECT {', '.join(columns)} FROM {name}"  # noqa: S608 - our own names
-                " WHERE rowid IN (SELECT number FROM ingest_numbers)"
-            )
-            while rows := cursor.fetchmany(_ROWS_PER_FETCH):
-                yield from rows
+        ids = set(values)
+        if not ids:
+            return
+        numbers: dict[tuple[str, str], list[int]] = {(table, value): [] for value in ids}
+        cursor = self._client.native_connection.execute(
+            f"SELECT {', '.join([column, 'rowid', *columns])}"  # noqa: S608 - our own names
+            f" FROM {self._client.make_qualified_table_name(table)}"
+            f" WHERE rowid IN (SELECT number FROM {self._candidates(table, ids)})"
+        )
+        while rows := cursor.fetchmany(_ROWS_PER_FETCH):
+            for value, number, *row in rows:
+                if value in ids:
+                    numbers[table, value].append(number)
+                    yield row
+        self._row_numbers |= numbers
 
     def write(self, rows: Mapping[str, pa.Table]) -> str:
         """Write rows as `DirectTables.write` does, then give a part of the rows without a key theirs."""
@@ -154,30 +163,23 @@ class DuckDBTables(DirectTables):
                 log.info("warehouse.keys_filled", table=table, rows=count)
         return load_id
 
-    def _find(self, table: str, ids: set[str]) -> list[int]:
-        """Return the numbers of the rows with these ids, which hold until something is written."""
-        unknown = [value for value in ids if (table, value) not in self._row_numbers]
-        if unknown:
-            connection, name = self._client.native_connection, self._client.make_qualified_table_name(table)
-            column = _ID_COLUMNS[table]
-            connection.register("ingest_ids", pa.table({"id": pa.array(unknown, pa.string())}))
-            # A join on the key alone reads nothing else of the rows that do not match.
-            connection.execute(
-                f"""CREATE OR REPLACE TEMP TABLE ingest_candidates AS
-                WITH wanted AS (SELECT id, {_key_of("id")} AS key FROM ingest_ids)
-                SELECT rowid AS number FROM {name} WHERE _lookup_key IN (SELECT key FROM wanted)
-                UNION ALL SELECT rowid FROM {name}
-                WHERE _lookup_key IS NULL AND {column} IN (SELECT id FROM wanted)"""  # noqa: S608 - our own names
-            )
-            self._row_numbers |= {(table, value): [] for value in unknown}
-            candidates = connection.execute(
-                f"SELECT {column}, rowid FROM {name}"  # noqa: S608 - our own names
-                " WHERE rowid IN (SELECT number FROM ingest_candidates)"
-            )
-            for value, number in candidates.fetchall():
-                if value in ids:
-                    self._row_numbers[table, value].append(number)
-        return [number for value in ids for number in self._row_numbers[table, value]]
+    def _candidates(self, table: str, ids: set[str]) -> str:
+        """Return a relation with the numbers of the rows with these ids, and perhaps of a few others."""
+        connection, name = self._client.native_connection, self._client.make_qualified_table_name(table)
+        if all((table, value) in self._row_numbers for value in ids):
+            numbers = [number for value in ids for number in self._row_numbers[table, value]]
+            connection.register("ingest_numbers", pa.table({"number": pa.array(numbers, pa.int64())}))
+            return "ingest_numbers"
+        connection.register("ingest_ids", pa.table({"id": pa.array(ids, pa.string())}))
+        # A join on the key alone reads nothing else of the rows that do not match.
+        connection.execute(
+            f"""CREATE OR REPLACE TEMP TABLE ingest_candidates AS
+            WITH wanted AS (SELECT id, {_key_of("id")} AS key FROM ingest_ids)
+            SELECT rowid AS number FROM {name} WHERE _lookup_key IN (SELECT key FROM wanted)
+            UNION ALL SELECT rowid FROM {name}
+            WHERE _lookup_key IS NULL AND {_ID_COLUMNS[table]} IN (SELECT id FROM wanted)"""  # noqa: S608 - our own names
+        )
+        return "ingest_candidates"
 
     def has(self, table: str) -> bool:
         """Return whether there is a table of this name."""
@@ -194,19 +196,13 @@ class DuckDBTables(DirectTables):
         self._keyless = set(_ID_COLUMNS)
 
     def _delete(self, table: Table, rows: pa.Table) -> None:
-        numbers = self._find(table.name, _ids(table, rows))
-        if numbers:
-            connection, name = (
-                self._client.native_connection,
-                self._client.make_qualified_table_name(table.name),
-            )
-            connection.register("ingest_numbers", pa.table({"number": pa.array(numbers, pa.int64())}))
-            connection.register("ingest_keys", rows.select(table.key))
-            keys = ", ".join(table.key)
-            connection.execute(
-                f"DELETE FROM {name} WHERE rowid IN (SELECT number FROM ingest_numbers)"  # noqa: S608 - our own names
-                f" AND ({keys}) IN (SELECT {keys} FROM ingest_keys)"
-            )
+        name, keys = self._client.make_qualified_table_name(table.name), ", ".join(table.key)
+        candidates = self._candidates(table.name, _ids(table, rows))
+        self._client.native_connection.register("ingest_keys", rows.select(table.key))
+        self._client.native_connection.execute(
+            f"DELETE FROM {name} WHERE rowid IN (SELECT number FROM {candidates})"  # noqa: S608 - our own names
+            f" AND ({keys}) IN (SELECT {keys} FROM ingest_keys)"
+        )
 
     def _insert(self, table: str, rows: pa.Table) -> None:
         connection, name = self._client.native_connection, self._client.make_qualified_table_name(table)

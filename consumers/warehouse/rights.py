@@ -9,7 +9,7 @@ import duckdb
 
 from consumers.rows import TABLES
 from ingest.errors import IngestError, WarehouseUnavailable
-from ingest.finding import Finding, failed, failure, ok, warning
+from ingest.readiness import Finding, failed, failure, ok, warning
 from ingest.settings import Settings
 from ingest.warehouse.destination import (
     POSTGRES,

@@ -14,8 +14,7 @@ from contextlib import suppress
 from enum import IntEnum
 from time import sleep
 
-from ingest.streams import repair_streams
-from ingest.visible import visible
+from ingest.terminal import repair_streams, visible
 
 # A command that handles Ctrl-C itself, or is about to end by it, has this long before it is ended.
 _GRACE_SECONDS = 1.0

@@ -11,12 +11,11 @@ from typing import Annotated
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from ingest.duration import Duration
 from ingest.errors import ConfigurationError
-from ingest.instant import utc
-from ingest.private_file import remove_left_copies
+from ingest.files import remove_left_copies
 from ingest.settings import Settings
 from ingest.settings.sources import Snapshot, current_secrets_path, load_settings
+from ingest.times import Duration, utc
 
 Config = Annotated[
     str | None, typer.Option("--config", help="Settings file; by default INGEST_CONFIG, or ./ingest.toml.")

@@ -26,7 +26,7 @@ from rich.text import Text
 
 from ingest.cli import ExitCode
 from ingest.errors import IngestError
-from ingest.visible import replace_hidden, visible
+from ingest.terminal import replace_hidden, visible
 from ingest.waits import announcing
 
 T = TypeVar("T")

@@ -13,8 +13,8 @@ from simplejson import RawJSON
 
 from ingest.cli.options import AsJson, Config, read_settings
 from ingest.cli.output import json_text, print_csv, print_json, print_line, print_rows
-from ingest.duration import parse_duration
 from ingest.errors import ConfigurationError
+from ingest.times import parse_duration
 from ingest.warehouse import JsonText
 
 _STDIN = "-"

@@ -25,8 +25,8 @@ from ingest.cli.options import (
     stop_with_parent,
 )
 from ingest.cli.output import Console, counted, new_table, print_json, print_line, show_waits
-from ingest.disk import require_writable
 from ingest.errors import ConfigurationError, VendorRefused
+from ingest.files import require_writable
 from ingest.settings import Settings
 from ingest.settings.sources import Live as LiveSettings
 from ingest.settings.sources import load_settings, watched_paths

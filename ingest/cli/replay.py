@@ -13,8 +13,8 @@ from ingest.cli.options import AsJson, Config, complete_account, parse_span, rea
 from ingest.cli.output import print_json, print_line, print_note, progress_bars, show_waits
 from ingest.clock import CLOCK_SKEW
 from ingest.errors import LogUnavailable
-from ingest.instant import format_instant
 from ingest.telemetry import configure_logging
+from ingest.times import format_instant
 
 if TYPE_CHECKING:
     from consumers.replay import Replay, ReplayReport

@@ -20,7 +20,7 @@ from ingest.waits import announce
 
 if TYPE_CHECKING:
     from receivers.subscriptions.apply import SubscriptionManager
-    from receivers.subscriptions.secret_store import SecretStore
+    from receivers.subscriptions.webhook_secrets import SecretStore
 
 _DIFFERENT = 2
 
@@ -208,7 +208,7 @@ def rotate(
         ingest webhooks rotate sales --finish
     """
     from receivers.subscriptions.check import check_url
-    from receivers.subscriptions.rotation import Rotation
+    from receivers.subscriptions.webhook_secrets import Rotation
 
     settings = _settings(config)
     (account,) = _choose_accounts(settings, [name])
@@ -266,7 +266,7 @@ def trial(
 
 
 def _finish_rotation(settings: Settings, account: AnyAccount, store: "SecretStore", *, force: bool) -> None:
-    from receivers.subscriptions.rotation import Rotation
+    from receivers.subscriptions.webhook_secrets import Rotation
 
     if view.has_api(account):
         with _manager(settings, account, store) as manager:
@@ -345,7 +345,7 @@ def _manager(
 
 
 def _secret_store(account: AnyAccount, *, print_secrets: bool) -> "SecretStore":
-    from receivers.subscriptions.secret_store import FileSecretStore, PrintedSecretStore
+    from receivers.subscriptions.webhook_secrets import FileSecretStore, PrintedSecretStore
 
     if print_secrets:
         return PrintedSecretStore(account.settings, lambda variable, value: print_line(f"{variable}={value}"))
@@ -356,7 +356,7 @@ def _fill_gaps(settings: Settings, accounts: Sequence[AnyAccount]) -> bool:
     """Reconcile what webhooks may have missed; return whether nothing is missing any more."""
     from ingest.warehouse.bookings import BookingsTable
     from receivers.reconcile.run import Reconciler
-    from receivers.subscriptions.gaps import fill_gap, open_gaps
+    from receivers.subscriptions.check import fill_gap, open_gaps
 
     gaps = open_gaps(settings, [account for account in accounts if view.has_api(account)])
     troubles = []

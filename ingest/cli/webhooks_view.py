@@ -12,7 +12,7 @@ from ingest.vendors import AnyAccount
 
 if TYPE_CHECKING:
     from receivers.reconcile.report import Report
-    from receivers.subscriptions.gaps import Gap
+    from receivers.subscriptions.check import Gap
     from receivers.subscriptions.plan import Step
 
 _WORDS = {

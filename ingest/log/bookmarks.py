@@ -4,7 +4,6 @@ An offset names a record only in one history of a log. A log that was cut, resto
 records at the same offsets, which the offsets alone do not show.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -57,7 +56,9 @@ class Bookmarks:
         older = [old for old in self.marks if old.offset < mark.offset]
         if not mark.load and older:
             mark = Bookmark(mark.offset, mark.digest, older[0].load)
-        return Bookmarks(log, (mark, *_thin_out(mark.offset, older)))
+        # The oldest at each distance, in powers of two: their number grows with the logarithm of the offset.
+        by_distance = {(mark.offset - old.offset).bit_length(): old for old in older}
+        return Bookmarks(log, (mark, *list(by_distance.values())[: _MAX_MARKS - 1]))
 
     def back_to(self, mark: Bookmark | None) -> "Bookmarks":
         """Return the bookmarks up to this one; none for None."""
@@ -76,7 +77,8 @@ class Bookmarks:
         if format_ != _FORMAT or not rest:
             return cls()
         try:
-            return cls(rest[0], tuple(_decode_mark(part) for part in rest[1:]))
+            marks = (part.split(":") for part in rest[1:])
+            return cls(rest[0], tuple(Bookmark(int(offset), digest, load) for offset, digest, load in marks))
         except ValueError:
             return cls()
 
@@ -92,17 +94,3 @@ def digest_of(stored: StoredRecord) -> str:
     for part in (*(text.encode("utf-8", "replace") for text in texts), record.value):
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()
-
-
-def _decode_mark(text: str) -> Bookmark:
-    offset, digest, load = text.split(":")
-    return Bookmark(int(offset), digest, load)
-
-
-def _thin_out(newest: int, marks: Iterable[Bookmark]) -> list[Bookmark]:
-    """Return the oldest bookmark at each distance, in powers of two.
-
-    Their number so grows with the logarithm of the offset.
-    """
-    by_distance = {(newest - mark.offset).bit_length(): mark for mark in marks}
-    return list(by_distance.values())[: _MAX_MARKS - 1]

@@ -13,8 +13,8 @@ from pathlib import Path
 from requests import PreparedRequest, Response
 
 from ingest.errors import ConfigurationError, VendorUnavailable
+from ingest.files import replace_private
 from ingest.locks import exclusive
-from ingest.private_file import replace_private
 from ingest.rest import RETRIED_METHODS, Credential, Limits, RequestPolicy, RetryBudget
 from ingest.rest.adapter import open_session
 from ingest.rest.responses import json_object

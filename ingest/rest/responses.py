@@ -23,7 +23,7 @@ from urllib3.exceptions import ConnectTimeoutError, ReadTimeoutError
 from urllib3.exceptions import ProxyError as PoolProxyError
 
 from ingest.clock import server_time
-from ingest.json_nesting import replace_deep
+from ingest.lenient_json import replace_deep
 from ingest.tls import explain_tls_error
 
 # Parsers give up on deeper nesting. Every vendor's records have fewer than ten levels.

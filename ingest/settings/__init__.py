@@ -11,9 +11,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator
 
 from ingest.address import WebAddress, parse_address
-from ingest.duration import Duration
 from ingest.errors import ConfigurationError
-from ingest.local_path import absolute_url, is_local_path
+from ingest.files import absolute_url, is_local_path
 from ingest.log.backend import Log, build_log
 from ingest.log.kafka_settings import KAFKA_PORT, LARGEST_BODY, KafkaSettings
 from ingest.settings.sections import (
@@ -26,6 +25,7 @@ from ingest.settings.sections import (
     WarehouseSettings,
     WebhooksSettings,
 )
+from ingest.times import Duration
 from ingest.vendors import AccountSettings, AnyAccount, load_account_class, split_list, vendor_names
 
 _SQLITE, _KAFKA = "sqlite:///", "kafka://"

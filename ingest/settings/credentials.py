@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 from pydantic import ValidationInfo
 
-from ingest.local_path import absolute_path, absolute_url
+from ingest.files import absolute_path, absolute_url
 
 DEFAULT_FILE = "data/warehouse.duckdb"
 _DUCKDB, _SQLITE = "duckdb:///", "sqlite:///"

@@ -9,10 +9,10 @@ from pydantic import BaseModel, Secret, SecretBytes, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
-from ingest.duration import format_duration
 from ingest.settings import Settings, nearest_account_model, section_models
 from ingest.settings.layers import PREFIX, Tree, Variable, variable_name
 from ingest.settings.sections import WarehouseSettings
+from ingest.times import format_duration
 from ingest.vendors import AccountSettings, load_account_class, vendor_names
 
 Schema = dict[str, Any]

@@ -10,8 +10,8 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from ingest.errors import ConfigurationError
+from ingest.files import replace_private
 from ingest.locks import exclusive
-from ingest.private_file import replace_private
 from ingest.settings.layers import decode
 from ingest.vendors import split_list
 

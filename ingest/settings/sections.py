@@ -20,9 +20,9 @@ from pydantic import (
 )
 
 from ingest.address import Host
-from ingest.duration import Duration
-from ingest.local_path import FOLDER, LocalPath
+from ingest.files import SETTINGS_FOLDER, LocalPath
 from ingest.settings.credentials import DEFAULT_FILE, duckdb_path, usable_credentials
+from ingest.times import Duration
 from ingest.vendors.account_settings import as_list
 
 
@@ -261,7 +261,7 @@ class WarehouseSettings(Section):
         DuckDB's file, or its default, has an absolute path where the folder of relative paths is known.
         """
         text = credentials.get_secret_value() if credentials else ""
-        if info.data.get("destination") == "duckdb" and not text and FOLDER in (info.context or {}):
+        if info.data.get("destination") == "duckdb" and not text and SETTINGS_FOLDER in (info.context or {}):
             text = DEFAULT_FILE
         return SecretStr(usable_credentials(text, info)) if text else None
 

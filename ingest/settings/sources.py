@@ -18,8 +18,8 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from ingest.errors import ConfigurationError
-from ingest.finding import Finding, warning
-from ingest.local_path import FOLDER
+from ingest.files import SETTINGS_FOLDER
+from ingest.readiness import Finding, warning
 from ingest.settings import Settings, nearest_account_model, section_models
 from ingest.settings.credentials import has_secret
 from ingest.settings.introspection import explain, in_one_message, secret_fields
@@ -76,7 +76,7 @@ class Snapshot:
 
     def settings(self) -> Settings:
         """Return the settings."""
-        return Settings.model_validate(self.tree, context={FOLDER: Path(self.folder)})
+        return Settings.model_validate(self.tree, context={SETTINGS_FOLDER: Path(self.folder)})
 
     def encode(self) -> bytes:
         """Return one line that `decode` reads."""
@@ -125,7 +125,7 @@ def _load(config: str | None, environ: Mapping[str, str]) -> tuple[Settings, Sna
     ]
     folder = (path or Path(DEFAULT_CONFIG)).absolute().parent
     try:
-        settings = Settings.model_validate(tree, context={FOLDER: folder})
+        settings = Settings.model_validate(tree, context={SETTINGS_FOLDER: folder})
     except ValidationError as error:
         faults += explain(error, tree, variables)
     if faults:

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from ingest.address import WebAddress
-from ingest.duration import Duration
+from ingest.times import Duration
 from ingest.vendors.registry import vendor_names
 
 

@@ -22,8 +22,8 @@ from dlt.sources.rest_api.typing import Endpoint, EndpointResource
 from requests import PreparedRequest, Request, Response, Session
 
 from ingest.errors import VendorRefused, VendorUnavailable
-from ingest.instant import format_instant, parse_instant
 from ingest.rest import Record
+from ingest.times import format_instant, parse_instant
 from ingest.vendors.account import AnyAccount
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from hashlib import sha256
 from typing import Any, ClassVar, Generic, TypeVar
 
 from ingest.errors import VendorRefused, VendorUnavailable
-from ingest.instant import parse_instant
 from ingest.rest import Record
+from ingest.times import parse_instant
 from ingest.vendors.account_settings import AccountSettings
 from ingest.vendors.rest import Rest
 

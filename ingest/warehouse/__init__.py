@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import orjson
 
 from ingest.errors import ConfigurationError, PayloadError, UnreadableValue
-from ingest.instant import parse_instant
+from ingest.times import parse_instant
 
 Result = TypeVar("Result")
 

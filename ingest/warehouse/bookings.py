@@ -8,8 +8,8 @@ import structlog
 
 from ingest.booking import COLUMNS, Answer, Booking, BookingStatus, StoredBooking
 from ingest.errors import NothingLoaded
-from ingest.instant import parse_stored_instant
 from ingest.settings import Settings
+from ingest.times import parse_stored_instant
 from ingest.warehouse import EMPTY_RESULT, QueryResult, is_instant, is_version, parsed_json
 from ingest.warehouse.duckdb_file import DuckDBFile
 from ingest.warehouse.query import query_or_empty

@@ -14,10 +14,9 @@ import sqlglot
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 
-from ingest.disk import explain_unwritable, is_usable
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded, WarehouseUnavailable
 from ingest.event import digest
-from ingest.scratch import check_scratch, scratch_folder
+from ingest.files import check_scratch, explain_unwritable, is_usable, scratch_folder
 from ingest.settings import Settings, WarehouseSettings
 from ingest.warehouse import Bounds, RunningQuery, readable_values
 from ingest.warehouse.duckdb_file import READER_SECONDS, warehouse_lock

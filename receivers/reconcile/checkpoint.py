@@ -13,9 +13,9 @@ from pydantic import AwareDatetime, TypeAdapter, ValidationError
 from ingest.clock import LOOKBACK_IN_DOUBT, is_future, is_recent
 from ingest.errors import ConfigurationError, LogUnavailable, PayloadError
 from ingest.event import digest
-from ingest.instant import format_instant, parse_instant
+from ingest.files import replace_private
 from ingest.locks import exclusive
-from ingest.private_file import replace_private
+from ingest.times import format_instant, parse_instant
 from receivers.reconcile.report import Counts
 
 log = structlog.get_logger()

@@ -15,8 +15,7 @@ import structlog
 
 from ingest.clock import is_future
 from ingest.errors import IngestError, LogUnavailable, PayloadError
-from ingest.event import Event
-from ingest.loss import LOST
+from ingest.event import LOST, Event
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount
 from receivers.reconcile.checkpoint import Checkpoint

@@ -7,10 +7,10 @@ import structlog
 
 from ingest.booking import Booking
 from ingest.dead_letter import DeadLetter, append_dead_letters
-from ingest.errors import LogRefused, LogUnavailable
+from ingest.errors import LogUnavailable
 from ingest.event import Event
 from ingest.log import APPEND_SECONDS, Producer, append_records
-from ingest.log.consumption import wait_until_consumed
+from ingest.log.backend import wait_until_consumed
 from ingest.settings import Settings
 from ingest.vendors import GONE
 from ingest.vendors.rest import AnyRest
@@ -112,28 +112,29 @@ def append_events(settings: Settings, producer: Producer, topic: str, events: Se
     """
     records = [event.to_record() for event in events]
     refused = append_records(producer, topic, records, APPEND_SECONDS, "what was found")
-    if refused:
-        letters = [_refused_letter(Event.from_record(record), refusal) for record, refusal in refused]
+    letters = []
+    for record, refusal in refused:
+        event = Event.from_record(record)
+        log.warning(
+            "reconcile.refused",
+            source=event.source,
+            subject=event.subject,
+            bytes=len(event.data),
+            why=str(refusal),
+        )
+        # The letter is the same again when the next run finds the booking again.
+        letters.append(
+            DeadLetter(
+                source=event.source,
+                reason="log_refused",
+                detail=str(refusal),
+                happened_at=event.received_at,
+                data=event.data,
+                headers={},
+            )
+        )
+    if letters:
         append_dead_letters(producer, settings.dead_letter_topic, letters, APPEND_SECONDS)
-
-
-def _refused_letter(event: Event, refusal: LogRefused) -> DeadLetter:
-    """Return the dead letter of an event, the same again when the next run finds the booking again."""
-    log.warning(
-        "reconcile.refused",
-        source=event.source,
-        subject=event.subject,
-        bytes=len(event.data),
-        why=str(refusal),
-    )
-    return DeadLetter(
-        source=event.source,
-        reason="log_refused",
-        detail=str(refusal),
-        happened_at=event.received_at,
-        data=event.data,
-        headers={},
-    )
 
 
 def wait_for_spools(settings: Settings) -> None:

@@ -8,7 +8,7 @@ import orjson
 
 from ingest.errors import IngestError
 from ingest.event import RECONCILED, Event, Via, digest
-from ingest.instant import format_instant
+from ingest.times import format_instant
 
 
 @dataclass(slots=True)

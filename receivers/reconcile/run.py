@@ -12,15 +12,14 @@ from statistics import median_low
 
 import structlog
 
-from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW
-from ingest.clock_file import read_clock_ahead, write_clock_ahead
-from ingest.duration import describe_skew
+from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW, read_clock_ahead, write_clock_ahead
 from ingest.errors import ConfigurationError, IngestError, LogUnavailable, VendorUnavailable
 from ingest.log import APPEND_SECONDS, Producer, wait_until_durable
-from ingest.log.consumption import wait_until_consumed
+from ingest.log.backend import wait_until_consumed
 from ingest.rest import RetryBudget
 from ingest.settings import NO_CREDENTIALS, Settings
 from ingest.telemetry import CLOCK_SKEW_SECONDS
+from ingest.times import describe_skew
 from ingest.vendors import AnyAccount
 from ingest.vendors.rest import AnyRest, Window
 from ingest.warehouse.bookings import BookingsTable
@@ -204,7 +203,9 @@ class AccountRun:
             report.since = min(report.since, checkpoint.covered(self._now()) or report.since)
         if self.producer:
             for progress in checkpoint.unpublished(report.since, self.until):
-                self._record(checkpoint, progress, progress.end or _interrupted(progress))
+                stopped = "the run was stopped; what it had found until then is repaired"
+                end = End(progress.written_at, progress.until, stopped, resumable=True)
+                self._record(checkpoint, progress, progress.end or end)
         recorder = checkpoint.start(report.since, self.until, report.started_at)
         report.counts, report.started_at = recorder.counts, recorder.progress.started_at
         with self._reporting_failure():
@@ -213,6 +214,10 @@ class AccountRun:
         return recorder
 
     def _sweep(self, checkpoint: Checkpoint, recorder: ProgressRecorder) -> None:
+        def follow(window: Window, doing: str) -> None:
+            span = f"{window.since:%Y-%m-%d} …{f' {window.until:%Y-%m-%d}' if window.until else ''}"
+            self.follow(self.account.name, report.counts, doing or span)
+
         rest, report = self._rest, self.report
         open_ended = rest.window_column == "starts_at" and self.until is None
         until = self.until or self._now()
@@ -221,12 +226,8 @@ class AccountRun:
         repairs = Repairs(self.settings, self.producer, rest, self.warehouse, recorder)
         longest = min(rest.longest_window, _LONGEST_WINDOW)
         windows = cut_windows(recorder.progress.done, until, longest, open_ended=open_ended)
-        Sweep(rest, self.warehouse, repairs, ownership, recorder).run(windows, self._follow_window)
+        Sweep(rest, self.warehouse, repairs, ownership, recorder).run(windows, follow)
         report.unproven = ownership.unproven()
-
-    def _follow_window(self, window: Window, doing: str) -> None:
-        span = f"{window.since:%Y-%m-%d} …{f' {window.until:%Y-%m-%d}' if window.until else ''}"
-        self.follow(self.account.name, self.report.counts, doing or span)
 
     def _measure_clock(self) -> timedelta:
         """Return how far this machine's clock is ahead by the vendor's answers, and put it into the report.
@@ -327,13 +328,3 @@ class AccountRun:
                 account=self.account.name,
                 why=str(error),
             )
-
-
-def _interrupted(progress: Progress) -> End:
-    """Return the end of a run that was stopped before it had one."""
-    return End(
-        progress.written_at,
-        progress.until,
-        "the run was stopped; what it had found until then is repaired",
-        resumable=True,
-    )

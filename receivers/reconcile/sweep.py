@@ -125,7 +125,17 @@ class Sweep:
         for block in self._blocks(widen(window, _OVERLAP)):
             self._compare_block(block)
             follow("")
-        self._note_unlisted(window)
+        # What the vendor has not listed is noted, unless its row may be newer than that.
+        now = self._rest.now()
+        column, vendor, account = self._rest.window_column, self._account.vendor, self._account.name
+        for part in self._warehouse.within(column, vendor, account, window.since, window.until):
+            self._rows_seen += len(part)
+            self._unlisted |= {
+                booking_id
+                for booking_id, loaded_at in part
+                if not is_recent(loaded_at, now, self._repairs.lag)
+            }
+        self._unlisted -= self._tally.listed
         follow("waiting for the consumer")
         self._repairs.complete()
         follow("")
@@ -215,21 +225,6 @@ class Sweep:
                 self._repairs.add(self._account.observe(observation.record, at, superseded), booking)
         return missed
 
-    def _note_unlisted(self, window: Window) -> None:
-        """Note the rows of a window that the vendor has not listed, unless they may be newer than that."""
-        now = self._rest.now()
-        vendor, account = self._account.vendor, self._account.name
-        for part in self._warehouse.within(
-            self._rest.window_column, vendor, account, window.since, window.until
-        ):
-            self._rows_seen += len(part)
-            self._unlisted |= {
-                booking_id
-                for booking_id, loaded_at in part
-                if not is_recent(loaded_at, now, self._repairs.lag)
-            }
-        self._unlisted -= self._tally.listed
-
     def _fetch_unlisted(self) -> tuple[dict[str, datetime], bool]:
         """Fetch the unlisted bookings and repair those that the vendor has.
 
@@ -248,19 +243,16 @@ class Sweep:
                 else:
                     present.append(answer)
             self._recorder.counts.least_requests += len(booking_ids)
-            self._refuse_too_many(len(absent))
+            too_many = len(absent) > _FEW and len(absent) > min(self._rows_seen, 2 * _FETCHED_TOGETHER) / 2
+            if too_many and not self._ownership.is_confirmed:
+                raise ConfigurationError(
+                    f"{self._rest.label}: at least {len(absent)} of {self._rows_seen} bookings here are not"
+                    " at the vendor. Is the key another account's? None was marked as gone."
+                    f" {self._ownership.way_on}"
+                )
             others_were_read = others_were_read or any(answer.record for answer in present)
             self._repair([read for answer in present if (read := self._observe(answer))])
         return absent, others_were_read
-
-    def _refuse_too_many(self, absent: int) -> None:
-        """Raise ConfigurationError if so many bookings are absent that the key may be another account's."""
-        too_many = absent > _FEW and absent > min(self._rows_seen, 2 * _FETCHED_TOGETHER) / 2
-        if too_many and not self._ownership.is_confirmed:
-            raise ConfigurationError(
-                f"{self._rest.label}: at least {absent} of {self._rows_seen} bookings here are not at the"
-                f" vendor. Is the key another account's? None was marked as gone. {self._ownership.way_on}"
-            )
 
     def _fetch(self, booking_id: str) -> _Answer:
         """Fetch a booking. One whose id cannot be asked for is unreadable, not gone."""

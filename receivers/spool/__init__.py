@@ -127,7 +127,9 @@ class SpoolingProducer:
             try:
                 if time.monotonic() >= next_metrics:
                     next_metrics = time.monotonic() + _METRICS_SECONDS
-                    self._set_metrics()
+                    SPOOL_RECORDS.set(self._spooled)
+                    with suppress(LogUnavailable):
+                        SPOOL_OLDEST_SECONDS.set(oldest_seconds(self._files) if self._spooled else 0.0)
                 moved = self._drain()
                 pause = _FIRST_PAUSE_SECONDS
             except Exception as error:  # noqa: BLE001 - whatever it is, this thread must live, or nothing would ever leave the spool
@@ -140,8 +142,15 @@ class SpoolingProducer:
                 self._closing.wait(_IDLE_SECONDS)
 
     def _drain(self) -> int:
-        """Append some of the spool to the log. Returns how many records those were. Raises LogUnavailable."""
-        self._spool_overdue()
+        """Append some of the spool to the log, and return how many records those were.
+
+        What the log does not acknowledge in time goes to the spool first. Raises LogUnavailable.
+        """
+        with self._lock:
+            oldest = next(iter(self._unacknowledged), None)
+            if oldest and oldest.begun < time.monotonic() - self._after:
+                log.warning("spool.used", why=f"the log did not acknowledge within {self._after:g} s")
+                self._fall_back()
         if not self._spooled:
             self._shrinking = self._shrinking and any(file.shrink() for file in self._files)
             return 0
@@ -154,18 +163,6 @@ class SpoolingProducer:
                 log.info("spool.empty")
                 self._shrinking = True
         return moved
-
-    def _spool_overdue(self) -> None:
-        with self._lock:
-            oldest = next(iter(self._unacknowledged), None)
-            if oldest and oldest.begun < time.monotonic() - self._after:
-                log.warning("spool.used", why=f"the log did not acknowledge within {self._after:g} s")
-                self._fall_back()
-
-    def _set_metrics(self) -> None:
-        SPOOL_RECORDS.set(self._spooled)
-        with suppress(LogUnavailable):
-            SPOOL_OLDEST_SECONDS.set(oldest_seconds(self._files) if self._spooled else 0.0)
 
 
 def _resolve(future: "Future[None]", error: BaseException | None) -> None:

@@ -12,10 +12,10 @@ import orjson
 import structlog
 
 from ingest.errors import CommitFailed, LogRefused, LogUnavailable
+from ingest.files import replace_private
 from ingest.locks import lock_orphan
 from ingest.log import Producer, Record, StoredRecord
 from ingest.log.sqlite import SqliteConsumer, SqliteProducer, backlog, extent, group_lock
-from ingest.private_file import replace_private
 
 log = structlog.get_logger()
 

@@ -1,29 +1,40 @@
-"""The folder of a spool: its files, the producer over them, and whether they can take records."""
+"""The folder of a spool: its owner, its files, the producer over them, and whether they can take records.
+
+A spool has an owner, because its records were accepted for one log, and must not get into another one.
+"""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import orjson
 import structlog
 
-from ingest.disk import explain_unwritable
-from ingest.duration import describe_duration
-from ingest.errors import LogHeld, LogUnavailable
-from ingest.finding import Finding, State, failure, ok, warning
+from ingest.errors import ConfigurationError, LogHeld, LogUnavailable
+from ingest.files import explain_unwritable, replace_private
 from ingest.log import Producer
 from ingest.log.sqlite import extent
+from ingest.readiness import Finding, State, failure, judge_undone, ok, warning
 from ingest.settings import Settings
+from ingest.settings.sources import current_config_path
 from ingest.telemetry import SPOOL_OLDEST_SECONDS, SPOOL_RECORDS
-from ingest.undone import judge_undone
+from ingest.times import describe_duration
 from receivers.spool import SpoolingProducer
-from receivers.spool.file import SpoolFile, count_records, oldest_seconds, spool_files
-from receivers.spool.owner import mark_spool, require_own_spool
+from receivers.spool.file import (
+    SpoolFile,
+    count_records,
+    is_locked,
+    oldest_seconds,
+    record_topics,
+    spool_files,
+)
 
 log = structlog.get_logger()
 
 _MAX_FILES = 100  # receiver.workers is at most 64
+_OWNER_FILE = "owner.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +85,12 @@ def claim_files(folder: Path, topics: Sequence[str], limit: int) -> list[SpoolFi
     own = next(filter(None, candidates), None)
     if own is None:
         return []
-    others = (_open_file(path, topics, limit) for path in existing if path != own.path and _has_records(path))
-    return [own, *filter(None, others)]
+    files = [own]
+    for path in existing:
+        with suppress(LogUnavailable):
+            if path != own.path and count_records(path) and (file := _open_file(path, topics, limit)):
+                files.append(file)
+    return files
 
 
 def _open_file(path: Path, topics: Sequence[str], limit: int) -> SpoolFile | None:
@@ -89,13 +104,6 @@ def _open_file(path: Path, topics: Sequence[str], limit: int) -> SpoolFile | Non
         return None
 
 
-def _has_records(path: Path) -> bool:
-    try:
-        return count_records(path) > 0
-    except LogUnavailable:
-        return False
-
-
 def drain_leftovers(settings: Settings) -> None:
     """Move what is left in the spool, from when the log was Kafka, into an embedded log.
 
@@ -107,29 +115,27 @@ def drain_leftovers(settings: Settings) -> None:
     folder = settings.receiver.spool_dir
     try:
         require_own_spool(settings)
-        if paths := [state.file for state in spool_states(settings) if state.records]:
-            log.info("spool.draining", folder=folder, files=len(paths), why="the log is no longer Kafka")
-            _drain(paths, settings)
-            log.info("spool.empty")
+        paths = [state.file for state in spool_states(settings) if state.records]
+        if not paths:
+            return
+        log.info("spool.draining", folder=folder, files=len(paths), why="the log is no longer Kafka")
+        topics, limit = settings.topics(), settings.receiver.spool_limit
+        with ExitStack() as stack:
+            files = [stack.enter_context(closing(SpoolFile(Path(path), topics, limit))) for path in paths]
+            producer = stack.enter_context(closing(settings.build_log().producer()))
+            _set_metrics(files)
+            for file in files:
+                while file.drain(producer):
+                    _set_metrics(files)
+                while file.shrink():
+                    pass
+        log.info("spool.empty")
     except LogUnavailable as error:
         raise LogUnavailable(
             f"records that were accepted while the log was Kafka wait in {folder}. They must be in the "
             "log before any newer one, and cannot be moved: "
             f"{error}. Fix that, or move the file away to give up its records"
         ) from error
-
-
-def _drain(paths: Sequence[str], settings: Settings) -> None:
-    topics, limit = settings.topics(), settings.receiver.spool_limit
-    with ExitStack() as stack:
-        files = [stack.enter_context(closing(SpoolFile(Path(path), topics, limit))) for path in paths]
-        producer = stack.enter_context(closing(settings.build_log().producer()))
-        _set_metrics(files)
-        for file in files:
-            while file.drain(producer):
-                _set_metrics(files)
-            while file.shrink():
-                pass
 
 
 def _set_metrics(files: Sequence[SpoolFile]) -> None:
@@ -142,14 +148,13 @@ def spool_states(settings: Settings) -> list[SpoolState]:
 
     Raises LogUnavailable.
     """
-    return [_state(path) for path in spool_files(Path(settings.receiver.spool_dir))]
-
-
-def _state(path: Path) -> SpoolState:
-    oldest, size = extent(path)
-    since = datetime.fromtimestamp(oldest, UTC) if oldest else None
-    age = (datetime.now(UTC) - since).total_seconds() if since else 0.0
-    return SpoolState(str(path), count_records(path), since, round(age, 1), size)
+    states = []
+    for path in spool_files(Path(settings.receiver.spool_dir)):
+        oldest, size = extent(path)
+        since = datetime.fromtimestamp(oldest, UTC) if oldest else None
+        age = (datetime.now(UTC) - since).total_seconds() if since else 0.0
+        states.append(SpoolState(str(path), count_records(path), since, round(age, 1), size))
+    return states
 
 
 def check_spool(settings: Settings) -> list[Finding]:
@@ -179,34 +184,32 @@ def readiness(settings: Settings, probe: Callable[[], None]) -> list[Finding]:
 
     `probe` raises LogUnavailable where the log takes no records.
     """
+    log_error: LogUnavailable | None = None
+    spool_error: LogUnavailable | None = None
     try:
         probe()
     except LogUnavailable as error:
+        log_error = error
         if not settings.uses_spool:
             return [failure("log", error)]
-        return [*_readiness_without_log(settings, error), *_judge_age(settings)]
-    return [ok("log", f"{settings.log} takes records"), *_warn_of_no_spool(settings), *_judge_age(settings)]
-
-
-def _readiness_without_log(settings: Settings, log_error: LogUnavailable) -> list[Finding]:
-    try:
-        _require_file_with_space(settings)
-    except LogUnavailable as error:
-        return [failure("log", log_error), failure("spool", error)]
-    return [
-        warning("log", str(log_error), "deliveries are kept in the spool meanwhile"),
-        ok("spool", f"{settings.receiver.spool_dir} takes records"),
-    ]
-
-
-def _warn_of_no_spool(settings: Settings) -> list[Finding]:
-    if not settings.uses_spool:
-        return []
-    try:
-        _require_file_with_space(settings)
-    except LogUnavailable as error:
-        return [warning("spool", f"deliveries will be answered 503 when Kafka is away: {error}")]
-    return []
+    if settings.uses_spool:
+        try:
+            _require_file_with_space(settings)
+        except LogUnavailable as error:
+            spool_error = error
+    if log_error is None:
+        findings = [ok("log", f"{settings.log} takes records")]
+        if spool_error:
+            why = f"deliveries will be answered 503 when Kafka is away: {spool_error}"
+            findings.append(warning("spool", why))
+    elif spool_error:
+        findings = [failure("log", log_error), failure("spool", spool_error)]
+    else:
+        findings = [
+            warning("log", str(log_error), "deliveries are kept in the spool meanwhile"),
+            ok("spool", f"{settings.receiver.spool_dir} takes records"),
+        ]
+    return [*findings, *_judge_age(settings)]
 
 
 def _judge_age(settings: Settings) -> list[Finding]:
@@ -246,3 +249,79 @@ def _require_space(settings: Settings) -> list[SpoolState]:
             "bytes; start what reads the log"
         )
     return states
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A receiver, by its log, its topics and its settings file ("" where it has none)."""
+
+    log: str
+    topic_prefix: str
+    config: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Owner":
+        """Return the receiver with these settings."""
+        config = current_config_path()
+        return cls(settings.log, settings.topic_prefix, str(config.absolute()) if config.exists() else "")
+
+    def is_same(self, other: "Owner") -> bool:
+        """Return whether both are the same receiver.
+
+        Brokers come and go, the log may become an embedded one, and a folder may be moved, but not all at
+        once.
+        """
+        if self.topic_prefix == other.topic_prefix and _addresses(self.log) & _addresses(other.log):
+            return True
+        return bool(self.config) and self.config == other.config
+
+
+def require_own_spool(settings: Settings) -> None:
+    """Raise ConfigurationError when another receiver uses the folder, or has left deliveries there."""
+    folder, own = Path(settings.receiver.spool_dir), Owner.of(settings)
+    files = spool_files(folder)
+    topics: list[str] = []
+    for file in files:
+        with suppress(LogUnavailable):  # receivers pass over a file that nobody can read, too
+            topics += record_topics(file)
+    owner = _read_owner(folder)
+    other = ""  # a description of the other receiver
+    if owner is None:
+        foreign = [topic for topic in topics if not topic.startswith(f"{settings.topic_prefix}.")]
+        other = f"topic {foreign[0]}" if foreign else ""
+    elif not owner.is_same(own):
+        config = owner.config or "of the environment"
+        other = f"log {owner.log}, topics {owner.topic_prefix}.*, settings {config}"
+    if other and (topics or any(map(is_locked, files))):
+        raise ConfigurationError(
+            f"receiver.spool_dir {folder} has deliveries of another "
+            f"receiver ({other}), which would get into the log of this "
+            "one: set another folder. If they are this receiver's "
+            "own, and only its log and its settings file have changed, "
+            f"delete {folder / _OWNER_FILE} and set topic_prefix as it was"
+        )
+
+
+def mark_spool(settings: Settings) -> None:
+    """Write down whose spool it is, in the folder, which is made where needed."""
+    folder = Path(settings.receiver.spool_dir)
+    own = Owner.of(settings)
+    if _read_owner(folder) == own:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        replace_private(folder / _OWNER_FILE, orjson.dumps(asdict(own)))
+    except (OSError, ConfigurationError) as error:  # a folder that cannot be written to holds no spool either
+        log.warning("spool.not_marked", folder=str(folder), why=str(error))
+
+
+def _read_owner(folder: Path) -> Owner | None:
+    try:
+        return Owner(**orjson.loads((folder / _OWNER_FILE).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _addresses(log_url: str) -> set[str]:
+    """Return the brokers, or the file."""
+    return set(log_url.removeprefix("kafka://").split(",")) if log_url.startswith("kafka://") else {log_url}

@@ -14,9 +14,8 @@ from ingest.settings import Settings
 from ingest.vendors.subscriptions import AnySubscriptions, SecretFrom, Subscription, fingerprint
 from ingest.warehouse.deliveries import Arrivals, arrivals
 from receivers.subscriptions.plan import CREATING, Action, Facts, Step, hides_secret, is_at, plan
-from receivers.subscriptions.rotation import SECRET_BYTES, Rotation
-from receivers.subscriptions.secret_store import SecretStore
 from receivers.subscriptions.state import SubscriptionState, open_state
+from receivers.subscriptions.webhook_secrets import SECRET_BYTES, Rotation, SecretStore
 
 log = structlog.get_logger()
 
@@ -80,7 +79,12 @@ class SubscriptionManager:
     def plan(self, renew: frozenset[str] = frozenset()) -> list[Step]:
         """Return what is to be done, and do nothing. `renew`: ids of those to have another secret."""
         self._registered = self._subscriptions.registered()
-        self._note_preexisting()
+        # What is there at the very first look may be another machine's, which depends on it.
+        if self.state.exists():
+            self._preexisting = self.state.read().preexisting
+        elif self._preexisting is None:
+            url = self.account.webhook_url
+            self._preexisting = tuple(old.id for old in self._registered if is_at(url, old))
         fingerprints = self.state.read().fingerprints
         needs_arrivals = not self._subscriptions.tells_state or (
             not self._has_fixed_secret
@@ -150,17 +154,6 @@ class SubscriptionManager:
     def close(self) -> None:
         """Close the connections to the vendor."""
         self._subscriptions.close()
-
-    def _note_preexisting(self) -> None:
-        """Note what is there at the very first look: another machine may have made it, and depend on it."""
-        if self.state.exists():
-            self._preexisting = self.state.read().preexisting
-        elif self._preexisting is None:
-            self._preexisting = tuple(
-                subscription.id
-                for subscription in self._registered
-                if is_at(self.account.webhook_url, subscription)
-            )
 
     def _fingerprints_in_use(self) -> set[str]:
         """Return the fingerprints of the secrets that sign.
@@ -235,7 +228,10 @@ class SubscriptionManager:
         """Create a subscription; return False if it is unknown whether it was made."""
         if step.wanted is None:
             raise AssertionError(step.action)
-        self._open_gap()
+        # Before anything changes, note that all since the last delivery is to be reconciled.
+        state = self.state.read()
+        since = self._read_arrivals().last or datetime.now(UTC) - self._settings.reconcile.lookback
+        self._write(replace(state, gap_since=min(filter(None, (state.gap_since, since)))))
         secret = self._choose_secret(step.wanted.slot, rotating=rotating)
         try:
             created = self._subscriptions.create(step.wanted, secret)
@@ -244,7 +240,10 @@ class SubscriptionManager:
             self._doubtful_secrets.add(secret)
             return False
         except VendorRefused:
-            self._take_back(secret)
+            # A call whose answer was lost may have used the secret: then it stays.
+            if secret in self._new_secrets.values() and secret not in self._doubtful_secrets:
+                self._store.drop([secret])
+                self._new_secrets = {slot: new for slot, new in self._new_secrets.items() if new != secret}
             raise
         self._store_secret(created.id, created.secret, chosen=secret)
         return True
@@ -269,12 +268,6 @@ class SubscriptionManager:
             self._new_secrets[slot] = secret
         return self._new_secrets[slot]
 
-    def _take_back(self, secret: str) -> None:
-        """Drop a new secret that the vendor refused, unless a call whose answer was lost may have used it."""
-        if secret in self._new_secrets.values() and secret not in self._doubtful_secrets:
-            self._store.drop([secret])
-            self._new_secrets = {slot: new for slot, new in self._new_secrets.items() if new != secret}
-
     def _store_secret(self, subscription_id: str, from_vendor: str, chosen: str = "") -> None:
         """Store the secret of a subscription, and then that the subscription is ours."""
         if from_vendor and from_vendor not in self._store.live():
@@ -298,29 +291,19 @@ class SubscriptionManager:
         """Store which subscriptions are ours, even if public_url changes; forget those that are gone."""
         state = self.state.read()
         not_ours = {Action.LEAVE, Action.TAKE_OVER}
+        # What was made by hand and delivers has the only live secret; of several, nobody knows which.
+        live = () if self._has_fixed_secret else self._store.live()
+        proven = fingerprint(live[0]) if len(live) == 1 else ""
         fingerprints = {
-            old.id: state.fingerprints.get(old.id) or old.mark or self._proven_fingerprint(step)
+            old.id: state.fingerprints.get(old.id)
+            or old.mark
+            or (proven if step.action is Action.KEEP else "")
             for step in steps
             if step.action not in not_ours
             for old in step.old
         }
         if fingerprints != state.fingerprints:
             self._write(self._with_newest(replace(state, fingerprints=fingerprints)))
-
-    def _proven_fingerprint(self, step: Step) -> str:
-        """Return the fingerprint of the only live secret if the step shows that the subscription has it.
-
-        That is so for one that was made by hand and delivers. It is "" where several secrets are live.
-        """
-        live = self._store.live()
-        is_proven = step.action is Action.KEEP and not self._has_fixed_secret
-        return fingerprint(live[0]) if is_proven and len(live) == 1 else ""
-
-    def _open_gap(self) -> None:
-        """Note, before anything changes, that all since the last delivery is to be reconciled."""
-        state = self.state.read()
-        since = self._read_arrivals().last or datetime.now(UTC) - self._settings.reconcile.lookback
-        self._write(replace(state, gap_since=min(filter(None, (state.gap_since, since)))))
 
     def _read_arrivals(self) -> Arrivals:
         """Return what came of the account's webhooks, nothing if the warehouse cannot be asked.

@@ -1,22 +1,31 @@
-"""The check of accounts' subscriptions, and of what an account needs for them to be registered."""
+"""The check of accounts' subscriptions, and the gaps before those that were made anew.
+
+A gap is what a vendor could not deliver before that; reconciliation fills it.
+"""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from ipaddress import ip_address
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import structlog
 
+from ingest.address import is_loopback
+from ingest.clock import LOOKBACK_IN_DOUBT, is_future
 from ingest.errors import ConfigurationError, IngestError
 from ingest.rest import RetryBudget
 from ingest.settings import Settings
 from ingest.telemetry import SUBSCRIPTION_STATE
 from ingest.vendors import AnyAccount
+from receivers.reconcile.report import Report
+from receivers.reconcile.run import Reconciler
 from receivers.subscriptions.apply import Permissions, SubscriptionManager
-from receivers.subscriptions.gaps import Gap, open_gaps
 from receivers.subscriptions.plan import Action
-from receivers.subscriptions.secret_store import FileSecretStore, SecretStore
+from receivers.subscriptions.state import open_state
+from receivers.subscriptions.webhook_secrets import FileSecretStore, SecretStore
 
 log = structlog.get_logger()
 
@@ -43,7 +52,7 @@ def check_url(account: AnyAccount) -> None:
     A vendor on this machine is a simulated one, which can reach any URL.
     """
     url, api = urlsplit(account.public_url), urlsplit(account.settings.api_url or "")
-    if _is_local(api.hostname) or (url.scheme == "https" and not _is_local(url.hostname)):
+    if is_loopback(api.hostname or "") or (url.scheme == "https" and not is_loopback(url.hostname or "")):
         return
     raise ConfigurationError(
         f"public_url is {account.public_url}, where {account.vendor} cannot deliver safely: set it to the"
@@ -67,6 +76,37 @@ def find_shared_credentials(accounts: Iterable[AnyAccount]) -> dict[str, list[st
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Webhooks of the account may have been missed since then, and nothing has looked for them yet."""
+
+    account: AnyAccount
+    since: datetime
+
+
+def open_gaps(settings: Settings, accounts: Sequence[AnyAccount]) -> list[Gap]:
+    """Return the gaps of those of the accounts that can be reconciled. Raises ConfigurationError."""
+    gaps = []
+    now = datetime.now(UTC)
+    for account in accounts:
+        if not account.settings.can_reconcile():
+            continue
+        if since := open_state(settings, account).read().gap_since:
+            gaps.append(Gap(account, now - LOOKBACK_IN_DOUBT if is_future(since, now) else since))
+    return gaps
+
+
+def fill_gap(settings: Settings, gap: Gap, reconciler: Reconciler) -> Report | None:
+    """Reconcile an account since its gap began, and close the gap if nothing is missing any more.
+
+    Returns the report of that; None if the reconciler was stopped. Raises as `StateFile.close_gap`.
+    """
+    report = next(iter(reconciler.run([gap.account], gap.since)), None)
+    if report and report.settled:
+        open_state(settings, gap.account).close_gap(gap.since)
+    return report
+
+
 def check_subscriptions(settings: Settings) -> list[Gap]:
     """Check every account whose vendor has an API for webhooks, and return the gaps that are to be filled.
 
@@ -80,33 +120,21 @@ def check_subscriptions(settings: Settings) -> list[Gap]:
     ]
     for account in accounts:
         try:
-            _check_account(settings, account)
+            check_url(account)
+            with closing(open_manager(settings, account)) as manager:
+                steps = manager.apply(Permissions()).plan if settings.webhooks.repair else manager.plan()
         except IngestError as error:
             _export_states(account, {_UNKNOWN: 1})
             log.warning("subscription.unknown", source=account.source, why=str(error))
+            continue
+        _export_states(account, Counter(step.action.value for step in steps))
+        for step in steps:
+            if step.is_change:
+                kind = step.action.value
+                log.warning("subscription.differs", source=account.source, kind=kind, why=step.why)
     return open_gaps(settings, accounts)
-
-
-def _check_account(settings: Settings, account: AnyAccount) -> None:
-    check_url(account)
-    manager = open_manager(settings, account)
-    try:
-        steps = manager.apply(Permissions()).plan if settings.webhooks.repair else manager.plan()
-    finally:
-        manager.close()
-    _export_states(account, Counter(step.action.value for step in steps))
-    for step in steps:
-        if step.is_change:
-            log.warning("subscription.differs", source=account.source, kind=step.action.value, why=step.why)
 
 
 def _export_states(account: AnyAccount, counts: Mapping[str, int]) -> None:
     for state in (*map(str, Action), _UNKNOWN):
         SUBSCRIPTION_STATE.labels(account.vendor, account.name, state).set(counts.get(state, 0))
-
-
-def _is_local(host: str | None) -> bool:
-    try:
-        return host == "localhost" or ip_address(host or "").is_loopback
-    except ValueError:
-        return False

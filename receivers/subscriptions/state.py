@@ -10,8 +10,8 @@ from typing import Annotated
 from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
 from ingest.errors import ConfigurationError, VendorUnavailable
+from ingest.files import replace_private
 from ingest.locks import exclusive
-from ingest.private_file import replace_private
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount
 

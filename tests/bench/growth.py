@@ -22,8 +22,8 @@ from rich.table import Table
 
 from consumers.warehouse import direct
 from ingest.event import Event
-from ingest.instant import format_instant
 from ingest.log import Partition, StoredRecord
+from ingest.times import format_instant
 from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.postgres import running_postgres
 from tests.consumers.samples import SOURCE, TOPIC, moment, sample

@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from ingest.instant import format_instant, parse_instant
 from ingest.log.kafka import KafkaLogConsumer
 from ingest.log.kafka_settings import KafkaSettings
 from ingest.log.sqlite import extent
+from ingest.times import format_instant, parse_instant
 from tests.kafka.broker import Broker, fetch
 from tests.receivers.requests import SALES, signed, subject
 from tests.receivers.running import TOPIC, Receiver

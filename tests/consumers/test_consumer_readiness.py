@@ -8,8 +8,7 @@ import pytest
 from consumers.run import _probes
 from ingest.cli.reconcile import _probes as reconcile_probes
 from ingest.errors import WarehouseUnavailable
-from ingest.finding import Finding
-from ingest.readiness import Readiness
+from ingest.readiness import Finding, Readiness
 from ingest.settings import Settings
 from ingest.warehouse.query import query
 from tests.consumers.harness import ConsumerHarness

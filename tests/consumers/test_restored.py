@@ -11,9 +11,8 @@ from structlog.testing import capture_logs
 
 from consumers.rows import TABLES, Row
 from ingest.errors import NothingLoaded
-from ingest.event import Event
+from ingest.event import LOST, Event
 from ingest.log import Partition, Record
-from ingest.loss import LOST
 from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.samples import TOPIC, sample
 from tests.support.polling import wait_for

@@ -15,7 +15,7 @@ import pytest
 from consumers.warehouse import Warehouse
 from consumers.warehouse.rights import check_warehouse
 from ingest.errors import WarehouseUnavailable
-from ingest.finding import Finding, State
+from ingest.readiness import Finding, State
 from ingest.settings import Settings
 from ingest.warehouse.destination import check_reachable
 from tests.consumers.postgres import PostgresServer

@@ -10,8 +10,8 @@ import pytest
 
 from ingest.booking import COLUMNS, Booking, BookingStatus
 from ingest.event import Event
-from ingest.instant import format_instant
 from ingest.settings import Settings
+from ingest.times import format_instant
 from ingest.vendors import BookingMapper, vendor_names
 from ingest.warehouse.bookings import BookingsTable
 from tests.consumers.harness import ConsumerHarness, open_consumer

@@ -9,13 +9,12 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from ingest import undone
-from ingest.disk import explain_unwritable
 from ingest.errors import LogUnavailable
-from ingest.finding import Finding
+from ingest.files import explain_unwritable
 from ingest.log import Record
 from ingest.log.sqlite.producer import SqliteProducer
 from ingest.log_probes import probe_loaded
+from ingest.readiness import Finding
 from ingest.settings import Settings
 from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.postgres import PostgresServer
@@ -29,8 +28,8 @@ from tests.support.settings import Tree, with_section
 def test_a_lock_that_holds_a_load_up_makes_the_consumer_unready_and_is_named(
     postgres_tree: Tree, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(undone, "_QUIET_SECONDS", 0.05)
-    monkeypatch.setattr(undone, "_CHECK_SECONDS", 0.05)
+    monkeypatch.setattr("ingest.readiness._QUIET_SECONDS", 0.05)
+    monkeypatch.setattr("ingest.readiness._WATCH_EVERY_SECONDS", 0.05)
 
     def failure(harness: ConsumerHarness) -> Finding | None:
         return next((finding for finding in harness.loader.undone.probe() if finding.failed), None)

@@ -11,8 +11,8 @@ import orjson
 import pytest
 from kafka import KafkaConsumer
 
-from ingest.instant import parse_instant
 from ingest.simulator.account import Webhook
+from ingest.times import parse_instant
 from tests.e2e.product import Product, account_name
 from tests.support.accounts import BEGINNING
 from tests.support.polling import wait_for

@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from ingest.instant import parse_instant
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
 from ingest.simulator.account import differences
 from ingest.simulator.world import Change
+from ingest.times import parse_instant
 from tests.e2e.product import DeliveringVendors, Product, Up, account_name, delivering
 from tests.support.accounts import BEGINNING, SECRET
 from tests.support.polling import PATIENCE, is_healthy, wait_for

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ingest.errors import PayloadError
 from ingest.event import Event, Via, digest
-from ingest.instant import parse_instant
 from ingest.log import Record
+from ingest.times import parse_instant
 
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True)
 TEXT = st.text(min_size=1)

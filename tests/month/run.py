@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ingest.instant import format_instant
 from ingest.log import Record
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings
 from ingest.simulator.account import Difference, differences
 from ingest.simulator.api import RateLimit
+from ingest.times import format_instant
 from ingest.warehouse.query import query
 from tests.month.month import Month, MonthPlan
 from tests.month.servers import serving

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ingest.dead_letter import REMOVED
-from ingest.instant import parse_instant
+from ingest.times import parse_instant
 from ingest.vendors import EventIdentity, VerifiedDelivery, calendly
 from ingest.vendors.calendly import SIGNATURE, Calendly, CalendlySettings
 from tests.receivers.in_process import Answer, Ending, InProcess

@@ -1,10 +1,10 @@
 """A running receiver, as `ingest check` sees it: its site, its ports, its workers."""
 
-from ingest import port_owner
+from ingest import sockets
 from ingest.cli.check.checks import check_listeners, judge_answer
-from ingest.finding import State
+from ingest.readiness import State
 from ingest.settings import Settings
-from receivers.site import SITE_HEADER
+from receivers.app import SITE_HEADER
 from tests.receivers.conftest import Start
 from tests.receivers.running import on_linux
 
@@ -41,10 +41,10 @@ def test_a_port_of_our_own_is_no_trouble(start: Start) -> None:
 @on_linux
 def test_the_workers_of_a_receiver_are_recognised(start: Start) -> None:
     receiver = start(INGEST_RECEIVER__WORKERS="2")
-    owner = port_owner.find_port_owner(receiver.port)
+    owner = sockets.find_port_owner(receiver.port)
     assert owner is not None
     assert owner.is_ingest
     for pid in receiver.children():
-        worker = port_owner._process(pid)
+        worker = sockets._process(pid)
         assert worker is not None
         assert worker.is_ingest

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from ingest.clock_file import read_clock_ahead, write_clock_ahead
-from ingest.finding import State
-from ingest.instant import parse_instant
+from ingest.clock import read_clock_ahead, write_clock_ahead
+from ingest.readiness import State
+from ingest.times import parse_instant
 from ingest.vendors import calendly
 from receivers.clock import MeasuredClock, SignatureClock, finding, readiness, verdict
 from tests.ingest.vendors.samples_of import Case, load
@@ -118,17 +118,17 @@ def test_what_was_measured_holds_though_the_clock_is_set_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert read_clock_ahead(tmp_path) is None
-    monkeypatch.setattr("ingest.clock_file._boot", lambda: "this one")
+    monkeypatch.setattr("ingest.clock._boot", lambda: "this one")
     write_clock_ahead(tmp_path, ZERO)
     result = read_clock_ahead(tmp_path)
     assert result is not None
     assert abs(result) < MINUTE
     right = time.time
-    monkeypatch.setattr("ingest.clock_file.time.time", lambda: right() + 3600)
+    monkeypatch.setattr("ingest.clock.time.time", lambda: right() + 3600)
     result = read_clock_ahead(tmp_path)
     assert result is not None
     assert abs(result - HOUR) < MINUTE
-    monkeypatch.setattr("ingest.clock_file._boot", lambda: "another one")
+    monkeypatch.setattr("ingest.clock._boot", lambda: "another one")
     assert read_clock_ahead(tmp_path) is None
     (tmp_path / "clock.json").write_bytes(b"[]")
     assert read_clock_ahead(tmp_path) is None
@@ -137,7 +137,7 @@ def test_what_was_measured_holds_though_the_clock_is_set_meanwhile(
 def test_the_vendors_time_is_known_after_a_comparison_and_goes_on_by_a_clock_that_nobody_sets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.clock_file._boot", lambda: "this one")
+    monkeypatch.setattr("ingest.clock._boot", lambda: "this one")
     passing = Passing()
     clock = MeasuredClock(tmp_path, passing)
     assert clock.now() is None
@@ -245,7 +245,7 @@ def test_what_was_measured_corrects_the_time_of_receipt_in_records_and_dead_lett
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ingest.clock_file._boot", lambda: "this one")
+    monkeypatch.setattr("ingest.clock._boot", lambda: "this one")
     monkeypatch.setattr("receivers.webhook.datetime", Late)
     monkeypatch.setattr(Late, "ahead", -HOUR)
     receiver = InProcess(tmp_path, {"salon": SALON})

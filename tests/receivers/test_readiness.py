@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ingest import disk
+from ingest import files
 from ingest.errors import LogUnavailable
-from ingest.finding import Finding
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
 from ingest.log_probes import AppendProbe
+from ingest.readiness import Finding
 from ingest.settings import Settings
 from receivers.spool.file import SpoolFile
 from receivers.spool.folder import check_spool, readiness
@@ -62,12 +62,12 @@ def fill_spool(settings: Settings, size: int = 1000) -> None:
 
 
 def refuse_writes(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Make writes fail, as on a full or read-only disk."""
+    """Make writes fail, as on a full or read-only files."""
 
     def refused(**_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(disk, "TemporaryFile", refused)
+    monkeypatch.setattr(files, "TemporaryFile", refused)
 
 
 def test_an_embedded_log_that_can_be_read_and_written_is_ready(embedded: Settings) -> None:
@@ -114,7 +114,7 @@ def test_a_disk_that_is_full_only_when_it_is_synced_is_told(
 def test_an_embedded_log_that_another_writer_holds_for_too_long_is_not(
     embedded: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.log.sqlite.probe._BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("ingest.log.sqlite.reader._BUSY_SECONDS", 0.1)
     path = embedded.log.removeprefix("sqlite:///")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

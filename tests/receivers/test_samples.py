@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.instant import parse_instant
+from ingest.times import parse_instant
 from tests.ingest.vendors.samples_of import Case, Sample, cases_of, load, vendors_with_samples
 from tests.receivers.in_process import InProcess
 from tests.receivers.requests import from_sample

@@ -8,8 +8,7 @@ import pytest
 from ingest.errors import ConfigurationError
 from ingest.log import Record
 from ingest.settings import ReceiverSettings, Settings
-from receivers.spool.folder import claim_files, drain_leftovers, spool_states
-from receivers.spool.owner import mark_spool, require_own_spool
+from receivers.spool.folder import claim_files, drain_leftovers, mark_spool, require_own_spool, spool_states
 from tests.receivers.in_process import stored
 from tests.receivers.running import TOPIC
 from tests.support.polling import PATIENCE

@@ -10,10 +10,9 @@ import pytest
 from pydantic import SecretStr, ValidationError
 from starlette.types import ASGIApp
 
-from ingest.admin import build_admin, check_admin
-from ingest.allowed_hosts import AllowedHosts
+from ingest.admin import AllowedHosts, build_admin, check_admin
 from ingest.errors import ConfigurationError
-from ingest.finding import ok
+from ingest.readiness import ok
 from ingest.settings import ReceiverSettings, Settings
 from tests.receivers.requests import SECRET
 from tests.receivers.running import ANYWHERE, Receiver, receiver_environment

@@ -13,7 +13,7 @@ from ingest.cli import ExitCode
 from ingest.cli.options import AsJson, Config, read_settings
 from ingest.cli.output import Console, print_json, print_line
 from ingest.errors import IngestError
-from ingest.finding import Finding, State, failed, failure
+from ingest.readiness import Finding, State, failed, failure
 from ingest.settings import Settings
 from ingest.telemetry import configure_logging
 

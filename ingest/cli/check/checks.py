@@ -14,20 +14,20 @@ import httpx
 from ingest.address import Address
 from ingest.cli.webhooks_view import describe_arrivals, has_api
 from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW, clock_ahead
-from ingest.disk import (
+from ingest.errors import ConfigurationError
+from ingest.files import (
     FULL_BYTES,
     LOW_BYTES,
+    check_scratch,
     find_unusable_file,
     free_bytes,
     nearest_existing,
     require_writable,
 )
-from ingest.duration import describe_skew
-from ingest.errors import ConfigurationError
-from ingest.finding import Finding, State, failed, ok, warning
+from ingest.readiness import Finding, State, failed, ok, warning
 from ingest.rest import RetryBudget
-from ingest.scratch import check_scratch
 from ingest.settings import Settings
+from ingest.times import describe_skew
 from ingest.tls import explain_tls_error
 from ingest.vendors import AnyAccount
 
@@ -56,8 +56,7 @@ def check_accounts(settings: Settings) -> list[Finding]:
 def check_listeners(settings: Settings) -> list[Finding]:
     """Check that the ports differ, are safe, and are free or in use by `ingest` itself."""
     from ingest.admin import check_admin
-    from ingest.port_owner import find_port_owner
-    from ingest.sockets import is_taken
+    from ingest.sockets import find_port_owner, is_taken
 
     receiver, consumer, reconcile = settings.receiver, settings.consumer, settings.reconcile
     listeners = [
@@ -133,7 +132,7 @@ def check_disk(settings: Settings) -> list[Finding]:
 
 def check_public_url(settings: Settings) -> list[Finding]:
     """Check that the public URL leads to this installation, as far as that can be seen from here."""
-    from receivers.site import SITE_HEADER
+    from receivers.app import SITE_HEADER
 
     url = settings.public_url
     if urlsplit(url).hostname in _LOCAL_HOSTS:
@@ -162,7 +161,7 @@ def check_public_url(settings: Settings) -> list[Finding]:
 def judge_answer(settings: Settings, answer: httpx.Response) -> Finding:
     """Return what the answer of the public URL's `/healthz` means."""
     from ingest.sockets import is_taken
-    from receivers.site import SITE_HEADER, site_of
+    from receivers.app import SITE_HEADER, site_of
 
     name, url, site = "public url", settings.public_url, answer.headers.get(SITE_HEADER)
     if site == site_of(settings):

@@ -28,11 +28,11 @@ from ingest.cli.status.verdict import (
 )
 from ingest.cli.webhooks_view import state_in_words
 from ingest.clock import is_future
-from ingest.disk import free_bytes
-from ingest.duration import describe_duration
 from ingest.errors import IngestError, NoSuchTable, NothingLoaded
-from ingest.finding import Finding, State
+from ingest.files import free_bytes
+from ingest.readiness import Finding, State
 from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings, Settings
+from ingest.times import describe_duration
 
 _TABLES = ("bookings", "booking_events", "dead_letters", "reconciliations")
 _ANSWER_SECONDS = 5.0  # longer than /readyz takes for its own probes

@@ -7,10 +7,10 @@ from typing import Any
 
 from ingest.cli import ExitCode
 from ingest.cli.output import counted
-from ingest.disk import FULL_BYTES, LOW_BYTES
-from ingest.duration import describe_duration
-from ingest.finding import Finding, State, failed, ok, warning
+from ingest.files import FULL_BYTES, LOW_BYTES
+from ingest.readiness import Finding, State, failed, ok, warning
 from ingest.settings import Settings
+from ingest.times import describe_duration
 
 # The command that starts a part, and the section of its settings.
 _COMMANDS = {

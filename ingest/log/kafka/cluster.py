@@ -8,8 +8,7 @@ from kafka import KafkaAdminClient, errors
 from kafka.net.compat import KafkaNetClient
 
 from ingest.errors import CommitFailed, LogDenied, LogRefused, LogUnavailable
-from ingest.log.kafka.handshake import handshake
-from ingest.log.kafka.tls import tls_context
+from ingest.log.kafka.handshake import handshake, tls_context
 from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
 
 CONNECT_SECONDS = 2.0
@@ -64,6 +63,7 @@ class Cluster:
 
         When its constructor fails, the thread and the sockets that it leaves behind are closed.
         """
+        settings, password = self._settings, self._settings.sasl_password
         opened: list[Any] = []
 
         def remember(**configs: Any) -> Any:
@@ -71,7 +71,18 @@ class Cluster:
             return opened[-1]
 
         try:
-            return client(**self._connection(), **options, kafka_client=remember)
+            return client(
+                bootstrap_servers=self._servers,
+                client_id="ingest",
+                reconnect_backoff_max_ms=1_000,
+                security_protocol=settings.security_protocol,
+                ssl_context=tls_context(settings),
+                sasl_mechanism=settings.sasl_mechanism,
+                sasl_plain_username=settings.sasl_username,
+                sasl_plain_password=password.get_secret_value() if password else None,
+                kafka_client=remember,
+                **options,
+            )
         except BaseException:
             for connection in opened:
                 connection.close()
@@ -95,8 +106,16 @@ class Cluster:
                 for topic in descriptions
                 if topic["error_code"] == errors.UnknownTopicOrPartitionError.errno
             ]
-            if missing:
-                self._create(admin, missing)
+            if not missing:
+                return
+            answers = admin.create_topics(dict.fromkeys(missing, self._new_topic()), raise_errors=False)
+            for topic in answers["topics"]:
+                if errors.for_code(topic["error_code"]) not in _EXISTING:
+                    raise LogUnavailable(
+                        f"topic {topic['name']!r} is missing and could not be created:"
+                        f" {_explain_refusal(topic)}"
+                    )
+            admin.wait_for_topics(missing, timeout_ms=CONNECT_SECONDS * 1000)
 
     def refusals(self, admin: Any, topics: Sequence[str]) -> dict[str, str]:
         """Return why topics could not be created now, and create nothing. Raises KafkaError."""
@@ -109,24 +128,7 @@ class Cluster:
             if errors.for_code(answer["error_code"]) not in _EXISTING
         }
 
-    def _create(self, admin: Any, topics: list[str]) -> None:
-        for topic in admin.create_topics(dict.fromkeys(topics, self._new_topic()), raise_errors=False)[
-            "topics"
-        ]:
-            if errors.for_code(topic["error_code"]) not in _EXISTING:
-                raise LogUnavailable(
-                    f"topic {topic['name']!r} is missing and could not be created: {_explain_refusal(topic)}"
-                )
-        admin.wait_for_topics(topics, timeout_ms=CONNECT_SECONDS * 1000)
-
     def _new_topic(self) -> dict[str, Any]:
-        return {
-            "num_partitions": self._settings.partitions,
-            "replication_factor": self._settings.replication_factor,
-            "configs": self._topic_configs(),
-        }
-
-    def _topic_configs(self) -> dict[str, str]:
         # With the appender's time, one whose clock is wrong would be refused, or have its records deleted as
         # old.
         configs = {"max.message.bytes": str(LARGEST_RECORD), "message.timestamp.type": "LogAppendTime"}
@@ -134,7 +136,11 @@ class Cluster:
             configs["min.insync.replicas"] = (
                 "2"  # Kafka's 1 acknowledges what a single broker has, and that perhaps in memory only
             )
-        return configs
+        return {
+            "num_partitions": self._settings.partitions,
+            "replication_factor": self._settings.replication_factor,
+            "configs": configs,
+        }
 
     @contextmanager
     def translated_errors(self) -> Iterator[None]:
@@ -182,21 +188,6 @@ class Cluster:
             "sasl.password": password.get_secret_value() if password else None,
         }
         return {name: value for name, value in options.items() if value is not None}
-
-    def _connection(self) -> dict[str, Any]:
-        settings = self._settings
-        return {
-            "bootstrap_servers": self._servers,
-            "client_id": "ingest",
-            "reconnect_backoff_max_ms": 1_000,
-            "security_protocol": settings.security_protocol,
-            "ssl_context": tls_context(settings),
-            "sasl_mechanism": settings.sasl_mechanism,
-            "sasl_plain_username": settings.sasl_username,
-            "sasl_plain_password": settings.sasl_password.get_secret_value()
-            if settings.sasl_password
-            else None,
-        }
 
 
 def _explain_refusal(answer: Mapping[str, Any]) -> str:

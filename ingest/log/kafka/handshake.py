@@ -1,4 +1,7 @@
-"""A connection to a broker, step by step, to find out why it fails, which kafka-python does not tell."""
+"""A connection to a broker, step by step, to find out why it fails, which kafka-python does not tell.
+
+Its TLS context is that of the settings, with errors that name the file and the setting.
+"""
 
 import socket
 import ssl
@@ -6,17 +9,17 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from kafka.errors import KafkaError, SaslAuthenticationFailedError, for_code
-from kafka.net.sasl import SASL_MECHANISMS, get_sasl_mechanism
+from kafka.net.sasl import get_sasl_mechanism
 from kafka.protocol.metadata import ApiVersionsRequest, MetadataRequest
 from kafka.protocol.parser import KafkaProtocol
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 
 from ingest.address import parse_address
 from ingest.errors import LogDenied, LogUnavailable
-from ingest.log.kafka.tls import tls_context
 from ingest.log.kafka_settings import KAFKA_PORT, KafkaSettings
 from ingest.tls import TlsFault, explain_tls_error
 
@@ -86,14 +89,12 @@ def handshake(servers: Sequence[str], settings: KafkaSettings) -> Handshake:
 def _check_login(settings: KafkaSettings) -> None:
     if not settings.security_protocol.startswith("SASL_"):
         return
-    if settings.sasl_mechanism and settings.sasl_mechanism not in SASL_MECHANISMS:
+    if settings.sasl_mechanism and settings.sasl_mechanism not in _WITH_PASSWORD:
         raise LogDenied(
-            f"kafka.sasl_mechanism {settings.sasl_mechanism} is not known: use one of"
+            f"kafka.sasl_mechanism {settings.sasl_mechanism} cannot be used here: use one of"
             f" {', '.join(sorted(_WITH_PASSWORD))}"
         )
-    needed = ["sasl_mechanism"] + ["sasl_username", "sasl_password"] * (
-        settings.sasl_mechanism in _WITH_PASSWORD
-    )
+    needed = ("sasl_mechanism", "sasl_username", "sasl_password")
     missing = [f"kafka.{name}" for name in needed if not getattr(settings, name)]
     if missing:
         raise LogDenied(
@@ -113,10 +114,6 @@ def _log_in_to(
         client = _Client(connection, host)
         client.request(ApiVersionsRequest(version=0), "It may not be Kafka.")
         if settings.security_protocol.startswith("SASL_"):
-            if settings.sasl_mechanism not in _WITH_PASSWORD:
-                return Handshake(
-                    server, _certificate_expiry(connection)
-                )  # kafka-python alone knows such a login
             _authenticate(client, settings)
         hint = (
             "It may want a login: set kafka.security_protocol to SASL_PLAINTEXT or SASL_SSL,"
@@ -227,7 +224,16 @@ class _Client:
         self._protocol.send_request(request)
         try:
             self._connection.sendall(self._protocol.send_bytes())
-            return self._receive(hint)
+            is_first = True
+            while data := self._connection.recv(65536):
+                if is_first and data.startswith(_TLS_ALERT):
+                    raise _Refused(
+                        "the port expects TLS: set kafka.security_protocol to SSL or SASL_SSL, or correct the"
+                        " port in log"
+                    )
+                is_first = False
+                for _, response in self._protocol.receive_bytes(data):
+                    return response
         except TimeoutError:
             raise
         except ssl.SSLError as error:
@@ -236,19 +242,6 @@ class _Client:
             raise LogUnavailable(f"it closed the connection. {hint}") from None
         except KafkaError:
             raise _Refused(f"its answer cannot be read. {hint}") from None
-
-    def _receive(self, hint: str) -> Any:
-        first = True
-        while data := self._connection.recv(65536):
-            if first and data.startswith(_TLS_ALERT):
-                raise _Refused(
-                    "the port expects TLS: set kafka.security_protocol to SSL or SASL_SSL, or correct "
-                    "the port"
-                    " in log"
-                )
-            first = False
-            for _, response in self._protocol.receive_bytes(data):
-                return response
         raise LogUnavailable(f"it closed the connection. {hint}")
 
 
@@ -257,3 +250,55 @@ def _certificate_expiry(connection: socket.socket) -> datetime | None:
     if not certificate:
         return None
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
+
+
+def tls_context(settings: KafkaSettings) -> ssl.SSLContext | None:
+    """Return the TLS context; None when `security_protocol` has no TLS.
+
+    Raises LogDenied for files that cannot be used, which may be in the middle of a renewal.
+    """
+    if settings.security_protocol not in {"SSL", "SASL_SSL"}:
+        return None
+    if settings.ssl_keyfile and not settings.ssl_certfile:
+        raise LogDenied("kafka.ssl_keyfile is set without kafka.ssl_certfile: set both, or neither")
+    for setting in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+        file = getattr(settings, setting)
+        try:
+            if file is not None:
+                Path(file).read_bytes()
+        except OSError as error:
+            raise LogDenied(f"kafka.{setting} {file} cannot be read: {error.strerror}") from None
+    try:
+        context = ssl.create_default_context(cafile=settings.ssl_cafile)
+    except ssl.SSLError:
+        raise LogDenied(f"kafka.ssl_cafile {settings.ssl_cafile} holds no certificate in PEM form") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.ssl_certfile:
+        _load_certificate(context, settings.ssl_certfile, settings.ssl_keyfile)
+    return context
+
+
+def _load_certificate(context: ssl.SSLContext, certfile: str, keyfile: str | None) -> None:
+    key = f"kafka.ssl_keyfile {keyfile}" if keyfile else f"the key in kafka.ssl_certfile {certfile}"
+    is_encrypted = False
+
+    def no_passphrase() -> bytes:
+        """Return an empty passphrase: OpenSSL would otherwise ask on the terminal and wait for ever."""
+        nonlocal is_encrypted
+        is_encrypted = True
+        return b""
+
+    try:
+        context.load_cert_chain(certfile, keyfile, no_passphrase)
+    except ssl.SSLError as error:
+        if is_encrypted:
+            raise LogDenied(
+                f"{key} is encrypted: give one without a pass phrase, readable by this user alone"
+            ) from None
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise LogDenied(
+                f"{key} does not belong to the certificate in kafka.ssl_certfile {certfile}"
+            ) from None
+        raise LogDenied(
+            f"kafka.ssl_certfile {certfile} and {key} are not a certificate and a private key in PEM form"
+        ) from None

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from kafka.admin import MemberToRemove
 from kafka.protocol.producer import InitProducerIdRequest
 
 from ingest.errors import CommitFailed, LogDenied, LogUnavailable
-from ingest.finding import Finding, failed, failure, ok, warning
 from ingest.log.kafka.cluster import Cluster
 from ingest.log.kafka.handshake import Handshake, connect, handshake
 from ingest.log.kafka_settings import KafkaSettings
+from ingest.readiness import Finding, failed, failure, ok, warning
 
 T = TypeVar("T")
 
@@ -112,32 +112,29 @@ def find_flaws(descriptions: Iterable[Mapping[str, Any]]) -> TopicFlaws:
             continue
         if error == errors.UnknownTopicOrPartitionError.errno:
             names.setdefault("missing", []).append(name)
-        for flaw in _flaws_of(topic["partitions"], topic.get("authorized_operations")):
-            names.setdefault(flaw, []).append(name)
+        partitions, rights = topic["partitions"], topic.get("authorized_operations")
+        if any(partition["leader_id"] < 0 for partition in partitions):
+            names.setdefault("leaderless", []).append(name)
+        elif any(len(partition["isr_nodes"]) < len(partition["replica_nodes"]) for partition in partitions):
+            names.setdefault("behind", []).append(name)
+        for right, flaw in (("READ", "unreadable"), ("WRITE", "unwritable")):
+            if rights is not None and right not in rights:
+                names.setdefault(flaw, []).append(name)
     return TopicFlaws(**{flaw: tuple(sorted(topics)) for flaw, topics in names.items()})
-
-
-def _flaws_of(partitions: Sequence[Mapping[str, Any]], rights: Sequence[str] | None) -> Iterator[str]:
-    if any(partition["leader_id"] < 0 for partition in partitions):
-        yield "leaderless"
-    elif any(len(partition["isr_nodes"]) < len(partition["replica_nodes"]) for partition in partitions):
-        yield "behind"
-    if rights is not None and "READ" not in rights:
-        yield "unreadable"
-    if rights is not None and "WRITE" not in rights:
-        yield "unwritable"
 
 
 def _check_brokers(address: str, login: Handshake) -> Finding:
     """Check that the addresses are reachable that the brokers name, to which clients are sent on."""
+
+    def explain(broker: tuple[str, int]) -> str:
+        try:
+            connect(*broker).close()
+        except LogUnavailable as error:
+            return str(error).partition(":")[0]
+        return ""
+
     with ThreadPoolExecutor(len(login.brokers) or 1) as threads:
-        problems = dict(
-            zip(
-                login.brokers,
-                threads.map(lambda broker: _unreachable(*broker), login.brokers),
-                strict=True,
-            )
-        )
+        problems = dict(zip(login.brokers, threads.map(explain, login.brokers), strict=True))
     if names := [f"{host}:{port} ({problem})" for (host, port), problem in problems.items() if problem]:
         remedy = "correct advertised.listeners of the brokers, or DNS and firewall here"
         return failed(
@@ -154,14 +151,6 @@ def _check_brokers(address: str, login: Handshake) -> Finding:
         )
     count = len(problems)
     return ok("log", f"Kafka at {address} lets us in; {count} broker{'' if count == 1 else 's'}")
-
-
-def _unreachable(host: str, port: int) -> str:
-    try:
-        connect(host, port).close()
-    except LogUnavailable as error:
-        return str(error).partition(":")[0]
-    return ""
 
 
 def _check_topics(flaws: TopicFlaws, topics: Sequence[str], refusals: Mapping[str, str]) -> Finding:

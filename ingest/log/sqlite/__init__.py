@@ -6,7 +6,6 @@ used twice after retention.
 
 from ingest.log.sqlite.consumer import SqliteConsumer, group_lock
 from ingest.log.sqlite.producer import SqliteProducer
-from ingest.log.sqlite.reader import SqliteReader
-from ingest.log.sqlite.status import backlog, extent
+from ingest.log.sqlite.reader import SqliteReader, backlog, extent
 
 __all__ = ["SqliteConsumer", "SqliteProducer", "SqliteReader", "backlog", "extent", "group_lock"]

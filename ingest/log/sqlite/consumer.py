@@ -14,8 +14,7 @@ from ingest.errors import CommitFailed, LogHeld
 from ingest.locks import exclusive
 from ingest.log import MAX_POLL_BYTES, Backlog, Partition, PositionChange, StoredRecord
 from ingest.log.bookmarks import Bookmark, Bookmarks
-from ingest.log.sqlite.file import LogFile, unavailable
-from ingest.log.sqlite.queries import next_offsets, read_records
+from ingest.log.sqlite.file import LogFile, next_offsets, read_records, unavailable
 
 log = structlog.get_logger()
 

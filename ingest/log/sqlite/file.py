@@ -1,15 +1,17 @@
 """The SQLite file of the log: its tables, durable commits, and detection of another file in its place."""
 
+import json
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import WeakSet
 
 from ingest.errors import LogUnavailable
 from ingest.locks import exclusive
+from ingest.log import Partition, Record, StoredRecord
 from ingest.log.sqlite.overwritten import RawFiles, beside
 
 _SCHEMA = """
@@ -38,6 +40,11 @@ _OVERWRITTEN = (
 )
 
 _Inode = tuple[int, int] | None
+
+_RECORDS = """
+SELECT offset, key, value, headers, appended_at FROM records
+WHERE topic = ? AND offset >= ? AND offset < ? ORDER BY offset LIMIT ?
+"""
 
 
 def _inode(path: Path) -> _Inode:
@@ -185,8 +192,11 @@ class LogFile:
         now = _Inodes.at(self._path)
         for file in (self, *self._shared.files):
             file._close(now)  # noqa: SLF001 - another object of this class
-        if now.main not in {None, self._opened_as.main}:
-            self._remove_old_wal()
+        # SQLite would apply the -wal of the file that was replaced to the new one.
+        wal = _Inodes.at(self._path).wal
+        if now.main not in {None, self._opened_as.main} and wal is not None and wal == self._opened_as.wal:
+            beside(self._path, "wal").unlink(missing_ok=True)
+            beside(self._path, "shm").unlink(missing_ok=True)
         self._shared.close_raw()
 
     def _open_again(self) -> sqlite3.Connection:
@@ -208,8 +218,12 @@ class LogFile:
         connection, self._connection = self._connection, None
         if connection is None:
             return
+        try:
+            is_overwritten = self._raw.is_overwritten(connection)
+        except (sqlite3.Error, OSError):  # SQLite cannot read it any more
+            is_overwritten = True
         with suppress(sqlite3.Error, OSError):
-            if self._is_overwritten(connection):
+            if is_overwritten:
                 connection.interrupt()  # or closing would copy the -wal into the other file
             elif now != self._opened_as and (
                 now.wal in {None, self._opened_as.wal} or not beside(self._path, "wal").stat().st_size
@@ -218,22 +232,26 @@ class LogFile:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         connection.close()
 
-    def _is_overwritten(self, connection: sqlite3.Connection) -> bool:
-        """Return whether the file was written over, or SQLite cannot read it any more."""
-        try:
-            return self._raw.is_overwritten(connection)
-        except (sqlite3.Error, OSError):
-            return True
-
-    def _remove_old_wal(self) -> None:
-        """Remove the -wal of the file that was replaced, which SQLite would apply to the new one."""
-        now = _Inodes.at(self._path)
-        if now.wal is not None and now.wal == self._opened_as.wal:
-            beside(self._path, "wal").unlink(missing_ok=True)
-            beside(self._path, "shm").unlink(missing_ok=True)
-
     def _open(self) -> sqlite3.Connection:
-        connection = _connect(self._path, self._wait)
+        def busy(holder: str) -> TimeoutError:
+            return TimeoutError(f"another process holds its .lock file{holder}")
+
+        path, wait = self._path, self._wait
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600)
+        connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
+        try:
+            # To change to WAL does not wait for others, but fails.
+            with exclusive(path.with_name(f"{path.name}.lock"), wait, busy, private=True):
+                if not connection.execute("PRAGMA page_count").fetchone()[0]:
+                    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # must come before the first table
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.executescript(_SCHEMA)
+            connection.execute("PRAGMA synchronous=FULL")
+        except BaseException:
+            connection.interrupt()  # or closing would copy the -wal into a file that it may not belong to
+            connection.close()
+            raise
         if self._limit:
             (page,) = connection.execute("PRAGMA page_size").fetchone()
             connection.execute(f"PRAGMA max_page_count={max(1, self._limit // page)}")
@@ -300,23 +318,26 @@ def read_only(path: Path) -> ReadConnection:
     return connection
 
 
-def _connect(path: Path, wait: float) -> sqlite3.Connection:
-    def busy(holder: str) -> TimeoutError:
-        return TimeoutError(f"another process holds its .lock file{holder}")
+def next_offsets(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return the next offset to be written in each topic. Raises sqlite3.Error."""
+    return dict(connection.execute("SELECT topic, next_offset FROM topics").fetchall())
 
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.touch(mode=0o600)
-    connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
-    try:
-        # To change to WAL does not wait for others, but fails.
-        with exclusive(path.with_name(f"{path.name}.lock"), wait, busy, private=True):
-            if not connection.execute("PRAGMA page_count").fetchone()[0]:
-                connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # must come before the first table
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.executescript(_SCHEMA)
-        connection.execute("PRAGMA synchronous=FULL")
-    except BaseException:
-        connection.interrupt()  # or closing would copy the -wal into a file that it may not belong to
-        connection.close()
-        raise
-    return connection
+
+def read_records(
+    connection: sqlite3.Connection, topic: str, offsets: range, limit: int, max_bytes: int
+) -> list[StoredRecord]:
+    """Return up to `limit` records, which have `max_bytes` together and one record more.
+
+    Raises sqlite3.Error.
+    """
+    records: list[StoredRecord] = []
+    size = 0
+    with closing(connection.execute(_RECORDS, (topic, offsets.start, offsets.stop, limit))) as rows:
+        for offset, key, value, headers, appended_at in rows:
+            records.append(
+                StoredRecord(Record(key, value, json.loads(headers)), Partition(topic), offset, appended_at)
+            )
+            size += records[-1].record.size
+            if size >= max_bytes:
+                break
+    return records

@@ -135,10 +135,17 @@ class RawFiles:
         page, frames, salts, _ = _INDEX.unpack_from(index)
         if self.wal is None or not frames or os.pread(self.wal, _WAL_HEADER_BYTES, 0)[_SALTS] != salts:
             return None
-        if self._wal_version[:2] != (salts, frames):
-            version = _last_version(self.wal, page if page > 1 else 65_536, frames)
-            self._wal_version = salts, frames, version
-        return self._wal_version[2]
+        if self._wal_version[:2] == (salts, frames):
+            return self._wal_version[2]
+        version = None  # that of the last frame that has a first page
+        for frame in range(frames - 1, -1, -1):
+            start = _WAL_HEADER_BYTES + frame * (_FRAME_HEADER_BYTES + (page if page > 1 else 65_536))
+            if int.from_bytes(os.pread(self.wal, 4, start)) == 1:
+                data = os.pread(self.wal, 4, start + _FRAME_HEADER_BYTES + _VERSION_AT)
+                version = int.from_bytes(data, signed=True)
+                break
+        self._wal_version = salts, frames, version
+        return version
 
     def _main_header(self) -> tuple[int, int, int] | None:
         """Return page size, pages and version; None for a file without a header."""
@@ -149,15 +156,6 @@ class RawFiles:
 def _read(connection: sqlite3.Connection, pragma: str) -> int:
     value: int = connection.execute(f"PRAGMA {pragma}").fetchone()[0]
     return value
-
-
-def _last_version(wal: int, page: int, frames: int) -> int | None:
-    """Return the version of the last of these frames that has a first page."""
-    for frame in range(frames - 1, -1, -1):
-        start = _WAL_HEADER_BYTES + frame * (_FRAME_HEADER_BYTES + page)
-        if int.from_bytes(os.pread(wal, 4, start)) == 1:
-            return int.from_bytes(os.pread(wal, 4, start + _FRAME_HEADER_BYTES + _VERSION_AT), signed=True)
-    return None
 
 
 def _open(path: Path) -> int | None:

@@ -5,7 +5,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +15,7 @@ import structlog
 
 from ingest.errors import LogUnavailable
 from ingest.log import Record
-from ingest.log.sqlite.file import LogFile, unavailable
-from ingest.log.sqlite.queries import next_offsets
+from ingest.log.sqlite.file import LogFile, next_offsets, unavailable
 
 log = structlog.get_logger()
 
@@ -148,18 +147,12 @@ def _insert(connection: sqlite3.Connection, topic: str, records: Sequence[Record
     if after_last - len(records) < at_least:
         raise _OlderCopy(f"it is an older copy: it no longer has what was appended to {topic} before")
     now = time.time()
-    connection.executemany(
-        "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)",
-        [
-            (topic, offset, record.key, record.value, _as_text(record.headers), now)
-            for offset, record in enumerate(records, start=after_last - len(records))
-        ],
-    )
+    rows = []
+    for offset, record in enumerate(records, start=after_last - len(records)):
+        try:
+            headers = orjson.dumps(dict(record.headers)).decode()
+        except orjson.JSONEncodeError:  # for half a surrogate pair
+            headers = json.dumps(dict(record.headers))
+        rows.append((topic, offset, record.key, record.value, headers, now))
+    connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
     return after_last
-
-
-def _as_text(headers: Mapping[str, str]) -> str:
-    try:
-        return orjson.dumps(dict(headers)).decode()
-    except orjson.JSONEncodeError:  # for half a surrogate pair
-        return json.dumps(dict(headers))

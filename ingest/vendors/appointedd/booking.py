@@ -4,13 +4,12 @@ Webhooks and API v1 have different names for its fields.
 https://developers.appointedd.com/reference/booking-entity
 """
 
-from dataclasses import replace
 from typing import Annotated
 
 from pydantic import AliasChoices, AliasPath, Field
 
 from ingest.booking import Answer, Booking, BookingStatus
-from ingest.instant import format_instant
+from ingest.times import format_instant
 from ingest.vendors.fields import (
     ABSENT,
     OBJECTS,
@@ -214,7 +213,7 @@ def booking_of_data(data: BookingData, *, cancelled: bool) -> Booking:
         price=booking.price,  # no payload and no record tells the currency
         answers=customer.answers(),
     )
-    return replace(canonical, untold=untold(data, canonical, _SOURCES))
+    return canonical.with_untold(untold(data, canonical, _SOURCES))
 
 
 def _version(booking: _Booking, status: BookingStatus) -> str:

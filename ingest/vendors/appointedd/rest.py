@@ -19,9 +19,9 @@ from dlt.sources.rest_api.typing import EndpointResource
 from requests import Request, Response
 
 from ingest.errors import ConfigurationError, PayloadError, VendorRefused
-from ingest.instant import format_instant, parse_instant
 from ingest.rest import Credential, Limits, ListCache, Rate, Record, RecordCache
 from ingest.rest.oauth import ClientCredentials, OAuthApp
+from ingest.times import format_instant, parse_instant
 from ingest.vendors.appointedd import Appointedd, AppointeddSettings
 from ingest.vendors.dlt_resources import Span, VendorPaginator, incremental_resource, rest_resources
 from ingest.vendors.rest import NOT_FOUND, Resource, Rest, Window

@@ -18,8 +18,8 @@ from pydantic import Field, SecretStr, field_validator
 from ingest.booking import Booking
 from ingest.errors import PayloadError, VerificationError
 from ingest.event import Event
-from ingest.instant import format_instant
 from ingest.signing import hmac_sha256_hex, which_matches
+from ingest.times import format_instant
 from ingest.vendors import (
     TEST_EVENT,
     Account,

@@ -7,7 +7,6 @@ https://www.bookeo.com/apiref/
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
@@ -17,7 +16,7 @@ from pydantic.alias_generators import to_camel
 
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import PayloadError
-from ingest.instant import format_instant
+from ingest.times import format_instant
 from ingest.vendors.fields import (
     ABSENT,
     OBJECT,
@@ -301,7 +300,7 @@ def booking_of(booking_id: str, item: Item, changed_at: datetime | None, timezon
         answers=item.answers(),
         guests=item.guests(),
     )
-    return replace(booking, untold=_untold(item, booking))
+    return booking.with_untold(_untold(item, booking))
 
 
 def _untold(item: Item, booking: Booking) -> frozenset[str]:

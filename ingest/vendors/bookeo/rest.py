@@ -17,9 +17,9 @@ from dlt.sources.rest_api.typing import EndpointResource
 from requests import Response
 
 from ingest.errors import ConfigurationError, PayloadError
-from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.responses import json_object
+from ingest.times import format_instant
 from ingest.vendors.bookeo import Bookeo, BookeoSettings
 from ingest.vendors.dlt_resources import (
     Span,

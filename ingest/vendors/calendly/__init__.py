@@ -15,8 +15,8 @@ from pydantic import Field, SecretStr
 from ingest.booking import Booking
 from ingest.errors import PayloadError
 from ingest.event import Event, digest
-from ingest.instant import format_instant
 from ingest.signing import timestamped_candidates, timestamped_header, which_matches
+from ingest.times import format_instant
 from ingest.vendors import (
     TEST_EVENT,
     Account,

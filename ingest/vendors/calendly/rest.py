@@ -20,10 +20,10 @@ from requests import Response
 
 from ingest.booking import BookingStatus, StoredBooking
 from ingest.errors import PayloadError
-from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.oauth import OAuthApp, RotatingTokens
 from ingest.rest.responses import error_details, json_object
+from ingest.times import format_instant
 from ingest.vendors.calendly import Calendly, CalendlySettings
 from ingest.vendors.calendly.booking import ScheduledEvent
 from ingest.vendors.dlt_resources import rest_resources

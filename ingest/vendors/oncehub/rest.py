@@ -19,8 +19,8 @@ from requests import Response
 
 from ingest.booking import BookingStatus
 from ingest.errors import PayloadError, VendorRefused, VendorUnavailable
-from ingest.instant import format_instant
 from ingest.rest import Credential, Limits, ListCache, Rate, Record
+from ingest.times import format_instant
 from ingest.vendors.dlt_resources import VendorPaginator, generated_resource, rest_resources
 from ingest.vendors.fields import read_value
 from ingest.vendors.oncehub import SECRET_NAMES, Oncehub, OncehubSettings

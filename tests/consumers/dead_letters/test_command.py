@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ingest.dead_letter import DeadLetter
-from ingest.instant import format_instant
 from ingest.log import Record
+from ingest.times import format_instant
 from tests.consumers.dead_letters.product import Product
 from tests.consumers.samples import moment
 from tests.support.polling import PATIENCE

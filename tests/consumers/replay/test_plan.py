@@ -12,14 +12,15 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.batch import Mapper, Topics, find_incomplete, plan_load, read_batch
+from consumers.batch import Topics, find_incomplete, plan_load, read_batch
+from consumers.contents import Mapper
 from consumers.message import Key
 from consumers.replay import as_replay
 from consumers.rows import Row
 from ingest.dead_letter import DeadLetter
 from ingest.event import Event, Via
-from ingest.instant import format_instant
 from ingest.log import Partition, Record, StoredRecord
+from ingest.times import format_instant
 from ingest.vendors import OBSERVED, BookingMapper
 from tests.consumers.samples import START, TOPIC, moment, sample
 from tests.consumers.test_reconciled import oncehub_account

@@ -9,7 +9,7 @@ import pytest
 
 from ingest.cli.check import Check, run_groups
 from ingest.errors import ConfigurationError
-from ingest.finding import Finding, ok
+from ingest.readiness import Finding, ok
 from ingest.simulator.appointedd.api import AppointeddApi
 from tests.support.ports import free_port
 from tests.support.processes import ingest

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from ingest import port_owner
+from ingest import sockets
 from ingest.cli.check.checks import (
     check_clock,
     check_disk,
@@ -23,11 +23,11 @@ from ingest.cli.check.checks import (
     judge_answer,
     judge_clock,
 )
-from ingest.disk import find_unusable_file
 from ingest.errors import ConfigurationError
-from ingest.finding import Finding, State
+from ingest.files import find_unusable_file
+from ingest.readiness import Finding, State
 from ingest.settings import Settings
-from receivers.site import site_of
+from receivers.app import site_of
 from tests.receivers.running import on_linux
 from tests.support.ports import free_port
 from tests.support.simulated_vendor import simulated
@@ -175,7 +175,7 @@ def test_another_programs_port_is_named_with_its_command() -> None:
         [sys.executable, "-m", "http.server", "-b", "127.0.0.1", str(port)], stderr=subprocess.DEVNULL
     ) as other:
         try:
-            while port_owner.find_port_owner(port) is None:
+            while sockets.find_port_owner(port) is None:
                 assert other.poll() is None
             [finding] = check_listeners(settings(receiver={"port": port}))
         finally:

@@ -23,7 +23,7 @@ from ingest.cli.output import counted, json_text, print_bytes, print_table, styl
 from ingest.cli.query import json_value, text_value
 from ingest.errors import IngestError
 from ingest.telemetry import configure_logging
-from ingest.visible import visible
+from ingest.terminal import visible
 from tests.support.polling import PATIENCE
 from tests.support.processes import COMMAND, environment, ingest, refused
 
@@ -141,7 +141,7 @@ def test_no_command_lets_a_strangers_text_through_to_a_terminal(hostile: Path, a
 
 CRASH = """
 import sys, threading
-from ingest.streams import repair_streams
+from ingest.terminal import repair_streams
 repair_streams()
 def crash():
     raise RuntimeError(sys.argv[1])
@@ -303,7 +303,7 @@ PRINTS = {"print", "input"}
 WRITES = {"stdout", "stderr"}
 LIBRARIES = {"rich.console", "rich.text", "rich.markup"}
 # What starts before anything can be imported, repairs the streams, or is the log.
-MAY = {"ingest/cli/output.py", "ingest/cli/__init__.py", "ingest/streams.py", "ingest/telemetry.py"}
+MAY = {"ingest/cli/output.py", "ingest/cli/__init__.py", "ingest/terminal.py", "ingest/telemetry.py"}
 
 
 def prints(tree: ast.AST) -> list[str]:

@@ -14,9 +14,9 @@ import pytest
 
 from ingest.cli.status import gather
 from ingest.cli.status.verdict import Disk, Facts, Part, exit_code, judge
-from ingest.finding import Finding, State, failed
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
+from ingest.readiness import Finding, State, failed
 from ingest.settings import Settings
 from tests.support.polling import PATIENCE
 from tests.support.ports import free_port

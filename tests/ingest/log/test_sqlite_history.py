@@ -16,7 +16,7 @@ import structlog
 from ingest.errors import CommitFailed, LogUnavailable
 from ingest.log import Partition, PositionChange, Record
 from ingest.log.sqlite import SqliteConsumer, SqliteProducer, SqliteReader, backlog
-from ingest.log.sqlite.probe import try_append
+from ingest.log.sqlite.reader import try_append
 from tests.ingest.log.harness import append, numbered, read, values
 from tests.support.polling import Deadline, wait_for
 from tests.support.processes import PythonProcess

@@ -4,7 +4,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ingest.cli.check.checks import check_accounts
-from ingest.finding import State
+from ingest.readiness import State
 from ingest.settings import Settings
 from receivers.accounts import ready_accounts
 

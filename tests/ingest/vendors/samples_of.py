@@ -12,7 +12,7 @@ from typing import Any
 
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import VerificationError
-from ingest.instant import parse_instant
+from ingest.times import parse_instant
 from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery, load_account_class
 from ingest.vendors.delivery import Headers
 

@@ -13,7 +13,7 @@ from ingest.booking import COLUMNS, Booking
 from ingest.clock import CLOCK_SKEW
 from ingest.errors import PayloadError, VerificationError
 from ingest.event import Event, Via
-from ingest.instant import parse_instant
+from ingest.times import parse_instant
 from ingest.vendors import AnyAccount, Delivery, load_account_class, vendor_names
 from ingest.vendors.delivery import Headers
 from tests.ingest.vendors.anything import HEADER_VALUES, JSON, TEXT, altered, changed, garbled, to_json

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ingest.clock_file import read_clock_ahead
+from ingest.clock import read_clock_ahead
 from ingest.event import Event
-from ingest.instant import format_instant
+from ingest.times import format_instant
 from ingest.vendors import vendor_names
 from receivers.reconcile.checkpoint import Checkpoint
 from receivers.reconcile.run import choose_accounts

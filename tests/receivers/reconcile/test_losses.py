@@ -12,9 +12,8 @@ import httpx
 import pytest
 
 from ingest.errors import LogUnavailable
-from ingest.event import Event
+from ingest.event import LOST, Event
 from ingest.log import Producer, Record
-from ingest.loss import LOST
 from ingest.simulator.account import differences
 from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers

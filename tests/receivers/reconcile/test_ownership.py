@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from ingest.cli.check.checks import check_rest
 from ingest.errors import ConfigurationError, VendorRefused
-from ingest.finding import State
+from ingest.readiness import State
 from ingest.settings import Settings
 from ingest.simulator import load_simulated_vendor
 from ingest.simulator.server import Fault, RestServer

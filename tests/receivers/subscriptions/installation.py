@@ -23,7 +23,7 @@ from ingest.warehouse.deliveries import Arrivals
 from receivers.subscriptions.apply import Applied, Permissions, SubscriptionManager
 from receivers.subscriptions.check import open_manager
 from receivers.subscriptions.plan import Action
-from receivers.subscriptions.secret_store import FileSecretStore, SecretStore
+from receivers.subscriptions.webhook_secrets import FileSecretStore, SecretStore
 from tests.ingest.simulator.rest.served import subscriptions_of
 from tests.support.accounts import PUBLIC_URL, simulated_account
 

@@ -10,10 +10,9 @@ from ingest.cli.webhooks import _fill_gaps
 from ingest.settings.secrets_file import SecretsFile
 from ingest.warehouse.deliveries import arrivals, arrived_types, last_signed
 from receivers.subscriptions.apply import Permissions
-from receivers.subscriptions.check import open_manager
-from receivers.subscriptions.gaps import open_gaps
+from receivers.subscriptions.check import open_gaps, open_manager
 from receivers.subscriptions.plan import Action
-from receivers.subscriptions.secret_store import FileSecretStore
+from receivers.subscriptions.webhook_secrets import FileSecretStore
 from tests.ingest.simulator.rest.served import subscriptions_of
 from tests.receivers.reconcile.pipeline import Pipeline
 

@@ -11,8 +11,7 @@ from ingest.settings import Settings
 from ingest.telemetry import SUBSCRIPTION_STATE
 from ingest.vendors import load_account_class
 from ingest.warehouse.deliveries import Arrivals
-from receivers.subscriptions.check import check_subscriptions, check_url
-from receivers.subscriptions.gaps import Gap
+from receivers.subscriptions.check import Gap, check_subscriptions, check_url
 from receivers.subscriptions.state import open_state
 from tests.receivers.subscriptions.installation import SOMEBODY, Installation, open_installation
 from tests.support.accounts import SECRET

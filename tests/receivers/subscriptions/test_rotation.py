@@ -12,7 +12,7 @@ import pytest
 from ingest.errors import ConfigurationError
 from ingest.warehouse.deliveries import Arrivals
 from receivers.subscriptions.plan import Action
-from receivers.subscriptions.rotation import reason_to_wait
+from receivers.subscriptions.webhook_secrets import reason_to_wait
 from tests.receivers.subscriptions.installation import Installation, open_installation
 from tests.support.accounts import SECRET
 
@@ -57,7 +57,7 @@ def rotate(installation: Installation) -> bool:
 def signing(last_signed: Callable[..., tuple[datetime | None, datetime | None]]) -> Iterator[None]:
     """Let the warehouse say this of which secrets signed the last deliveries."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("receivers.subscriptions.rotation.last_signed", last_signed)
+        patch.setattr("receivers.subscriptions.webhook_secrets.last_signed", last_signed)
         yield
 
 

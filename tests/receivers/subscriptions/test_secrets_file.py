@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from ingest.errors import ConfigurationError
-from ingest.private_file import _new_copy, remove_left_copies, replace_private
+from ingest.files import _new_copy, remove_left_copies, replace_private
 from ingest.settings.secrets_file import SecretsFile
 from ingest.settings.sources import is_above_file, load_settings
 from tests.support.processes import PythonProcess
@@ -248,7 +248,7 @@ def test_a_writer_that_is_killed_leaves_a_copy_that_the_next_one_removes(path: P
 _WRITER = """
 import sys, time
 from pathlib import Path
-from ingest.private_file import _new_copy
+from ingest.files import _new_copy
 with _new_copy(Path(sys.argv[1])) as new:
     new.write(b"secret")
     new.flush()

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from ingest.booking import Booking, BookingStatus
 from ingest.event import Event
-from ingest.instant import format_instant
 from ingest.signing import timestamped_candidates, timestamped_header, which_matches
+from ingest.times import format_instant
 from ingest.vendors import Account, AccountSettings, Delivery, EventIdentity, Proof, VerifiedDelivery
 from ingest.vendors.fields import Id, Instant, MaybeInstant, Payload, Text, Word, read_json
 

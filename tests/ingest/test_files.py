@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ingest.errors import ConfigurationError
-from ingest.scratch import scratch_folder
+from ingest.files import scratch_folder
 from ingest.settings.sources import Live, load_settings
 from ingest.warehouse.destination import destination
 from receivers.server import WorkerApp, _run_workers
@@ -59,7 +59,7 @@ def test_a_scratch_folder_is_gone_afterwards(tmp_path: Path, monkeypatch: pytest
 
 _OWNER = """
 import sys, time
-from ingest.scratch import scratch_folder
+from ingest.files import scratch_folder
 with scratch_folder("x-") as folder:
     print(folder, flush=True)
     time.sleep(600)
