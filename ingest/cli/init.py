@@ -128,7 +128,7 @@ _CONFIG = """\
 # Relative paths belong to the folder of this file. Secrets do not belong here, but in \
 the private file beside this one.
 
-public_url = "PUBLIC_URL"        # the receiver's address as vendors see it; Bookeo signs it
+public_url = "PUBLIC_URL"        # the receiver's address for the vendors; some sign it
 log        = "sqlite:///data/log.db"             # or "kafka://host:9092,host2:9092"
 
 [receiver]
