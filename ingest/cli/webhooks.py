@@ -173,7 +173,7 @@ def remove(
     if unknown:  # before anything is removed
         raise ConfigurationError(
             f"no subscription of ours has the id {', '.join(sorted(unknown))};"
-            " `ingest webhooks list` shows those that are"
+            " `ingest webhooks list` shows their ids"
         )
     for account in chosen:
         with _manager(settings, account) as manager:
