@@ -148,7 +148,7 @@ def test_while_nobody_knows_what_signs_a_subscription_nothing_goes(tmp_path: Pat
         rotate(installation)
         before = installation.live
         forget(installation)
-        with pytest.raises(ConfigurationError, match="no secret is safe to drop"):
+        with pytest.raises(ConfigurationError, match="no secret can be removed safely"):
             finish(installation)
         assert installation.live == before
         assert installation.plan() == [Action.TAKE_OVER]
