@@ -11,7 +11,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -76,7 +76,7 @@ class Rate:
 
 
 @contextmanager
-def filled_log(folder: Path, log: str, events: int, warehouse: Mapping[str, object]) -> Iterator[Settings]:
+def filled_log(folder: Path, log: str, events: int, destination: str, credentials: str) -> Iterator[Settings]:
     """Make a log with `events` events, and return the settings of its consumer."""
     with ExitStack() as stack:
         url = f"sqlite:///{folder}/log.db"
@@ -85,16 +85,18 @@ def filled_log(folder: Path, log: str, events: int, warehouse: Mapping[str, obje
         elif log != "sqlite":
             url = log
         run = uuid4().hex[:8]
-        tree = {
+        tree: dict[str, Any] = {
             "public_url": _PUBLIC_URL,
             "log": url,
             "topic_prefix": f"bench-{run}",
             "consumer": {"admin_port": 0, "group": f"bench-{run}", "memory": _CONSUMER_MEMORY},
-            "warehouse": {"work_dir": f"{folder}/dlt", **warehouse},
+            "warehouse": {"destination": destination, "work_dir": f"{folder}/dlt"},
         }
+        # Secrets are not in the file, and the consumer needs no accounts.
         (folder / "ingest.toml").write_text(tomlkit.dumps(tree), encoding="utf-8")
-        accounts = {name: _account(name) for name in vendor_names()}  # not in the file: they have secrets
-        settings = Settings.model_validate({**tree, "accounts": accounts})
+        tree["warehouse"]["credentials"] = credentials
+        tree["accounts"] = {name: _account(name) for name in vendor_names()}
+        settings = Settings.model_validate(tree)
         fill(settings, events)
         yield settings
 
@@ -148,6 +150,7 @@ def consume(folder: Path, settings: Settings, events: int) -> Rate:
     with output.open("ab") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "ingest", "consume", "--config", str(folder / "ingest.toml")],
+            env=os.environ | {"INGEST_WAREHOUSE__CREDENTIALS": _credentials(settings)},
             stdout=file,
             stderr=file,
         )
@@ -165,6 +168,11 @@ def consume(folder: Path, settings: Settings, events: int) -> Rate:
     finally:
         process.terminate()
         process.wait()
+
+
+def _credentials(settings: Settings) -> str:
+    credentials = settings.warehouse.credentials
+    return credentials.get_secret_value() if credentials else ""
 
 
 def _usage(pid: int) -> tuple[float, int]:
@@ -264,8 +272,7 @@ def measure(log: str, events: int, warehouse: str, dict_events: int) -> list[tup
         else:
             credentials = f"{folder}/warehouse.duckdb"
             destination = dlt.destinations.duckdb(f"{folder}/dict-way.duckdb")
-        target = {"destination": warehouse, "credentials": credentials}
-        settings = stack.enter_context(filled_log(folder, log, events, target))
+        settings = stack.enter_context(filled_log(folder, log, events, warehouse, credentials))
         rates = [("ingest consume", consume(folder, settings, events))]
         if dict_events and settings.log.startswith("kafka"):
             rates.append(("dict way", dict_way(folder, settings, dict_events, destination)))
