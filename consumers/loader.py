@@ -45,6 +45,9 @@ _POLL_SECONDS = 1.0
 _POLL_RECORDS = 1000
 _BACKLOG_RECORDS = 500  # a batch that has as many at once has more behind it, which may be on their way
 _FETCH_SECONDS = 0.05
+_LEAST_TO_READ_AHEAD = (
+    704 * 1024 * 1024
+)  # bytes of `consumer.memory`, of which the other process takes 128 MiB
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
 _LAG_EVERY_SECONDS = 15.0
@@ -78,6 +81,7 @@ class Loader:
         self._size = BatchSize(settings.consumer)
         self._topics = Topics(settings.dead_letter_topic, settings.audit_topic)
         self._mapper = BookingMapper(settings.build_accounts())
+        self._may_read_ahead = settings.consumer.memory >= _LEAST_TO_READ_AHEAD
         self._reading = ReadingProcess()
         # The next batch, if it was polled already, with the consumer's generation before that.
         self._next: tuple[list[StoredRecord], int] | None = None
@@ -209,7 +213,7 @@ class Loader:
             self._is_being_read = False
             load = self._thread.submit(self._process, records, needed_loads, contents)
             try:
-                if self._size.is_reached_by(records):
+                if self._may_read_ahead and self._size.is_reached_by(records):
                     self._read_ahead()
             finally:
                 load.result()

@@ -45,7 +45,7 @@ _RUN_RECORDS = 5000
 _START = datetime.now(UTC) - timedelta(days=3)
 _BETWEEN_CHANGES = timedelta(milliseconds=200)
 _KIB = 1024
-_CONSUMER_MEMORY = 576 * _KIB**2
+_CONSUMER_MEMORY = 704 * _KIB**2  # the least with which it reads ahead
 _PUBLIC_URL = "https://hooks.example.com"
 _SECRET = "not-a-secret"
 
