@@ -44,7 +44,7 @@ def _fits_two_bodies(limit: int, info: ValidationInfo) -> int:
     if limit < least:
         raise ValueError(
             "is less than twice receiver.body_limit, so the largest bodies would never be accepted:"
-            f" raise receiver.in_flight_limit to {least} at least, or lower receiver.body_limit"
+            f" raise receiver.in_flight_limit to at least {least}, or lower receiver.body_limit"
         )
     return limit
 
@@ -269,7 +269,7 @@ class WarehouseSettings(Section):
     @classmethod
     def _check_reserved(cls, dataset: str) -> str:
         if dataset in {"temp", "system", "information_schema", "pg_catalog"}:
-            raise ValueError("databases keep this name for themselves; choose another")
+            raise ValueError("databases reserve this name; choose another")
         return dataset
 
     @property
