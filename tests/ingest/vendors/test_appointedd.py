@@ -183,7 +183,7 @@ def test_the_header_that_carries_the_secret_is_known_so_that_nobody_keeps_it() -
         ({"webhook_user": "ada"}, "both set; keep the one"),
         ({"webhook_secrets": [], "webhook_user": "ada"}, "both set; keep the one"),
         ({"webhook_secrets": ["new", ""]}, "a secret is empty"),
-        ({"webhook_secrets": ["new "]}, "no space at either end"),
+        ({"webhook_secrets": ["new "]}, "without a space at either end"),
         ({"webhook_secrets": ["n\xe9w"]}, "must be printable ASCII"),
         ({"webhook_header": "X Token"}, "webhook_header"),
         ({"webhook_header": "X-Token:"}, "webhook_header"),

@@ -181,7 +181,7 @@ def test_a_rotation_of_a_time_that_has_not_come_begins_now(signed: Installation)
     with signed.manager() as manager:
         state = manager.state.read()
         manager.state.write(replace(state, rotated_at=datetime.now(UTC) + timedelta(days=365)))
-    with pytest.raises(ConfigurationError, match="from now on it is"):
+    with pytest.raises(ConfigurationError, match="It is recorded now"):
         finish(signed)
     with signed.manager() as manager:
         since = manager.state.read().rotated_at
