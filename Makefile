@@ -22,8 +22,6 @@ help: ## this list
 demo: $(VENV)/installed ## simulated vendors, receiver, log, DuckDB: live, and checked (SECONDS=30 RATE=10 LOG=kafka://host:9092)
 	@$(BIN)/ingest demo --seconds $(SECONDS) --rate $(RATE) --log "$(LOG)"
 
-# Tests start hundreds of processes, which without bytecode files would each compile all they import.
-test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/installed-dev ## all tests, WORKERS=4 side by side; those against a real Apache Kafka and PostgreSQL where these can be had
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 
@@ -60,7 +58,8 @@ fuzz: $(VENV)/installed-dev ## a million hostile requests at a receiver, what it
 kafka: $(VENV)/installed-dev ## a real one-node Apache Kafka on a free port, until interrupted (needs Java and Maven)
 	@$(BIN)/python -m tests.kafka.broker
 
-docs: $(VENV)/installed-dev ## write the tables of docs/settings.md and docs/sources.md from the code
+docs: $(VENV)/installed-dev ## write the tables of README.md, docs/settings.md and docs/sources.md from the code
+	@$(BIN)/python -m tests.ingest.vendors.reference
 	@$(BIN)/python -m tests.ingest.settings.reference
 	@$(BIN)/python -m tests.consumers.sync.reference
 

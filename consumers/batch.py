@@ -1,23 +1,20 @@
 """What a batch of records means: the rows to load, and the records that cannot be read. Pure."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from itertools import chain
 from typing import Any
 
+from consumers.contents import Content, Mapper, Unreadable, read_contents, why_unreadable
 from consumers.letter_rows import dead_letter_row
 from consumers.message import BookingMessage, Key
 from consumers.rows import TABLES, Row, event_row, reconciliation_row
 from consumers.version_guard import needs_whole_row, newest_wins
-from ingest.booking import Booking
 from ingest.dead_letter import DeadLetter, redact_headers
-from ingest.errors import PayloadError
 from ingest.event import OUR_HEADERS, RECONCILED, REPLAY_OF, Event, Via
 from ingest.log import Record, StoredRecord
-
-Mapper = Callable[[Event], Booking | None]
 
 _KEYS = {table.name: table.key for table in TABLES}
 
@@ -28,6 +25,10 @@ class Topics:
 
     dead_letters: str
     audit: str
+
+    def has_events(self, stored: StoredRecord) -> bool:
+        """Return whether a record's topic is one of events of bookings."""
+        return stored.partition.topic not in (self.dead_letters, self.audit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class Plan:
     stale: Sequence[BookingMessage]
 
 
-def read_batch(records: Iterable[StoredRecord], topics: Topics, mapper: Mapper, now: datetime) -> Batch:
+def read_batch(records: Sequence[StoredRecord], topics: Topics, mapper: Mapper, now: datetime) -> Batch:
     """Read records, each of which ends in exactly one place of the batch.
 
     An event that repeats another one of the batch to the byte is left out. One with the same id and another
@@ -107,13 +108,23 @@ def read_batch(records: Iterable[StoredRecord], topics: Topics, mapper: Mapper, 
     another payload makes no second event row, but what it says about its booking counts. Records of the audit
     topic other than the ends of reconciliations have no table, and are left out.
     """
+    contents = read_contents([stored.record for stored in records if topics.has_events(stored)], mapper)
+    return assemble_batch(records, topics, contents, now)
+
+
+def assemble_batch(
+    records: Iterable[StoredRecord], topics: Topics, contents: Iterable[Content], now: datetime
+) -> Batch:
+    """Make a batch of records as `read_batch` does. `contents` are those of the records of events."""
     batch = Batch()
+    remaining_contents = iter(contents)
     identities: set[tuple[object, ...]] = set()
     for stored in records:
         if stored.partition.topic == topics.dead_letters:
             batch.letters.append(stored)
             continue
-        result = _read(stored, topics, mapper, now)
+        content = next(remaining_contents) if topics.has_events(stored) else None
+        result = _read_reconciliation(stored, now) if content is None else _to_item(stored, content, now)
         if result is not None and stored.record.headers.get("ce_via") != Via.REPLAY:
             batch.readable.append(isinstance(result, Item))
         if isinstance(result, DeadLetter):
@@ -127,21 +138,23 @@ def read_batch(records: Iterable[StoredRecord], topics: Topics, mapper: Mapper, 
     return batch
 
 
-def _read(stored: StoredRecord, topics: Topics, mapper: Mapper, now: datetime) -> Item | DeadLetter | None:
+def _to_item(stored: StoredRecord, content: Content, now: datetime) -> Item | DeadLetter:
+    if isinstance(content, Unreadable):
+        return to_dead_letter(stored, *content, now)
+    event = Event.from_record(stored.record)
+    message = BookingMessage(event, *content.booking) if content.booking else None
+    text = event.data.decode() if content.text is None else content.text
+    return Item(stored, event, event_row(event, stored.position, now, text), message)
+
+
+def _read_reconciliation(stored: StoredRecord, now: datetime) -> Item | DeadLetter | None:
     try:
         event = Event.from_record(stored.record)
-        if stored.partition.topic == topics.audit:
-            if event.type != RECONCILED:
-                return None
-            return Item(stored, event, reconciliation_row(event, now), table="reconciliations")
-        row, booking = event_row(event, stored.position, now), mapper(event)
-        return Item(stored, event, row, BookingMessage(event, booking) if booking is not None else None)
-    except PayloadError as error:
-        return to_dead_letter(stored, "unreadable_record", str(error), now)
-    except MemoryError:  # the machine's fault, not the record's
-        raise
-    except Exception as error:  # noqa: BLE001 - our bug must not stop the other records, nor lose this one
-        return to_dead_letter(stored, "mapping_crashed", type(error).__name__, now)
+        if event.type != RECONCILED:
+            return None
+        return Item(stored, event, reconciliation_row(event, now), table="reconciliations")
+    except Exception as error:  # noqa: BLE001 - as for other records
+        return to_dead_letter(stored, *why_unreadable(error), now)
 
 
 def to_dead_letter(stored: StoredRecord, reason: str, detail: str, now: datetime) -> DeadLetter:

@@ -17,6 +17,10 @@ class BatchSize:
         self.records = settings.max_records
         self.bytes = settings.batch_bytes
 
+    def is_reached_by(self, records: Sequence[StoredRecord]) -> bool:
+        """Return whether a batch has all that it may have, so that there are probably more records."""
+        return len(records) >= self.records or total_bytes(records) >= self.bytes
+
     def halve(self, records: Sequence[StoredRecord]) -> None:
         """Allow half of these records, for which memory was short."""
         self.records = len(records) // 2

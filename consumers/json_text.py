@@ -23,6 +23,10 @@ _TOKEN = re.compile(rf"{STRING}|-?[0-9][-+.0-9eE]*|NaN|-?Infinity|[][{{}}]", re.
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 # Finds what may be a number that does not fit, which costs far less than looking at every token.
 _LARGE_NUMBER = re.compile(rb"[:\[,\s]-?[0-9.]{1,400}[eE][-+]?[0-9]{3}|[0-9.]{401}")
+# Writes a number with one digit, one sign and one letter only. That expression can only find something in a
+# payload which then has one of these texts, and to look for them costs a tenth of it.
+_NUMBER_SHAPE = bytes.maketrans(b"123456789.-E", b"0000000000+e")
+_LARGE_SHAPES = (b"0e000", b"0e+000", b"0" * (_MAX_DIGITS + 1))
 _SURROGATE_PAIR = r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _NO_CHARACTER = r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\u0000"
 _CONTROL = re.compile(r"[\x00-\x1f]")
@@ -40,7 +44,7 @@ def json_text(data: bytes) -> str:
         _is_json(data)
         and b"\\u0000" not in data
         and data.count(b"[") + data.count(b"{") <= MAX_DEPTH
-        and not _LARGE_NUMBER.search(data)
+        and not _has_large_number(data)
     )
     if is_fit:
         return data.decode()
@@ -50,6 +54,11 @@ def json_text(data: bytes) -> str:
     if not _is_json(text):
         raise PayloadError("the payload is not JSON")
     return text
+
+
+def _has_large_number(data: bytes) -> bool:
+    shapes = data.translate(_NUMBER_SHAPE)
+    return any(shape in shapes for shape in _LARGE_SHAPES) and bool(_LARGE_NUMBER.search(data))
 
 
 def _is_json(text: bytes | str) -> bool:

@@ -1,6 +1,7 @@
 """The loop of a consumer: poll, read, load, commit.
 
-Nothing is committed that is not in the warehouse, or in the log as a dead letter.
+While there is a backlog, the next batch is read in a process of its own during the load of this one. Nothing
+is committed that is not in the warehouse, or in the log as a dead letter.
 """
 
 import threading
@@ -11,10 +12,12 @@ from datetime import UTC, datetime
 
 import structlog
 
-from consumers.batch import Topics, read_batch
+from consumers.batch import Topics, assemble_batch, read_batch
 from consumers.batch_size import BatchSize, total_bytes
+from consumers.contents import Content
 from consumers.dead_letters.limit import FailureLimit
 from consumers.positions import committed_loads, find_behind, read_again, report_changes
+from consumers.reading import ReadingProcess
 from consumers.reporting import report_dead_letters
 from consumers.warehouse import Warehouse
 from consumers.warehouse.locks import blockers
@@ -39,7 +42,9 @@ from ingest.vendors import BookingMapper
 log = structlog.get_logger()
 
 _POLL_SECONDS = 1.0
-_POLL_RECORDS = 100
+_POLL_RECORDS = 1000
+_BACKLOG_RECORDS = 500  # a batch that has as many at once has more behind it, which may be on their way
+_FETCH_SECONDS = 0.05
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
 _LAG_EVERY_SECONDS = 15.0
@@ -49,8 +54,9 @@ class Loader:
     """Loads batches of records, one after the other.
 
     Loads run on a thread of their own, because dlt swaps signal handlers when it runs on the main one. The
-    loop waits for each load, so that partitions do not move during it: Kafka hands them over when the
-    consumer polls again, or when it was silent for too long.
+    loop waits for each load, and polls meanwhile if there is a backlog. Kafka hands partitions over when the
+    consumer polls, or when it was silent for too long: then nothing is committed, and another consumer loads
+    the same records, which changes nothing.
     """
 
     def __init__(
@@ -72,6 +78,10 @@ class Loader:
         self._size = BatchSize(settings.consumer)
         self._topics = Topics(settings.dead_letter_topic, settings.audit_topic)
         self._mapper = BookingMapper(settings.build_accounts())
+        self._reading = ReadingProcess()
+        # The next batch, if it was polled already, with the consumer's generation before that.
+        self._next: tuple[list[StoredRecord], int] | None = None
+        self._is_being_read = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._is_prepared = False
         # The consumer's generation in which the warehouse had all loads that the committed positions depend
@@ -107,8 +117,8 @@ class Loader:
 
     def step(self) -> int:
         """Load one batch, from poll to commit; return the number of its records."""
-        generation = self._consumer.generation()
-        records = self._collect()
+        records, generation = self._next or self._poll(_POLL_SECONDS)
+        self._next = None
         self._report_changes()
         if self._consumer.generation() != generation:
             self._start_over()  # some of these records may be another consumer's by now
@@ -119,14 +129,20 @@ class Loader:
             self._compared_generation = generation
         if records:
             self.undone.begin(f"{len(records)} records from {records[0].position} on are being loaded")
-            if not self._try_to_load(records):
+            if not self._try_to_load(records) or self._consumer.generation() != generation:
                 self._start_over()
                 return 0
             self._consumer.commit(records, self._writer.load_id)
             self._settle()
+        else:
+            self._reading.close()
         self.undone.end()
         self._report_lag()
         return len(records)
+
+    def close(self) -> None:
+        """End the process that reads."""
+        self._reading.close()
 
     def _prepare(self) -> None:
         """Make the tables before the first event, so that they can be read."""
@@ -135,21 +151,30 @@ class Loader:
             self._thread.submit(self._warehouse.prepare).result()
             self._is_prepared = True
 
-    def _collect(self) -> list[StoredRecord]:
-        """Poll until the batch is full, or its first record was received `consumer.linger` ago."""
-        records = self._consumer.poll(min(self._size.records, _POLL_RECORDS), _POLL_SECONDS, self._size.bytes)
+    def _poll(self, seconds: float) -> tuple[list[StoredRecord], int]:
+        generation = self._consumer.generation()
+        return self._collect(seconds), generation
+
+    def _collect(self, seconds: float = _POLL_SECONDS) -> list[StoredRecord]:
+        """Poll until the batch is full, or its first record was received `consumer.linger` ago.
+
+        Wait at most `seconds` for the first record.
+        """
+        records = self._consumer.poll(min(self._size.records, _POLL_RECORDS), seconds, self._size.bytes)
         if not records:
             return records
         linger = self._settings.consumer.linger.total_seconds()
         deadline = time.monotonic() + linger - _age(records[0], datetime.now(UTC))
-        while (
-            len(records) < self._size.records
-            and (remaining_bytes := self._size.bytes - total_bytes(records)) > 0
-        ):
+        size = total_bytes(records)
+        while len(records) < self._size.records and size < self._size.bytes:
             most = min(self._size.records - len(records), _POLL_RECORDS)
-            following = self._consumer.poll(most, max(0.0, deadline - time.monotonic()), remaining_bytes)
+            wait = _FETCH_SECONDS if len(records) >= _BACKLOG_RECORDS else 0.0
+            following = self._consumer.poll(
+                most, max(wait, deadline - time.monotonic()), self._size.bytes - size
+            )
             if not following:
                 break
+            size += total_bytes(following)
             records += following
         return records
 
@@ -180,7 +205,14 @@ class Loader:
             self._mapped_settings, self._mapper = settings, BookingMapper(settings.build_accounts())
         needed_loads = committed_loads(self._consumer.bookmarks())
         try:
-            self._thread.submit(self._process, records, needed_loads).result()
+            contents = self._reading.finish() if self._is_being_read else None
+            self._is_being_read = False
+            load = self._thread.submit(self._process, records, needed_loads, contents)
+            try:
+                if self._size.is_reached_by(records):
+                    self._read_ahead()
+            finally:
+                load.result()
         except WarehouseReplaced:
             return False
         except (OutOfMemory, MemoryError) as error:
@@ -196,9 +228,28 @@ class Loader:
         self._size.grow()
         return True
 
-    def _process(self, records: Sequence[StoredRecord], needed_loads: frozenset[str]) -> None:
-        started = time.monotonic()
-        batch = read_batch(records, self._topics, self._mapper, datetime.now(UTC))
+    def _read_ahead(self) -> None:
+        """Poll the next batch, and let the other process read it, while this one is loaded."""
+        records, _ = self._next = self._poll(_FETCH_SECONDS)
+        if records:
+            with_events = [stored.record for stored in records if self._topics.has_events(stored)]
+            self._reading.begin(with_events, self._mapper)
+            self._is_being_read = True
+        else:
+            self._next = None
+
+    def _process(
+        self,
+        records: Sequence[StoredRecord],
+        needed_loads: frozenset[str],
+        contents: Sequence[Content] | None = None,
+    ) -> None:
+        """Load records, of which `contents` are what was read already."""
+        started, now = time.monotonic(), datetime.now(UTC)
+        if contents is None:
+            batch = read_batch(records, self._topics, self._mapper, now)
+        else:
+            batch = assemble_batch(records, self._topics, contents, now)
         report_dead_letters(batch.dead)
         self._unreadable.count(batch.readable)
         dead = batch.dead + self._writer.write(batch.to_load(), needed_loads)
@@ -223,6 +274,10 @@ class Loader:
 
     def _start_over(self) -> None:
         """Read again from what was committed."""
+        self._next = None
+        if self._is_being_read:
+            self._reading.close()
+            self._is_being_read = False
         self._compared_generation = None
         self._unreadable.rewind()
         self._writer.refused.rewind()

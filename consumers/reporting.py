@@ -1,5 +1,6 @@
 """Metrics and log lines about records that were loaded or became dead letters."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -8,7 +9,6 @@ import structlog
 from consumers.batch import Chunk, Plan
 from consumers.message import BookingMessage
 from consumers.rows import Row
-from ingest.booking import BookingStatus
 from ingest.dead_letter import DeadLetter
 from ingest.event import Via
 from ingest.telemetry import (
@@ -29,19 +29,20 @@ log = structlog.get_logger()
 def report_load(chunk: Chunk, plan: Plan) -> None:
     """Count what was loaded, once it is visible in the warehouse."""
     now = datetime.now(UTC)
+    ages: dict[tuple[str, str, Via], list[float]] = defaultdict(list)
     for item in chunk.items:
         event = item.event
-        is_replayed = event.via is Via.REPLAY
         if item.table == "booking_events":
-            EVENTS_LOADED.labels(event.vendor, event.account, event.via).inc()
-            if not is_replayed:
-                age = (now - event.received_at).total_seconds()
-                # The receiver's clock may be ahead.
-                FRESHNESS_SECONDS.labels(event.vendor, event.account).observe(max(0.0, age))
-        elif not is_replayed:
+            ages[event.vendor, event.account, event.via].append((now - event.received_at).total_seconds())
+        elif event.via is not Via.REPLAY:
             _report_reconciliation(item.row)
         if item.message:
             _report_message(item.message)
+    for (vendor, account, via), seconds in ages.items():
+        EVENTS_LOADED.labels(vendor, account, via).inc(len(seconds))
+        freshness = FRESHNESS_SECONDS.labels(vendor, account)
+        for age in seconds if via is not Via.REPLAY else ():
+            freshness.observe(max(0.0, age))  # the receiver's clock may be ahead
     for message in plan.stale:
         EVENTS_STALE.labels(message.event.vendor, message.event.account).inc()
 
@@ -68,8 +69,8 @@ def _report_reconciliation(row: Row) -> None:
 
 
 def _report_message(message: BookingMessage) -> None:
-    event, booking = message.event, message.booking
-    if booking.status is BookingStatus.UNKNOWN and "status" not in booking.untold:
+    event = message.event
+    if message.has_unknown_status:
         UNKNOWN_STATUS.labels(event.vendor, event.account).inc()
     if message.is_implausible and not message.is_replayed:
         EVENTS_IMPLAUSIBLE.labels(event.vendor, event.account).inc()
@@ -78,7 +79,7 @@ def _report_message(message: BookingMessage) -> None:
             source=event.source,
             id=event.id,
             time=format_instant(event.time),
-            changed_at=booking.version,
+            changed_at=message.changed_at,
             received_at=format_instant(event.received_at),
             counts_as=message.version,
         )

@@ -6,15 +6,16 @@ everywhere.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import orjson
 import pyarrow as pa
 
 from consumers.json_text import json_text
-from ingest.booking import COLUMNS, EMPTY, Booking, BookingStatus, rounded
+from ingest.booking import COLUMNS, EMPTY, Answer, Booking, BookingStatus, rounded
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
 from ingest.times import parse_instant, parse_stored_instant
@@ -69,10 +70,14 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table: its key, its JSON columns, and whether a later row of the same key replaces the first."""
+    """A table: its key, its JSON columns, and whether a later row of the same key replaces the first.
+
+    `id_column` is the column of the key that tells most rows apart.
+    """
 
     name: str
     key: tuple[str, ...]
+    id_column: str
     json: tuple[str, ...]
     replaces: bool
 
@@ -80,18 +85,41 @@ class Table:
 # orjson sorts the keys of objects, and would leave the fields of a dataclass in their own order.
 _SORTED_JSON = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
 _BOOKINGS_JSON = ("staff", "answers", "tracking", "guests", "column_versions")
+_column_values = attrgetter(*COLUMNS)
 _EMPTY_BOOKING = Booking(booking_id="", version="", status=BookingStatus.UNKNOWN)
 
 TABLES = (
-    Table("booking_events", ("source", "id", "type", "subject"), ("data",), replaces=False),
-    Table("bookings", ("vendor", "account", "booking_id"), _BOOKINGS_JSON, replaces=True),
-    Table("dead_letters", ("id",), (), replaces=False),
-    Table("reconciliations", ("id",), (), replaces=False),
+    Table("booking_events", ("source", "id", "type", "subject"), "id", ("data",), replaces=False),
+    Table("bookings", ("vendor", "account", "booking_id"), "booking_id", _BOOKINGS_JSON, replaces=True),
+    Table("dead_letters", ("id",), "id", (), replaces=False),
+    Table("reconciliations", ("id",), "id", (), replaces=False),
 )
 _TABLES = {table.name: table for table in TABLES}
 
 # Columns of a booking that have no version of their own.
 UNVERSIONED_COLUMNS = {"booking_id", "version", "column_versions"}
+
+
+# Names of each type at PostgreSQL and DuckDB.
+_TYPE_NAMES = {
+    _TEXT: ("text", "character varying", "varchar", "json", "jsonb"),
+    _INT: ("bigint",),
+    _REAL: ("double precision", "double"),
+    _TIME: ("timestamp with time zone",),
+    _PRICE: ("numeric", "decimal(38,9)"),
+}
+
+
+def retyped_columns(table: str, type_names: Mapping[str, str]) -> list[str]:
+    """Return the columns of a table, each with its type, whose type is another one than loads write.
+
+    `type_names` are the types by column, as the destination's information schema names them.
+    """
+    return [
+        f"{field.name} ({type_names[field.name]})"
+        for field in SCHEMAS[table]
+        if field.name in type_names and not type_names[field.name].startswith(_TYPE_NAMES[field.type])
+    ]
 
 
 def how_to_fill(table: str) -> str:
@@ -117,10 +145,11 @@ def arrow_table(name: str, rows: Iterable[Row]) -> pa.Table:
         raise LoadRefused(f"a value of {name} that its column cannot hold: {type(error).__name__}") from None
 
 
-def event_row(event: Event, position: str, now: datetime) -> Row:
+def event_row(event: Event, position: str, now: datetime, text: str | None = None) -> Row:
     """Make the row of an event.
 
-    Raises PayloadError when the payload is not JSON that a warehouse can hold.
+    `text` is what `json_text` returns for its payload, if that is known. Raises PayloadError when the payload
+    is not JSON that a warehouse can hold.
     """
     return {
         "id": event.id,
@@ -134,22 +163,25 @@ def event_row(event: Event, position: str, now: datetime) -> Row:
         "received_at": event.received_at,
         "signed_by": event.signed_by or None,
         "position": position,
-        "data": json_text(event.data),
+        "data": json_text(event.data) if text is None else text,
         "loaded_at": now,
     }
 
 
-def booking_row(booking: Booking, event: Event, version: str, first_seen_at: datetime, now: datetime) -> Row:
+def booking_row(
+    booking: Booking, event: Event, version: str, first_seen_at: datetime, now: datetime | None
+) -> Row:
     """Make the row of a booking.
 
     `version` is the whole one, by which rows are compared; `first_seen_at` is kept from the booking's first
-    row.
+    row. `now` is None where the row is not loaded yet.
     """
-    guessed = {name: guess_version(version) for name in booking.untold if getattr(booking, name) not in EMPTY}
+    row = dict(zip(COLUMNS, _column_values(booking), strict=True))
+    guessed = {name: guess_version(version) for name in booking.untold if row[name] not in EMPTY}
     versions = dict.fromkeys(booking.untold, "") | guessed | dict(booking.column_versions or {})
     return {
-        **{name: getattr(booking, name) for name in COLUMNS},
-        **{name: as_json(getattr(booking, name)) for name in _BOOKINGS_JSON},
+        **row,
+        **{name: as_json(row[name]) for name in _BOOKINGS_JSON},
         "column_versions": as_json(versions or None),
         "vendor": event.vendor,
         "account": event.account,
@@ -219,7 +251,11 @@ def as_json(value: Any) -> str | None:
 
     Equal values make equal texts, be they dataclasses or parsed objects.
     """
-    return None if value is None else orjson.dumps(value, default=asdict, option=_SORTED_JSON).decode()
+    return None if value is None else orjson.dumps(value, default=_as_object, option=_SORTED_JSON).decode()
+
+
+def _as_object(answer: Answer) -> dict[str, str | None]:
+    return {"question": answer.question, "answer": answer.answer}
 
 
 def reconciliation_row(event: Event, now: datetime) -> Row:

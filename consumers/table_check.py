@@ -5,9 +5,7 @@ Only reads.
 
 from collections.abc import Iterator
 
-import pyarrow as pa
-
-from consumers.rows import SCHEMAS, TABLES, how_to_fill
+from consumers.rows import SCHEMAS, TABLES, how_to_fill, retyped_columns
 from ingest.errors import ConfigurationError, IngestError, NothingLoaded
 from ingest.readiness import Finding, State, failed, ok, warning
 from ingest.settings import Settings
@@ -45,14 +43,6 @@ UNION ALL SELECT table_name, 'unique index ' || index_name
 FROM duckdb_indexes() WHERE is_unique AND schema_name = %s
 ORDER BY 1, 2""",
 }
-# Names of each type at PostgreSQL and DuckDB.
-_TYPE_NAMES = {
-    pa.string(): ("text", "character varying", "varchar", "json", "jsonb"),
-    pa.int64(): ("bigint",),
-    pa.float64(): ("double precision", "double"),
-    pa.timestamp("us", tz="UTC"): ("timestamp with time zone",),
-    pa.decimal128(38, 9): ("numeric", "decimal(38,9)"),
-}
 
 
 def check_tables(settings: Settings) -> list[Finding]:
@@ -78,12 +68,7 @@ def _check_columns(settings: Settings) -> Iterator[Finding]:
         if missing := [name for name in schema.names if name not in columns]:
             remedy = f"the next start of the consumer makes them; {how_to_fill(table)}"
             yield warning(_CHECK, f"{table} lacks the columns {', '.join(missing)}", remedy)
-        changed = [
-            f"{field.name} ({columns[field.name]})"
-            for field in schema
-            if field.name in columns and not columns[field.name].startswith(_TYPE_NAMES[field.type])
-        ]
-        if changed:
+        if changed := retyped_columns(table, columns):
             yield warning(
                 _CHECK,
                 f"{table} has columns of another type than loads write: {', '.join(changed)}",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Context, Decimal
 from enum import StrEnum
+from operator import attrgetter
 
 
 class BookingStatus(StrEnum):
@@ -89,6 +90,17 @@ class Booking:
     column_versions: Mapping[str, str] | None = None
     untold: frozenset[str] = frozenset()
 
+    def with_untold(self, columns: frozenset[str]) -> "Booking":
+        """Return the same booking with other `untold` columns.
+
+        It is as `dataclasses.replace`, which would be a tenth of the time that a consumer needs for an event.
+        """
+        booking = object.__new__(Booking)
+        for name, value in zip(COLUMNS, _column_values(self), strict=True):
+            object.__setattr__(booking, name, value)
+        object.__setattr__(booking, "untold", columns)
+        return booking
+
 
 _PRICE_UNIT = Decimal("1e-9")
 _PRICE_CONTEXT = Context(prec=60)  # the default of 28 digits is less than the column stores
@@ -100,6 +112,7 @@ def rounded(price: Decimal) -> Decimal:
 
 
 COLUMNS = tuple(field.name for field in fields(Booking) if field.name != "untold")
+_column_values = attrgetter(*COLUMNS)
 # The values of a column for which the vendor says nothing, or says that there is no value.
 EMPTY: tuple[object, ...] = (None, (), {}, BookingStatus.UNKNOWN)
 

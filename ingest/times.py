@@ -61,7 +61,7 @@ def parse_rare_form(text: str) -> datetime | None:
         return None
     if _END_OF_DAY.search(text):
         return datetime.fromisoformat(_END_OF_DAY.sub("00", text)) + timedelta(days=1)
-    if _LEAP_SECOND.search(text):
+    if ":60" in text and _LEAP_SECOND.search(text):
         return datetime.fromisoformat(_LEAP_SECOND.sub("59", text)) + timedelta(seconds=1)
     return None
 
@@ -71,6 +71,8 @@ def utc(moment: datetime) -> datetime:
 
     Raises ValueError for a naive datetime, and when it is outside the years 1 to 9999 in UTC.
     """
+    if moment.tzinfo is UTC:
+        return moment
     if moment.tzinfo is None:
         raise ValueError("a time without a zone is not an instant")
     try:

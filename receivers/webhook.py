@@ -53,11 +53,8 @@ _STATUS = {
 _RETRY_AFTER = {"unavailable": b"10"}  # seconds, by outcome
 
 # To look up the labels takes longer than to count.
-_deliveries, _delivery_seconds, _signed_by = (
-    cache(DELIVERIES.labels),
-    cache(DELIVERY_SECONDS.labels),
-    cache(SIGNED_BY.labels),
-)
+_deliveries, _signed_by = cache(DELIVERIES.labels), cache(SIGNED_BY.labels)
+_delivery_seconds, _clock_skew_seconds = cache(DELIVERY_SECONDS.labels), cache(CLOCK_SKEW_SECONDS.labels)
 
 Result = tuple[str, BackgroundTask | None]
 """The outcome of a delivery, a key of `_STATUS`, and what is left to do after the answer."""
@@ -285,7 +282,7 @@ class Webhooks:
         self._signature_clock.note(account.source, sent_at, delivery.body)
         ahead = self._signature_clock.vote(account.source, delivery.received_at)
         if ahead is not None:
-            CLOCK_SKEW_SECONDS.labels(account.vendor, account.name).set(ahead.total_seconds())
+            _clock_skew_seconds(account.vendor, account.name).set(ahead.total_seconds())
 
 
 def _count(account: AnyAccount, outcome: str, started: float) -> None:

@@ -13,11 +13,6 @@ from typing import Any
 
 import dlt
 import structlog
-from dlt.common.configuration.utils import get_resolved_traces
-from dlt.common.schema.typing import TColumnSchema
-from dlt.destinations.exceptions import DatabaseUndefinedRelation
-from dlt.destinations.sql_client import SqlClientBase
-from dlt.extract import DltResource
 
 from consumers.message import Key
 from consumers.rows import (
@@ -25,23 +20,22 @@ from consumers.rows import (
     TABLES,
     UNREADABLE_VERSION,
     Row,
-    Table,
     arrow_table,
     how_to_fill,
     stored_booking_row,
 )
-from consumers.warehouse.locks import Fence, fenced, loading_turn, lock_folder
+from consumers.warehouse.direct import DuckDBTables, PostgresTables
+from consumers.warehouse.locks import Fence, loading_turn, lock_folder
+from consumers.warehouse.tables import Tables, columns_of
 from ingest.errors import LoadRefused, OutOfMemory, UnreadableValue, WarehouseUnavailable
 from ingest.log import Partition
 from ingest.settings import Settings
 from ingest.warehouse import readable_values
-from ingest.warehouse.destination import POSTGRES, destination, keep_values
+from ingest.warehouse.destination import POSTGRES, destination
 from ingest.warehouse.errors import translated
 
 log = structlog.get_logger()
 
-_IDS_PER_QUERY = 500
-_ROWS_PER_FETCH = 16  # a row may be as large as a body
 _TURN_SECONDS = 10.0
 _LOOK_SECONDS = 60.0
 _TABLE_NAMES = [table.name for table in TABLES]
@@ -81,7 +75,6 @@ class Warehouse:
             f"another consumer works in {self._folder}: stop it, or give this one its own consumer.instance",
         )
         self._destination = destination(settings, settings.consumer.instance)
-        self._fence = Fence(None, "")
         self._staging_lock = f"staging/{settings.consumer.instance}"
         self._failed = (
             True  # whether the last turn failed, or there was none: then the destination's state is not known
@@ -92,7 +85,7 @@ class Warehouse:
         self.is_new = False
         with translated():
             self._pipeline = self._fresh_pipeline()
-            self._dispositions = _write_dispositions(self._pipeline)
+            self._tables = self._choose_tables()
 
     @contextmanager
     def turn(self, partitions: Iterable[Partition] = ()) -> Iterator[None]:
@@ -102,10 +95,9 @@ class Warehouse:
         Raises WarehouseUnavailable when the destination is out of reach.
         """
         partition_locks = sorted({f"{partition.topic}/{partition.number}" for partition in partitions})
-        with loading_turn(self._all_settings, _TURN_SECONDS), fenced(self._pipeline, _TURN_SECONDS) as fence:
-            self._fence = fence
+        with loading_turn(self._all_settings, _TURN_SECONDS), self._tables.turn(_TURN_SECONDS) as fence:
             fence.acquire(self._staging_lock, *partition_locks)
-            self._make_tables()
+            self._make_tables(fence)
             self._failed = True
             yield
             self._failed = False
@@ -175,30 +167,21 @@ class Warehouse:
                 )
         return rows
 
-    def _booking_values(self, columns: Sequence[str], booking_ids: Sequence[str]) -> Iterator[Sequence[Any]]:
+    def _booking_values(self, columns: Sequence[str], booking_ids: Iterable[str]) -> Iterator[Sequence[Any]]:
         """Yield rows of `bookings` with these ids, a few at a time where the driver can."""
-        if not booking_ids:
-            return
-        with translated(), self._pipeline.sql_client() as client:
-            keep_values(client)
-            table = client.make_qualified_table_name("bookings")
-            for ids in _parts(booking_ids):
-                sql = f"SELECT {', '.join(columns)} FROM {table} WHERE booking_id IN ({_marks(ids)})"  # noqa: S608 - our own names, and marks
-                try:
-                    with readable_values(), client.execute_query(sql, *ids) as cursor:
-                        while rows := cursor.fetchmany(_ROWS_PER_FETCH):
-                            yield from rows
-                except DatabaseUndefinedRelation:
-                    return  # nothing was ever loaded
-                except UnreadableValue as error:
-                    raise LoadRefused(f"what bookings has already: {error}") from error
+        try:
+            with translated(), readable_values():
+                yield from self._tables.select(columns, "bookings", "booking_id", booking_ids)
+        except UnreadableValue as error:
+            raise LoadRefused(f"what bookings has already: {error}") from error
 
     def letters(self, ids: Iterable[str]) -> Mapping[str, str]:
-        """Return the headers of stored dead letters with these ids, by id; within a turn.
+        """Return the headers of dead letters that the destination has, by their ids; within a turn.
 
         Raises WarehouseUnavailable.
         """
-        rows = self._select("id, headers", "dead_letters", "id", ids)
+        with translated():
+            rows = list(self._tables.select(("id", "headers"), "dead_letters", "id", ids))
         return {str(letter_id): headers or "" for letter_id, headers in rows}
 
     def loaded(self, loads: Iterable[str]) -> set[str]:
@@ -207,17 +190,9 @@ class Warehouse:
         Raises WarehouseUnavailable.
         """
         self._loads_were_asked = True
-        return {str(row[0]) for row in self._select("load_id", _LOADS_TABLE, "status = 0 AND load_id", loads)}
-
-    def _select(
-        self, columns: str, table: str, condition: str, ids: Iterable[str]
-    ) -> Iterator[Sequence[Any]]:
-        """Yield the rows in which the column that ends the condition has one of these values."""
-        with translated(), self._pipeline.sql_client() as client:
-            name = client.make_qualified_table_name(table)
-            for part in _parts(sorted(set(ids))):
-                sql = f"SELECT {columns} FROM {name} WHERE {condition} IN ({_marks(part)})"  # noqa: S608 - our own names, and marks
-                yield from client.execute_sql(sql, *part) or ()
+        with translated():
+            rows = list(self._tables.select(("load_id", "status"), _LOADS_TABLE, "load_id", loads))
+        return {str(load_id) for load_id, status in rows if status == 0}
 
     def has(self, loads: frozenset[str]) -> bool:
         """Return whether it has all of these loads; within a turn. Raises WarehouseUnavailable.
@@ -233,21 +208,9 @@ class Warehouse:
         Raises WarehouseUnavailable; OutOfMemory when fewer rows may fit; LoadRefused or RowsTooLarge when
         these rows are the reason.
         """
-        resources = [self._resource(table, rows[table.name]) for table in TABLES if table.name in rows]
+        tables = {name: arrow_table(name, rows[name]) for name in _TABLE_NAMES if name in rows}
         with translated():
-            extracted = self._pipeline.extract(resources)
-            self._pipeline.normalize()
-            self._fence.check()
-            info = self._pipeline.load()
-            if set(info.loads_ids) != set(extracted.loads_ids) or any(
-                package.state != "loaded" for package in info.load_packages
-            ):
-                raise WarehouseUnavailable("dlt did not load the package it was given; it is loaded again")
-        get_resolved_traces().clear()  # dlt's note of every setting it read: a full memory, in time
-        for stage in ("load", "normalize"):  # dlt keeps some eight files of every load
-            for package in (self._folder / stage / "loaded").glob("*"):
-                shutil.rmtree(package, ignore_errors=True)
-        return max(extracted.loads_ids)
+            return self._tables.write(tables)
 
     def load_nothing(self) -> None:
         """Load no rows into each table, in a turn of its own, to see whether loads work.
@@ -263,15 +226,15 @@ class Warehouse:
             self._pipeline.deactivate()
         self._folder_lock.release()
 
-    def _make_tables(self) -> None:
+    def _make_tables(self, fence: Fence) -> None:
         """Make missing tables.
 
         Raises WarehouseUnavailable also for what is refused: no record is to blame for it.
         """
         try:
             with translated():
-                if self._failed or self._missing_tables([_SCHEMAS_TABLE]):
-                    self._fence.acquire("tables")
+                if self._failed or not self._tables.has(_SCHEMAS_TABLE):
+                    fence.acquire("tables")
                     self._restart()
         except LoadRefused as error:
             raise WarehouseUnavailable(f"the tables cannot be made: {error}") from error
@@ -282,7 +245,7 @@ class Warehouse:
         dlt makes the tables of a load, and then notes that all of them exist; so its note is deleted where
         one does not.
         """
-        self._pipeline = self._fresh_pipeline()
+        self._pipeline = self._tables.pipeline = self._fresh_pipeline()
         if self._pipeline.has_pending_data:
             raise WarehouseUnavailable(
                 f"{self._folder} cannot be emptied: what a load has left there would be loaded once more"
@@ -298,19 +261,19 @@ class Warehouse:
                 schemas = client.make_qualified_table_name(_SCHEMAS_TABLE)
                 client.execute_sql(f"DELETE FROM {schemas} WHERE schema_name = %s", self._name)  # noqa: S608 - our own names
         if missing or missing_columns or not self._has_all_columns:
-            self.load({name: [] for name in _TABLE_NAMES})
+            self._tables.make({name: arrow_table(name, []) for name in _TABLE_NAMES})
         self._has_all_columns = True
 
     def _missing_tables(self, tables: Iterable[str]) -> list[str]:
         with self._pipeline.sql_client() as client:
-            return [name for name in tables if _columns(client, name) is None]
+            return [name for name in tables if columns_of(client, name) is None]
 
     def _missing_columns(self, tables: Iterable[str]) -> dict[str, list[str]]:
         """Return our columns that tables lack, by table: they are older, or somebody has dropped columns."""
         missing: dict[str, list[str]] = {}
         with self._pipeline.sql_client() as client:
             for name in tables:
-                existing = _columns(client, name) or set()
+                existing = columns_of(client, name) or set()
                 if columns := [column for column in SCHEMAS[name].names if column not in existing]:
                     missing[name] = columns
         return missing
@@ -324,39 +287,10 @@ class Warehouse:
             dataset_name=self._settings.dataset,
         )
 
-    def _resource(self, table: Table, rows: Sequence[Row]) -> DltResource:
-        columns: dict[str, TColumnSchema] = {column: {"data_type": "json"} for column in table.json}
-        resource: DltResource = dlt.resource(
-            [arrow_table(table.name, rows)], name=table.name, primary_key=table.key, columns=columns
-        )
-        return resource.apply_hints(write_disposition=self._dispositions[table.replaces])
-
-
-def _columns(client: SqlClientBase[Any], table: str) -> set[str] | None:
-    """Return the names of a table's columns, in lower case; None where there is no such table."""
-    no_rows = f"SELECT * FROM {client.make_qualified_table_name(table)} WHERE 1 = 0"  # noqa: S608 - our own names
-    try:
-        with client.execute_query(no_rows) as cursor:
-            return {column[0].lower() for column in cursor.description or ()}
-    except DatabaseUndefinedRelation:
-        return None
-
-
-def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (ids[start : start + _IDS_PER_QUERY] for start in range(0, len(ids), _IDS_PER_QUERY))
-
-
-def _marks(ids: Sequence[str]) -> str:
-    return ", ".join(["%s"] * len(ids))
-
-
-def _write_dispositions(pipeline: dlt.Pipeline) -> dict[bool, Any]:
-    """Return how tables are written, by whether later rows replace, with the best strategies there are."""
-    strategies = pipeline.destination_client().capabilities.supported_merge_strategies or []
-    return {
-        True: {"disposition": "merge", "strategy": "upsert" if "upsert" in strategies else "delete-insert"},
-        False: {
-            "disposition": "merge",
-            "strategy": "insert-only" if "insert-only" in strategies else "delete-insert",
-        },
-    }
+    def _choose_tables(self) -> Tables:
+        """Return the tables as this destination is best read and written."""
+        if self._settings.duckdb_file:
+            return DuckDBTables(self._pipeline, self._folder)
+        if self._settings.destination == POSTGRES:
+            return PostgresTables(self._pipeline, self._folder)
+        return Tables(self._pipeline, self._folder)

@@ -5,7 +5,6 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import dlt
 import duckdb
 from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.sql_client import SqlClientBase
@@ -101,9 +100,9 @@ class Fence:
     two consumers that share a staging dataset would empty it under each other.
     """
 
-    def __init__(self, client: SqlClientBase[Any] | None, dataset: str) -> None:
-        """`client` is within a transaction; None where there are no locks."""
-        self._client, self._dataset = client, dataset
+    def __init__(self, client: SqlClientBase[Any] | None, dataset: str, patience: float = 0.0) -> None:
+        """`client` is within a transaction; None where there are no locks. `patience` is in seconds."""
+        self._client, self._dataset, self._patience = client, dataset, patience
 
     def acquire(self, *names: str) -> None:
         """Take locks, of which all consumers take several in one order.
@@ -113,6 +112,7 @@ class Fence:
         if not self._client:
             return
         with translated():
+            self._client.execute_sql(f"SET LOCAL lock_timeout = '{self._patience:.3f}s'")
             for name in names:
                 key = f"ingest/{self._dataset}/{name}"
                 try:
@@ -124,31 +124,24 @@ class Fence:
                             " in a load that does not come to an end: it may be frozen"
                         ) from None
                     raise
-
-    def check(self) -> None:
-        """Raise WarehouseUnavailable when the locks did not last: another connection than theirs writes."""
-        if self._client:
-            with translated():
-                self._client.execute_sql("SELECT 1")
+            self._client.execute_sql("SET LOCAL lock_timeout = DEFAULT")  # a table's locks are waited for
 
 
 @contextmanager
-def fenced(pipeline: dlt.Pipeline, patience: float) -> Iterator[Fence]:
-    """Open a fence for one turn, which waits `patience` seconds for a lock. Raises WarehouseUnavailable."""
-    if pipeline.destination is None or pipeline.destination.destination_type != "dlt.destinations.postgres":
-        yield Fence(None, pipeline.dataset_name)
-        return
-    client = pipeline.sql_client()
+def fenced(client: SqlClientBase[Any], patience: float) -> Iterator[Fence]:
+    """Open a connection of PostgreSQL for one transaction, which is committed at the end.
+
+    Its locks wait `patience` seconds for others. Raises WarehouseUnavailable.
+    """
     try:
         with translated():
             client.open_connection()
             # In a transaction a pooler leaves the connection, and its locks, to us.
             client.native_connection.autocommit = False
             client.execute_sql("SET LOCAL idle_in_transaction_session_timeout = 0")  # a load may take long
-            client.execute_sql(f"SET LOCAL lock_timeout = '{patience:.3f}s'")
-        fence = Fence(client, pipeline.dataset_name)
-        yield fence
-        fence.check()
+        yield Fence(client, client.dataset_name, patience)
+        with translated():
+            client.commit_transaction()
     finally:
         client.close_connection()
 

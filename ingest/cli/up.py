@@ -87,7 +87,8 @@ class Supervisor:
     def __init__(self, settings: Live[Snapshot]) -> None:
         """Start the processes."""
         self._settings = settings
-        self._children = [ChildProcess(settings, "consume"), ChildProcess(settings, "receive")]
+        receiver = ChildProcess(settings, "receive")  # first, for vendors do not wait
+        self._children = [ChildProcess(settings, "consume"), receiver]
         self._checked: Snapshot | None = None  # the last settings in which no account could be reconciled
         self._start_reconciliation()
         if not self._is_reconciling():

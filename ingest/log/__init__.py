@@ -30,11 +30,8 @@ class Record:
     @property
     def size(self) -> int:
         """Return about how many bytes the record takes."""
-        return (
-            len(self.key)
-            + len(self.value)
-            + sum(len(name) + len(value) for name, value in self.headers.items())
-        )
+        header_bytes = sum(map(len, self.headers)) + sum(map(len, self.headers.values()))
+        return len(self.key) + len(self.value) + header_bytes
 
 
 @dataclass(frozen=True, slots=True)

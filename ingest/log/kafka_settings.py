@@ -34,9 +34,7 @@ class KafkaSettings(BaseModel):
     )
     ssl_certfile: LocalPath | None = Field(None, description="File with the client's certificate.")
     ssl_keyfile: LocalPath | None = Field(None, description="File with the client's private key.")
-    sasl_mechanism: str | None = Field(
-        None, description="SASL mechanism, such as `PLAIN` or `SCRAM-SHA-512`."
-    )
+    sasl_mechanism: str | None = Field(None, description="`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.")
     sasl_username: str | None = Field(None, description="SASL user.")
     sasl_password: SecretStr | None = Field(None, description="SASL password.")
     partitions: int = Field(6, ge=1, description="Partitions of a topic that has to be created.")

@@ -192,10 +192,12 @@ class Subscriptions(ABC):
 
     The methods that take no request act behind the API, as people do in the vendor's own screens: none of the
     API's rules apply. `created` counts the subscriptions made through the API, including those removed since.
-    `replaces` is true where creating a subscription replaces the one to the same event.
+    `replaces` is true where creating a subscription replaces the one to the same event. `id_name` is the
+    vendor's word for the id in a path.
     """
 
     path: ClassVar[str]
+    id_name: ClassVar[str] = "id"
     replaces: ClassVar[bool] = False
 
     def __init__(self) -> None:
@@ -230,7 +232,7 @@ class Subscriptions(ABC):
 
     def requested(self, request: Request) -> Subscription:
         """Return the subscription whose id is in the request's path. Raises ApiError when there is none."""
-        id_ = request.path_params["id"]
+        id_ = request.path_params[self.id_name]
         for subscription in self.all():
             if self.make_id(subscription.number) == id_:
                 return subscription
@@ -238,10 +240,11 @@ class Subscriptions(ABC):
 
     def routes(self) -> Sequence[Route]:
         """Return the endpoints except the list; none changes a subscription."""
+        item = f"{self.path}/{{{self.id_name}}}"
         return [
             Route(self.path, self.create, methods=["POST"]),
-            Route(f"{self.path}/{{id}}", self.get),
-            Route(f"{self.path}/{{id}}", self.delete, methods=["DELETE"]),
+            Route(item, self.get),
+            Route(item, self.delete, methods=["DELETE"]),
         ]
 
     def all(self) -> list[Subscription]:

@@ -90,16 +90,12 @@ class Account(ABC, Generic[A]):
     def __init__(self, settings: A, public_url: str) -> None:
         self.settings = settings
         self.public_url = public_url.rstrip("/")
+        self.source = f"/{self.vendor}/{settings.name}"  # the CloudEvents source of all its events
 
     @property
     def name(self) -> str:
         """Return the account's name in the settings, which is part of its webhook URL."""
         return self.settings.name
-
-    @property
-    def source(self) -> str:
-        """Return the CloudEvents source of all events of this account."""
-        return f"/{self.vendor}/{self.settings.name}"
 
     @property
     def webhook_url(self) -> str:

@@ -10,7 +10,17 @@ from decimal import Decimal
 from functools import partial
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    ValidationError,
+)
 from pydantic_core import PydanticCustomError
 
 from ingest import lenient_json
@@ -107,14 +117,24 @@ def _price(value: Decimal) -> Decimal:
 # For objects that the booking depends on, where a value of another type is an error:
 # `Annotated[Payment | None, ABSENT] = None`. Some languages write an empty list for an object without fields.
 ABSENT = BeforeValidator(lambda value: None if value in ("", [], ()) else value)
-Text = Annotated[str | None, BeforeValidator(_text)]
+# Nearly all texts are plain, and pydantic reads these without a call of Python.
+_Plain = Annotated[
+    str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, pattern=r"^[^\x00-\x1f]+$")
+]
+Text = Annotated[
+    _Plain | None | Annotated[str | None, PlainValidator(_text)],  # noqa: RUF036 - the call comes last
+    Field(union_mode="left_to_right"),
+]
 Id = Annotated[str, AfterValidator(_identity)]
 Instant = Annotated[AwareDatetime, BeforeValidator(_rare_instant), AfterValidator(utc)]
 MaybeInstant = Annotated[Instant | None, ABSENT]
 MaybeAmount = Annotated[Annotated[Decimal, AfterValidator(_price)] | None, ABSENT]
 MaybeFlag = Annotated[bool | None, ABSENT]
 # Any value as text: the answer to a question may be true, or a list of choices.
-AnyText = Annotated[str | None, BeforeValidator(_any_text)]
+AnyText = Annotated[
+    _Plain | None | Annotated[str | None, PlainValidator(_any_text)],  # noqa: RUF036 - as for Text
+    Field(union_mode="left_to_right"),
+]
 # Objects of names and texts, such as campaign parameters.
 Parameters = Annotated[dict[str, str] | None, BeforeValidator(_parameters)]
 # A vendor's word, such as a status, in the form that `plain_word` returns.

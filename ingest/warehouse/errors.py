@@ -70,8 +70,8 @@ _USER_AND_PASSWORD = re.compile(r"(?<=://)\S*@")  # in the addresses that some d
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Raise dlt's errors as ours.
+def translated(subject: str = "") -> Iterator[None]:
+    """Raise dlt's errors as ours, with messages that begin with `subject`.
 
     They become LoadRefused where the driver blames the data, and ConfigurationError for dlt's configuration.
     Others become WarehouseUnavailable, since they may pass. Our own errors stay as they are.
@@ -82,8 +82,8 @@ def translated() -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a driver raises
         causes = list(causes_of(error))
-        known_errors = (_known_error(cause) for cause in causes)
-        raise next((known for known in known_errors if known), None) or _driver_error(causes) from None
+        known_errors = filter(None, map(_known_error, causes))
+        raise next(known_errors, None) or _driver_error(causes, subject) from None
 
 
 def _known_error(cause: BaseException) -> IngestError | None:
@@ -105,11 +105,11 @@ def _known_error(cause: BaseException) -> IngestError | None:
     return None
 
 
-def _driver_error(causes: Sequence[BaseException]) -> IngestError:
+def _driver_error(causes: Sequence[BaseException], subject: str) -> IngestError:
     """Return our error for a driver's, by what the driver blames."""
     # dlt names its jobs after the tables.
     jobs = (cause.job_id for cause in causes if isinstance(cause, LoadClientJobException))
-    table = next((f"table {job.partition('.')[0]}: " for job in jobs), "")
+    table = next((f"table {job.partition('.')[0]}: " for job in jobs), subject)
     line = _USER_AND_PASSWORD.sub("…@", next(iter(str(causes[-1]).splitlines()), ""))[:300]
     if has_type_named(causes[-1], NOT_THE_QUERY):
         remedies = (remedy for pattern, remedy in _LOGIN_REMEDIES.items() if re.search(pattern, line))

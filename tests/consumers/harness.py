@@ -30,6 +30,7 @@ class ConsumerHarness:
         self.loader = Loader(self.settings, self.consumer, self.producer, self.warehouse)
 
     def close(self) -> None:
+        self.loader.close()
         self.consumer.close()
         self.producer.close()
         self.warehouse.close()

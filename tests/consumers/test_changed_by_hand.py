@@ -190,12 +190,12 @@ def test_what_somebody_changed_in_a_file_is_told(harness: ConsumerHarness, chang
 @pytest.mark.postgres
 def test_a_column_of_another_type_waits_and_says_which(postgres_harness: ConsumerHarness) -> None:
     postgres_harness.load(sample(1, "B1"))
-    execute(postgres_harness, "ALTER TABLE {} ALTER COLUMN gone_at TYPE bigint USING 7")
-    assert "gone_at (bigint)" in report(postgres_harness)
+    execute(postgres_harness, "ALTER TABLE {} ALTER COLUMN created_at TYPE bigint USING 7")
+    assert "created_at (bigint)" in report(postgres_harness)
     postgres_harness.append(sample(2, "B1", at=60))
-    with pytest.raises(WarehouseUnavailable, match=r"table bookings: .*gone_at"):
+    with pytest.raises(WarehouseUnavailable, match=r"table bookings: .*created_at"):
         postgres_harness.loader.step()
-    execute(postgres_harness, "ALTER TABLE {} ALTER COLUMN gone_at TYPE timestamptz USING NULL")
+    execute(postgres_harness, "ALTER TABLE {} ALTER COLUMN created_at TYPE timestamptz USING NULL")
     postgres_harness.loader._start_over()
     postgres_harness.load()
     assert service_names(postgres_harness) == ["told by E2"]

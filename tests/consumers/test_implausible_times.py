@@ -153,7 +153,7 @@ def test_a_receiver_whose_clock_is_known_to_be_behind_changes_nothing_in_the_ord
 ) -> None:
     older = event_with_times(1, moment(10), moment(11), moment(11) - behind, received_by=moment(11))
     newer = event_with_times(2, moment(20), moment(21), moment(21) - behind, received_by=moment(21))
-    assert not BookingMessage(newer, mapped(newer)).is_implausible
+    assert not BookingMessage.of(newer, mapped(newer)).is_implausible
     for events in ([older, newer], [newer, older]):
         assert the_row(load_batches(*([event] for event in events)))["last_event_id"] == "E2"
 
@@ -172,7 +172,8 @@ def test_a_change_that_is_said_to_be_older_than_the_booking_counts_as_old_as_the
     booking = BookingMapper({})(broken)
     assert booking
     assert (
-        BookingMessage(broken, booking).version == f"{format_instant(created)}/{format_instant(moment(110))}"
+        BookingMessage.of(broken, booking).version
+        == f"{format_instant(created)}/{format_instant(moment(110))}"
     )
 
 
@@ -181,9 +182,10 @@ def test_a_time_within_what_clocks_may_differ_by_stays() -> None:
     booking = BookingMapper({})(event)
     assert booking
     assert (
-        BookingMessage(event, booking).version == f"{format_instant(moment(10))}/{format_instant(moment(11))}"
+        BookingMessage.of(event, booking).version
+        == f"{format_instant(moment(10))}/{format_instant(moment(11))}"
     )
-    assert not BookingMessage(event, booking).is_implausible
+    assert not BookingMessage.of(event, booking).is_implausible
 
 
 BOUNDS = ("sent", "received_by", "received_at")

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from consumers.rows import TABLES, event_row
+from consumers.rows import TABLES, arrow_table, event_row
 from consumers.warehouse import Warehouse
+from consumers.warehouse.tables import resource_of
 from ingest.log.sqlite import SqliteProducer
 from ingest.warehouse.query import query
 from tests.consumers.samples import START, TOPIC, moment, sample
@@ -84,7 +85,10 @@ def test_a_package_that_a_killed_consumer_left_is_neither_loaded_twice_nor_in_th
         ) as killed:  # all that one does before it is killed in the middle of a load
             killed.prepare()
             killed._pipeline.extract(
-                killed._resource(TABLES[0], [event_row(sample(1), "bookings.oncehub/0/0", START)])
+                resource_of(
+                    TABLES[0],
+                    arrow_table(TABLES[0].name, [event_row(sample(1), "bookings.oncehub/0/0", START)]),
+                )
             )
             killed._pipeline.normalize()
         assert any(packages.glob("*"))

@@ -1,14 +1,16 @@
 """Tests of what only a server can do: go away and come back, and refuse."""
 
 import signal
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from threading import Event
 
-import dlt
+import pyarrow as pa
 import pytest
 
 from consumers.warehouse import Warehouse
+from consumers.warehouse.direct import PostgresTables
 from consumers.warehouse.rights import check_warehouse
 from ingest.errors import ConfigurationError, LoadRefused, WarehouseUnavailable
 from ingest.log import Partition
@@ -208,17 +210,17 @@ def test_locks_that_are_lost_before_anything_is_written_leave_it_unwritten(
     postgres_harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     postgres_harness.load(sample(1))
-    normalize = dlt.Pipeline.normalize
+    write = PostgresTables.write
 
-    def normalized_and_cut_off(pipeline: dlt.Pipeline) -> object:
+    def write_after_cut_off(tables: PostgresTables, rows: Mapping[str, pa.Table]) -> str:
         query(
             postgres_harness.settings,
             "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'",
         )
-        return normalize(pipeline)
+        return write(tables, rows)
 
     with monkeypatch.context() as cut:
-        cut.setattr(dlt.Pipeline, "normalize", normalized_and_cut_off)
+        cut.setattr(PostgresTables, "write", write_after_cut_off)
         postgres_harness.append(sample(2, at=5))
         with pytest.raises(WarehouseUnavailable):
             postgres_harness.loader.step()

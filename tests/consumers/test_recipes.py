@@ -1,4 +1,4 @@
-"""Tests that the recipes and joins of docs/tables.md hold in a warehouse that was loaded and synced."""
+"""Tests of the recipes of docs/tables.md and the joins of docs/vendors in a loaded and synced warehouse."""
 
 import re
 from collections.abc import Iterator
@@ -13,25 +13,23 @@ from tests.support.processes import ROOT
 
 DOCUMENT = (ROOT / "docs" / "tables.md").read_text()
 RECIPES = re.findall(r"```sql\n(.*?)```", DOCUMENT, re.DOTALL)
+PAGES = sorted((ROOT / "docs" / "vendors").glob("*.md"))
 BY_REST_ONLY = {("oncehub", "customer_id")}
-VENDORS = ("calendly", "oncehub", "appointedd", "bookeo")
 
 
 def joins() -> Iterator[tuple[str, str, str, str]]:
     """Return vendor, column of bookings, table and its column of each join."""
-    lines = DOCUMENT.split("| column of `bookings` |")[1].split("\n\n")[0].splitlines()[2:]
-    for line in lines:
-        column, *cells = (cell.strip() for cell in line.strip("|").split("|"))
-        for vendor, cell in zip(VENDORS, cells, strict=True):
-            if cell:
-                table, _, key = cell.strip("`").partition(".")
-                yield vendor, column.split()[-1], table, key
+    for page in PAGES:
+        for line in page.read_text().partition("## Joins")[2].strip().splitlines()[2:]:
+            column, joined = (cell.strip() for cell in line.strip("|").split("|"))
+            table, _, key = joined.strip("`").partition(".")
+            yield page.stem, column.split()[-1], table, key
 
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    """Return a warehouse with four vendors' bookings by webhook, and everything else by REST."""
-    pipeline = Pipeline(tmp_path_factory.mktemp("recipes"), VENDORS)
+    """Return a warehouse with the vendors' bookings by webhook, and everything else by REST."""
+    pipeline = Pipeline(tmp_path_factory.mktemp("recipes"), [page.stem for page in PAGES])
     with pipeline.open():
         pipeline.deliver(pipeline.simulate(120))
         done = list(sync(pipeline.harness.settings, None, [], lambda *_: None))

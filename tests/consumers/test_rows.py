@@ -135,7 +135,7 @@ def test_a_row_reads_back_as_it_was_made_however_the_warehouse_keeps_json(
     booking = account.booking(event)
     if booking is None:
         return
-    row = booking_row(booking, event, BookingMessage(event, booking).version, START, START)
+    row = booking_row(booking, event, BookingMessage.of(event, booking).version, START, START)
     row_as_kept = {name: _as_kept(value, parsed, keys_sorted) for name, value in row.items()}
     assert stored_booking_row(row_as_kept.keys(), row_as_kept.values()) == row
 

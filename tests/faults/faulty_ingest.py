@@ -25,17 +25,17 @@ STEPS = {
         "collect": "consumers.loader:Loader._collect",
         "read": "consumers.loader:read_batch",
         "guard": "consumers.warehouse:Warehouse.versions",
-        "extract": "dlt:Pipeline.extract",
-        "normalize": "dlt:Pipeline.normalize",
-        "start of a load": "dlt.load.load:Load.start_new_jobs",
-        "end of a load": "dlt.destinations.job_client_impl:SqlJobClientBase.complete_load",
+        "look for repetitions": "consumers.warehouse.direct:DirectTables._absent",
+        "note of a load": "dlt.destinations.job_client_impl:SqlJobClientBase.complete_load",
+        "transaction": "consumers.warehouse.direct:DirectTables.write",
         "load": "consumers.warehouse:Warehouse.load",
         "process": "consumers.loader:Loader._process",
         "settle": "consumers.loader:Loader._settle",
     },
     "receive": {
         "verify": "receivers.webhook:Webhooks._to_record",
-        "append": "receivers.webhook:Webhooks._append",
+        "append": "receivers.appender:Appender._append",
+        "answer": "receivers.webhook:Webhooks._conclude",
     },
 }
 MOMENTS = {

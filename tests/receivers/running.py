@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -54,11 +54,16 @@ class Receiver(IngestProcess):
         super().__init__(
             folder, "receive", command or [*COMMAND, "receive"], receiver_environment(folder, settings)
         )
-        listening = self.wait_for_event("receiver.listening")
-        self.port, self.admin_port = int(listening["port"]), int(listening["admin_port"])
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE)
-        self.admin = httpx.Client(base_url=f"http://127.0.0.1:{self.admin_port}", timeout=PATIENCE)
-        wait_for(lambda: self.client.get("/healthz").status_code == httpx.codes.OK, "the receiver answers")
+        with ExitStack() as failed:
+            failed.callback(super().close)
+            listening = self.wait_for_event("receiver.listening")
+            self.port, self.admin_port = int(listening["port"]), int(listening["admin_port"])
+            self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE)
+            self.admin = httpx.Client(base_url=f"http://127.0.0.1:{self.admin_port}", timeout=PATIENCE)
+            wait_for(
+                lambda: self.client.get("/healthz").status_code == httpx.codes.OK, "the receiver answers"
+            )
+            failed.pop_all()
 
     def send(self, request: Request) -> httpx.Response:
         """Send one request, on a connection that is kept."""

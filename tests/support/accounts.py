@@ -77,11 +77,20 @@ def delivery_of(change: Change, received_at: datetime) -> Delivery:
 
 def candidate_of(change: Change, received_at: datetime) -> BookingMessage:
     """Return what the consumer makes of a change's webhook that arrives at that time."""
+    return BookingMessage.of(*_event_and_booking(change, received_at))
+
+
+def booking_of(change: Change) -> Booking:
+    """Return the booking in the webhook about a change, which arrives when the meeting is changed."""
+    return _event_and_booking(change, change.meeting.changed_at)[1]
+
+
+def _event_and_booking(change: Change, received_at: datetime) -> tuple[Event, Booking]:
     account = ACCOUNTS[change.account]
     event = account.parse(account.verify(delivery_of(change, received_at), received_at))
     booking = account.booking(Event.from_record(event.to_record()))
     assert booking is not None, f"{event.type} tells of no booking"
-    return BookingMessage(event, booking)
+    return event, booking
 
 
 def row(candidate: BookingMessage, loaded_at: datetime) -> dict[str, Any]:

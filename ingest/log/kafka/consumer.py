@@ -31,6 +31,7 @@ _GROUP_READY_SECONDS = 5.0
 _RETRY_SECONDS = 0.1
 _TIMESTAMPS_SECONDS = 5.0
 _POLL_MILLISECONDS = 500
+_POLL_RECORDS = 64  # they are in memory before their sizes are known
 _TIMESTAMPS_OPTIONS = {
     "group_id": None,
     "enable_auto_commit": False,
@@ -107,6 +108,7 @@ class KafkaLogConsumer:
         """Join the group; call `on_deleted` once for records that are deleted before they are read."""
         self._cluster, self._group, self._topics = Cluster(servers, settings), group, list(topics)
         self._ownership = _Ownership()
+        self._largest = LARGEST_RECORD  # bytes of the largest record of the last poll
         with self._cluster.translated_errors():
             self._cluster.ensure_topics(self._topics)
             self._consumer = self._cluster.open(KafkaConsumer, group_id=group, **_OPTIONS)
@@ -116,26 +118,45 @@ class KafkaLogConsumer:
 
     def poll(self, limit: int, timeout: float, max_bytes: int = MAX_POLL_BYTES) -> list[StoredRecord]:
         # Few at a time: what was fetched is unpacked when it is polled, and a small fetch may unpack to
-        # gigabytes.
+        # gigabytes. The records before say how many may fit.
         records: list[StoredRecord] = []
         size = 0
         while len(records) < limit and size < max_bytes:
-            count = min(limit - len(records), max(1, (max_bytes - size) // LARGEST_RECORD))
-            polled = self._poll(count, 0.0 if records else timeout)
+            count = min(limit - len(records), _POLL_RECORDS, max(1, (max_bytes - size) // self._largest))
+            polled = self._poll(count, 0.0 if records else timeout, max_bytes - size)
             if not polled:
                 break
+            sizes = [stored.record.size for stored in polled]
+            self._largest = max(sizes)
+            size += sum(sizes)
             records += polled
-            size += sum(stored.record.size for stored in polled)
         return records
 
-    def _poll(self, limit: int, timeout: float) -> list[StoredRecord]:
+    def _poll(self, limit: int, timeout: float, max_bytes: int) -> list[StoredRecord]:
         with self._cluster.translated_errors():
-            fetched = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=limit)
+            fetched = self._fitting(
+                self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=limit), max_bytes
+            )
         for partition, messages in fetched.items():
             self._ownership.unread_from.setdefault(partition, messages[0].offset)
         if not self._continues(fetched):
             return []
         return [stored_record(message) for messages in fetched.values() for message in messages]
+
+    def _fitting(self, fetched: Fetched, max_bytes: int) -> Fetched:
+        """Return the first messages, which have `max_bytes` and one message more; poll the others again."""
+        fitting: dict[TopicPartition, Sequence[Any]] = {}
+        size = 0
+        for partition, messages in fetched.items():
+            count = 0
+            while count < len(messages) and size < max_bytes:
+                size += max(1, messages[count].serialized_value_size) + messages[count].serialized_header_size
+                count += 1
+            if count < len(messages):
+                self._consumer.seek(partition, messages[count].offset)
+            if count:
+                fitting[partition] = messages[:count]
+        return fitting
 
     def commit(self, records: Sequence[StoredRecord], load: str = "") -> None:
         newest: dict[TopicPartition, StoredRecord] = {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kafka.errors import KafkaError, SaslAuthenticationFailedError, for_code
-from kafka.net.sasl import SASL_MECHANISMS, get_sasl_mechanism
+from kafka.net.sasl import get_sasl_mechanism
 from kafka.protocol.metadata import ApiVersionsRequest, MetadataRequest
 from kafka.protocol.parser import KafkaProtocol
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
@@ -89,14 +89,12 @@ def handshake(servers: Sequence[str], settings: KafkaSettings) -> Handshake:
 def _check_login(settings: KafkaSettings) -> None:
     if not settings.security_protocol.startswith("SASL_"):
         return
-    if settings.sasl_mechanism and settings.sasl_mechanism not in SASL_MECHANISMS:
+    if settings.sasl_mechanism and settings.sasl_mechanism not in _WITH_PASSWORD:
         raise LogDenied(
-            f"kafka.sasl_mechanism {settings.sasl_mechanism} is not known: use one of"
+            f"kafka.sasl_mechanism {settings.sasl_mechanism} cannot be used here: use one of"
             f" {', '.join(sorted(_WITH_PASSWORD))}"
         )
-    needed = ["sasl_mechanism"] + ["sasl_username", "sasl_password"] * (
-        settings.sasl_mechanism in _WITH_PASSWORD
-    )
+    needed = ("sasl_mechanism", "sasl_username", "sasl_password")
     missing = [f"kafka.{name}" for name in needed if not getattr(settings, name)]
     if missing:
         raise LogDenied(
@@ -116,10 +114,6 @@ def _log_in_to(
         client = _Client(connection, host)
         client.request(ApiVersionsRequest(version=0), "It may not be Kafka.")
         if settings.security_protocol.startswith("SASL_"):
-            if settings.sasl_mechanism not in _WITH_PASSWORD:
-                return Handshake(
-                    server, _certificate_expiry(connection)
-                )  # kafka-python alone knows such a login
             _authenticate(client, settings)
         hint = (
             "It may want a login: set kafka.security_protocol to SASL_PLAINTEXT or SASL_SSL,"

@@ -18,7 +18,7 @@ from ingest.log.sqlite.file import LogFile, next_offsets, read_records, unavaila
 
 log = structlog.get_logger()
 
-_POLL_SECONDS = 0.02
+_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.02, 0.16  # doubled while nothing comes
 _GROUP_WAIT_SECONDS = 10.0
 _PRUNE_EVERY_SECONDS = 300.0
 _PRUNED_AT_ONCE = 5000  # records of a topic, for a tenth of a second in which nobody else can append
@@ -106,13 +106,14 @@ class SqliteConsumer:
         self.rewind()
 
     def poll(self, limit: int, timeout: float, max_bytes: int = MAX_POLL_BYTES) -> list[StoredRecord]:
-        deadline = time.monotonic() + timeout
+        deadline, pause = time.monotonic() + timeout, _POLL_SECONDS
         while True:
             with unavailable(self._path):
                 records = self._read(limit, max_bytes)
             if records or (remaining := deadline - time.monotonic()) <= 0:
                 return records
-            time.sleep(min(remaining, _POLL_SECONDS))
+            time.sleep(min(remaining, pause))
+            pause = min(2 * pause, _LONGEST_POLL_SECONDS)
 
     def commit(self, records: Sequence[StoredRecord], load: str = "") -> None:
         newest = {

@@ -63,6 +63,7 @@ class CalendlySubscriptions(Subscriptions):
     """
 
     path: ClassVar[str] = "/webhook_subscriptions"
+    id_name: ClassVar[str] = "uuid"
 
     def __init__(self, account: SimulatedAccount, is_from_app: Callable[[Request], bool]) -> None:
         super().__init__()

@@ -4,7 +4,6 @@ Webhooks and API v1 have different names for its fields.
 https://developers.appointedd.com/reference/booking-entity
 """
 
-from dataclasses import replace
 from typing import Annotated
 
 from pydantic import AliasChoices, AliasPath, Field
@@ -214,7 +213,7 @@ def booking_of_data(data: BookingData, *, cancelled: bool) -> Booking:
         price=booking.price,  # no payload and no record tells the currency
         answers=customer.answers(),
     )
-    return replace(canonical, untold=untold(data, canonical, _SOURCES))
+    return canonical.with_untold(untold(data, canonical, _SOURCES))
 
 
 def _version(booking: _Booking, status: BookingStatus) -> str:

@@ -7,7 +7,6 @@ https://www.bookeo.com/apiref/
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
@@ -301,7 +300,7 @@ def booking_of(booking_id: str, item: Item, changed_at: datetime | None, timezon
         answers=item.answers(),
         guests=item.guests(),
     )
-    return replace(booking, untold=_untold(item, booking))
+    return booking.with_untold(_untold(item, booking))
 
 
 def _untold(item: Item, booking: Booking) -> frozenset[str]:

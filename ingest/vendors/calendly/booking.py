@@ -8,7 +8,6 @@ https://developer.calendly.com/api-docs/calendly-api/scheduled-events
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
@@ -293,7 +292,7 @@ def booking_of_invitee(invitee: Invitee, changed_at: datetime) -> Booking:
         guests=event.guests(),
         conference_url=event.location.link() if event.location else None,
     )
-    return replace(booking, untold=_untold(invitee, booking))
+    return booking.with_untold(_untold(invitee, booking))
 
 
 def _untold(invitee: Invitee, booking: Booking) -> frozenset[str]:

@@ -6,7 +6,6 @@ Signature: https://help.oncehub.com/developers/webhooks/webhook-signatures/
 Payloads:  https://help.oncehub.com/developers/api/
 """
 
-from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, ClassVar
 
@@ -178,7 +177,7 @@ class Oncehub(Account[OncehubSettings]):
         untold_columns = booking.untold if booking.tracking else booking.untold | {"tracking"}
         if event.type == "oncehub.booking.reassigned":
             untold_columns -= {"staff_name"}  # the name of the earlier owner would be wrong
-        return replace(booking, untold=untold_columns)
+        return booking.with_untold(untold_columns)
 
     def booking_of_record(self, data: bytes) -> Booking:
         """Map a booking of GET /bookings. With `expand=owner` it also has the name of its staff."""
@@ -243,7 +242,7 @@ def _booking_of(data: Booked) -> Booking:
         guests=unique(data.form_submission.guests) if data.form_submission else (),
         conference_url=data.link(),
     )
-    return replace(booking, untold=_untold(data, booking, customer))
+    return booking.with_untold(_untold(data, booking, customer))
 
 
 def _untold(data: Booked, booking: Booking, customer: Customer) -> frozenset[str]:

@@ -12,7 +12,8 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.batch import Mapper, Topics, find_incomplete, plan_load, read_batch
+from consumers.batch import Topics, find_incomplete, plan_load, read_batch
+from consumers.contents import Mapper
 from consumers.message import Key
 from consumers.replay import as_replay
 from consumers.rows import Row

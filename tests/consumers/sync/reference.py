@@ -11,23 +11,21 @@ from dlt.extract import DltResource
 
 from ingest.vendors import ranked_account_classes
 from ingest.vendors.rest import AnyRest
+from tests.support.generated import read_block, replace_block
 from tests.support.simulated_vendor import simulated, vendors_with_rest
 
 FILE = Path(__file__).parents[3] / "docs" / "sources.md"
-_BEGIN, _END = "<!-- resources -->\n", "<!-- end of resources -->"
 
 
 def with_table(text: str) -> str:
     """Return the text of docs/sources.md with the table between its two comments replaced."""
-    if _BEGIN not in text or _END not in text:
-        raise ValueError(f"{FILE} has no place for the table of resources")
-    return text.partition(_BEGIN)[0] + _BEGIN + "\n".join([*_table(), _END]) + text.partition(_END)[2]
+    return replace_block(text, "resources", _table())
 
 
 def documented_resources() -> dict[str, set[str]]:
     """Return the resources that docs/sources.md lists, by vendor."""
     titles = {account_class.title: account_class.vendor for account_class in ranked_account_classes()}
-    table = FILE.read_text(encoding="utf-8").partition(_BEGIN)[2].partition(_END)[0]
+    table = read_block(FILE.read_text(encoding="utf-8"), "resources")
     rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
     return {titles[title]: set(names.split(", ")) for title, names in rows}
 

@@ -205,8 +205,9 @@ def only(findings: list[Finding]) -> Finding:
             {"sasl_mechanism": "SCRAM-SHA-512"},
             "the broker does not offer kafka.sasl_mechanism SCRAM-SHA-512; it offers PLAIN",
         ),
-        ({"sasl_mechanism": "SCRUM"}, "kafka.sasl_mechanism SCRUM is not known"),
-        ({"sasl_mechanism": None, "sasl_password": None}, "set kafka.sasl_mechanism too"),
+        ({"sasl_mechanism": "SCRUM"}, "kafka.sasl_mechanism SCRUM cannot be used here: use one of PLAIN"),
+        ({"sasl_mechanism": "GSSAPI"}, "kafka.sasl_mechanism GSSAPI cannot be used here: use one of PLAIN"),
+        ({"sasl_mechanism": None, "sasl_password": None}, "kafka.sasl_mechanism, kafka.sasl_password too"),
         ({"sasl_password": None}, "set kafka.sasl_password too"),
         ({"ssl_cafile": None}, "by an authority that is not trusted here: set kafka.ssl_cafile"),
         (

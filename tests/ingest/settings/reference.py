@@ -12,18 +12,14 @@ from pydantic.fields import FieldInfo
 from ingest.settings import Settings, section_models
 from ingest.settings.introspection import default_text, secret_fields
 from ingest.vendors import load_account_class, vendor_names
+from tests.support.generated import replace_block
 
 FILE = Path(__file__).parents[3] / "docs" / "settings.md"
 
 
 def with_tables(text: str) -> str:
     """Return the text of docs/settings.md with each table between its two comments replaced."""
-    for name, lines in (("settings", _settings()), ("accounts", _accounts())):
-        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        if begin not in text or end not in text:
-            raise ValueError(f"{FILE} has no place for the table {name}")
-        text = text.partition(begin)[0] + begin + "\n".join([*lines, end]) + text.partition(end)[2]
-    return text
+    return replace_block(replace_block(text, "settings", _settings()), "accounts", _accounts())
 
 
 def _settings() -> Iterator[str]:

@@ -74,11 +74,13 @@ def repaired(sample: Sample, record: dict[str, Any], compared: tuple[str, ...]) 
     assert webhook is not None
     # What the webhook told may be newer here by a no-show's time, which lists do not have.
     row = newest_wins(
-        [BookingMessage(event, replace(webhook, booking_id=booking_of_record.booking_id))], None, sample.now
+        [BookingMessage.of(event, replace(webhook, booking_id=booking_of_record.booking_id))],
+        None,
+        sample.now,
     ).row
     before = held(row, sample.now)
     if compare(booking_of_record, before, compared, now, timedelta(0)) is not Verdict.MATCHED:
-        observed = BookingMessage(
+        observed = BookingMessage.of(
             account.observe(record, now, superseded_version(booking_of_record, before, now)),
             booking_of_record,
         )

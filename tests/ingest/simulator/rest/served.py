@@ -14,7 +14,7 @@ from ingest.simulator import load_simulated_vendor
 from ingest.simulator.api import RateLimit, SimulatedApi, Subscriptions
 from ingest.simulator.server import RestServer
 from ingest.simulator.world import Change, ChangeKind, Meeting, World
-from tests.support.accounts import SIMULATED, advance, candidate_of, delivery_from, product_account
+from tests.support.accounts import SIMULATED, advance, booking_of, delivery_from, product_account
 
 STEP = timedelta(minutes=7, microseconds=1234)
 
@@ -39,10 +39,7 @@ class AccountHistory:
     def bookings_of_webhooks(self) -> dict[int, Booking]:
         """Return what the product reads in the latest webhook of every meeting."""
         latest = {change.meeting.number: change for change in self.changes}
-        return {
-            number: candidate_of(change, change.meeting.changed_at).booking
-            for number, change in latest.items()
-        }
+        return {number: booking_of(change) for number, change in latest.items()}
 
 
 @dataclass(frozen=True, slots=True)

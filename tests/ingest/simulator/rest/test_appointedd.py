@@ -22,7 +22,7 @@ from tests.ingest.simulator.rest.appointedd import (
     list_all,
     open_v1,
 )
-from tests.support.accounts import ACCOUNTS, SIMULATED, candidate_of
+from tests.support.accounts import ACCOUNTS, SIMULATED, booking_of
 
 IN_BOTH = (
     "booking_id",
@@ -249,7 +249,7 @@ def test_with_what_is_looked_up_in_place_names_are_the_same_too(client: httpx.Cl
 
 def webhook_of(record: dict[str, Any]) -> Any:
     change = LATEST[number_of(record)]
-    return candidate_of(change, change.meeting.changed_at).booking
+    return booking_of(change)
 
 
 @pytest.mark.parametrize(

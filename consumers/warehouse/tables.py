@@ -1,0 +1,127 @@
+"""The tables of a destination, by what every destination of dlt has: load packages and SQL."""
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import dlt
+import pyarrow as pa
+from dlt.common.configuration.utils import get_resolved_traces
+from dlt.common.schema.typing import TColumnSchema
+from dlt.destinations.exceptions import DatabaseUndefinedRelation
+from dlt.destinations.sql_client import SqlClientBase
+from dlt.extract import DltResource
+
+from consumers.rows import TABLES, Table
+from consumers.warehouse.locks import Fence
+from ingest.errors import WarehouseUnavailable
+from ingest.warehouse.destination import keep_values
+
+_VALUES_PER_QUERY = 500
+_ROWS_PER_FETCH = 16  # a row may be as large as a body
+
+Values = Sequence[Any]
+
+
+class Tables:
+    """The tables of a destination, which dlt's load packages write."""
+
+    def __init__(self, pipeline: dlt.Pipeline, folder: Path) -> None:
+        """`folder` is the pipeline's working folder. Another pipeline may take the place of this one."""
+        self.pipeline, self._folder = pipeline, folder
+
+    @contextmanager
+    def turn(self, patience: float) -> Iterator[Fence]:  # noqa: ARG002 - there is nothing to wait for
+        """Return the locks of a turn, which wait `patience` seconds for others, where there are locks."""
+        yield Fence(None, self.pipeline.dataset_name)
+
+    def has(self, table: str) -> bool:
+        """Return whether there is a table of this name; within a turn."""
+        with self.pipeline.sql_client() as client:
+            return columns_of(client, table) is not None
+
+    def select(
+        self, columns: Sequence[str], table: str, column: str, values: Iterable[str]
+    ) -> Iterator[Values]:
+        """Yield columns of the rows in which one column has one of these values; within a turn.
+
+        Few rows are in memory at a time where the driver can do that. Raises DatabaseUndefinedRelation where
+        there is no such table.
+        """
+        with self.pipeline.sql_client() as client:
+            keep_values(client)
+            yield from select_by_marks(client, columns, table, column, values)
+
+    def write(self, rows: Mapping[str, pa.Table]) -> str:
+        """Load rows, by table, and return the load's id. Raises WarehouseUnavailable, and what dlt raises."""
+        return self._load(rows, self._merges)
+
+    @cached_property
+    def _merges(self) -> dict[str, Any]:
+        """How each table is written, with the best strategies that the destination has."""
+        strategies = self.pipeline.destination_client().capabilities.supported_merge_strategies or []
+        wanted = {table.name: "upsert" if table.replaces else "insert-only" for table in TABLES}
+        return {
+            name: {
+                "disposition": "merge",
+                "strategy": strategy if strategy in strategies else "delete-insert",
+            }
+            for name, strategy in wanted.items()
+        }
+
+    def make(self, empty: Mapping[str, pa.Table]) -> None:
+        """Make missing tables and columns, by a load of these tables without rows. Raises as `write` does."""
+        self.write(empty)
+
+    def _load(self, rows: Mapping[str, pa.Table], dispositions: Mapping[str, Any]) -> str:
+        resources = [
+            resource_of(table, rows[table.name]).apply_hints(write_disposition=dispositions[table.name])
+            for table in TABLES
+            if table.name in rows
+        ]
+        extracted = self.pipeline.extract(resources)
+        self.pipeline.normalize()
+        info = self.pipeline.load()
+        if set(info.loads_ids) != set(extracted.loads_ids) or any(
+            package.state != "loaded" for package in info.load_packages
+        ):
+            raise WarehouseUnavailable("dlt did not load the package it was given; it is loaded again")
+        get_resolved_traces().clear()  # dlt's note of every setting it read: a full memory, in time
+        for stage in ("load", "normalize"):  # dlt keeps some eight files of every load
+            for package in (self._folder / stage / "loaded").glob("*"):
+                shutil.rmtree(package, ignore_errors=True)
+        return max(extracted.loads_ids)
+
+
+def resource_of(table: Table, rows: pa.Table) -> DltResource:
+    """Return a resource of rows, with the hints of their table."""
+    columns: dict[str, TColumnSchema] = {column: {"data_type": "json"} for column in table.json}
+    resource: DltResource = dlt.resource([rows], name=table.name, primary_key=table.key, columns=columns)
+    return resource
+
+
+def columns_of(client: SqlClientBase[Any], table: str) -> set[str] | None:
+    """Return the names of a table's columns, in lower case; None where there is no such table."""
+    no_rows = f"SELECT * FROM {client.make_qualified_table_name(table)} WHERE 1 = 0"  # noqa: S608 - our own names
+    try:
+        with client.execute_query(no_rows) as cursor:
+            return {column[0].lower() for column in cursor.description or ()}
+    except DatabaseUndefinedRelation:
+        return None
+
+
+def select_by_marks(
+    client: SqlClientBase[Any], columns: Sequence[str], table: str, column: str, values: Iterable[str]
+) -> Iterator[Values]:
+    """Yield columns of the rows in which one column has one of these values, by SQL that all of them have."""
+    name, ordered = client.make_qualified_table_name(table), sorted(set(values))
+    for start in range(0, len(ordered), _VALUES_PER_QUERY):
+        part = ordered[start : start + _VALUES_PER_QUERY]
+        marks = ", ".join(["%s"] * len(part))
+        sql = f"SELECT {', '.join(columns)} FROM {name} WHERE {column} IN ({marks})"  # noqa: S608 - our own names, and marks
+        with client.execute_query(sql, *part) as cursor:
+            while rows := cursor.fetchmany(_ROWS_PER_FETCH):
+                yield from rows

@@ -1,0 +1,294 @@
+"""The consumer's rate: `python -m tests.bench.consume [--events 100000 --log kafka --warehouse duckdb]`.
+
+Simulated vendors' webhooks are appended to the log. Then `ingest consume` loads all of them, and after it the
+way of a user who has only dlt: dictionaries, and a merge of 5,000 records a run. The broker and the
+destination share the machine with what is measured.
+"""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
+
+import dlt
+import orjson
+import tomlkit
+from kafka import KafkaConsumer
+from rich.console import Console
+from rich.table import Table
+
+from ingest.event import Event
+from ingest.log import wait_until_durable
+from ingest.settings import Settings
+from ingest.simulator import load_simulated_vendor
+from ingest.simulator.world import World
+from ingest.vendors import Delivery, vendor_names
+from ingest.vendors.delivery import Headers
+from tests.consumers.postgres import running_postgres
+from tests.kafka.broker import running_broker
+
+_APPENDED_AT_ONCE = 1000
+_POLL_SECONDS = 0.05
+_STALLED_SECONDS = 120.0
+_RUN_RECORDS = 5000
+_START = datetime.now(UTC) - timedelta(days=3)
+_BETWEEN_CHANGES = timedelta(milliseconds=200)
+_KIB = 1024
+_PUBLIC_URL = "https://hooks.example.com"
+_SECRET = "not-a-secret"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What a consumer needed: seconds of the clock and of processors, and memory in bytes.
+
+    `seconds` are those since the first load was committed, in which `events` were loaded; `cpu_seconds` are
+    those of the whole process, in which `all_events` were loaded.
+    """
+
+    events: int
+    seconds: float
+    all_events: int
+    cpu_seconds: float
+    memory: int
+
+    @property
+    def per_second(self) -> float:
+        """Return the events a second, without the start."""
+        return self.events / self.seconds
+
+    @property
+    def cpu_microseconds(self) -> float:
+        """Return the processor time of an event, with its share of the start."""
+        return self.cpu_seconds / self.all_events * 1e6
+
+
+@contextmanager
+def filled_log(folder: Path, log: str, events: int, warehouse: Mapping[str, object]) -> Iterator[Settings]:
+    """Make a log with `events` events, and return the settings of its consumer."""
+    with ExitStack() as stack:
+        url = f"sqlite:///{folder}/log.db"
+        if log == "kafka":
+            url = f"kafka://{stack.enter_context(running_broker()).servers[0]}"
+        elif log != "sqlite":
+            url = log
+        run = uuid4().hex[:8]
+        tree = {
+            "public_url": _PUBLIC_URL,
+            "log": url,
+            "topic_prefix": f"bench-{run}",
+            "consumer": {"admin_port": 0, "group": f"bench-{run}"},
+            "warehouse": {"work_dir": f"{folder}/dlt", **warehouse},
+        }
+        (folder / "ingest.toml").write_text(tomlkit.dumps(tree), encoding="utf-8")
+        accounts = {name: _account(name) for name in vendor_names()}  # not in the file: they have secrets
+        settings = Settings.model_validate({**tree, "accounts": accounts})
+        fill(settings, events)
+        yield settings
+
+
+def _account(vendor: str) -> dict[str, Any]:
+    simulated = load_simulated_vendor(vendor).account(f"{_PUBLIC_URL}/webhooks/{vendor}/{vendor}", _SECRET)
+    return {**simulated.settings(), "webhook_secrets": [_SECRET]}
+
+
+def fill(settings: Settings, events: int) -> None:
+    """Append events of all vendors to the log, as receivers would."""
+    with closing(settings.build_log().producer()) as producer:
+        source = simulated_events(settings, events)
+        while chunk := list(islice(source, _APPENDED_AT_ONCE)):
+            for vendor in vendor_names():
+                records = [event.to_record() for event in chunk if event.vendor == vendor]
+                appended = producer.append(settings.topic(vendor), records)
+                wait_until_durable(appended, _STALLED_SECONDS, "the events of the benchmark")
+
+
+def simulated_events(settings: Settings, count: int) -> Iterator[Event]:
+    """Yield events of a world whose bookings are made, moved and cancelled."""
+    simulated = {
+        name: load_simulated_vendor(name).account(f"{_PUBLIC_URL}/webhooks/{name}/{name}", _SECRET)
+        for name in vendor_names()
+    }
+    accounts = {account.vendor: account for account in settings.build_accounts().values()}
+    world = World({name: account.capabilities for name, account in simulated.items()})
+    at = _START
+
+    def changes() -> Iterator[Any]:
+        nonlocal at
+        while True:
+            at += _BETWEEN_CHANGES
+            yield from world.step(at)
+
+    for change in islice(changes(), count):
+        vendor = simulated[change.account]
+        webhook = vendor.webhook(change)
+        now = datetime.now(UTC)
+        delivery = Delivery(
+            webhook.query, Headers.of(vendor.headers(webhook, now).items()), webhook.body, now
+        )
+        yield accounts[change.account].parse(accounts[change.account].verify(delivery, now))
+
+
+def consume(folder: Path, settings: Settings, events: int) -> Rate:
+    """Run `ingest consume` until everything is committed."""
+    log = settings.build_log()
+    output = folder / "consume.log"
+    with output.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ingest", "consume", "--config", str(folder / "ingest.toml")],
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        remaining = [(time.monotonic(), events)]
+        while remaining[-1][1]:
+            time.sleep(_POLL_SECONDS)
+            lag = sum(entry.lag for entry in log.backlog())
+            if lag != remaining[-1][1]:
+                remaining.append((time.monotonic(), lag))
+            if process.poll() is not None or time.monotonic() - remaining[-1][0] > _STALLED_SECONDS:
+                raise RuntimeError(f"the consumer stalled: {output.read_text()[-2000:]}")
+        (first_at, first), (last_at, _) = remaining[1], remaining[-1]
+        return Rate(first, last_at - first_at, events, *_usage(process.pid))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _usage(pid: int) -> tuple[float, int]:
+    """Return the processor seconds and the largest memory of a process and its children."""
+    folder = Path("/proc") / str(pid)
+    times = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+    seconds = (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+    memory = next(
+        int(line.split()[1]) * _KIB
+        for line in (folder / "status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    )
+    children = [int(child) for child in (folder / "task" / str(pid) / "children").read_text().split()]
+    for child in children:
+        child_seconds, child_memory = _usage(child)
+        seconds, memory = seconds + child_seconds, memory + child_memory
+    return seconds, memory
+
+
+def dict_way(folder: Path, settings: Settings, events: int, destination: Any) -> Rate:
+    """Load events of a Kafka log as a user of dlt does who has only its documentation."""
+    topics = [settings.topic(vendor) for vendor in vendor_names()]
+    consumer = KafkaConsumer(
+        *topics,
+        bootstrap_servers=settings.log.removeprefix("kafka://").split(","),
+        group_id=f"dict-way-{uuid4().hex}",
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    pipeline = dlt.pipeline(
+        "dict_way", destination=destination, dataset_name="dict_way", pipelines_dir=str(folder / "dict-way")
+    )
+    done, first_at = 0, 0.0
+    messages: list[Any] = []
+    with closing(consumer):
+        while done < events:
+            for polled in consumer.poll(500, max_records=_RUN_RECORDS - len(messages)).values():
+                messages += polled
+            if len(messages) == min(_RUN_RECORDS, events - done):
+                pipeline.run([_events_of(messages), _bookings_of(messages)])
+                consumer.commit()
+                first_at = first_at or time.monotonic()
+                done += len(messages)
+                messages = []
+    return Rate(events - _RUN_RECORDS, time.monotonic() - first_at, events, *_usage(os.getpid()))
+
+
+def _events_of(messages: list[Any]) -> Any:
+    events = [
+        {
+            "id": (headers := dict(message.headers))["ce_id"].decode(),
+            "source": headers["ce_source"].decode(),
+            "time": headers["ce_time"].decode(),
+            "payload": orjson.loads(message.value),
+        }
+        for message in messages
+    ]
+    return dlt.resource(
+        events,
+        name="events",
+        primary_key="id",
+        write_disposition="merge",
+        columns={"payload": {"data_type": "json"}},
+    )
+
+
+def _bookings_of(messages: list[Any]) -> Any:
+    """Return the newest payload of each booking, without its lists."""
+    newest = {
+        message.key: {
+            "booking": message.key.decode(),
+            "time": dict(message.headers)["ce_time"].decode(),
+            **{
+                name: value
+                for name, value in orjson.loads(message.value).items()
+                if not isinstance(value, list)
+            },
+        }
+        for message in messages
+    }
+    return dlt.resource(
+        list(newest.values()),
+        name="bookings",
+        primary_key="booking",
+        write_disposition="merge",
+        max_table_nesting=0,
+    )
+
+
+def measure(log: str, events: int, warehouse: str, dict_events: int) -> list[tuple[str, Rate]]:
+    """Measure `ingest consume`, and on Kafka also the dict way with `dict_events` of the events."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="bench-consume-")))
+        if warehouse == "postgres":
+            credentials = stack.enter_context(running_postgres()).url
+            destination: Any = dlt.destinations.postgres(credentials)
+        else:
+            credentials = f"{folder}/warehouse.duckdb"
+            destination = dlt.destinations.duckdb(f"{folder}/dict-way.duckdb")
+        target = {"destination": warehouse, "credentials": credentials}
+        settings = stack.enter_context(filled_log(folder, log, events, target))
+        rates = [("ingest consume", consume(folder, settings, events))]
+        if dict_events and settings.log.startswith("kafka"):
+            rates.append(("dict way", dict_way(folder, settings, dict_events, destination)))
+        return rates
+
+
+def main() -> None:
+    """Measure once and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--dict-events", type=int, default=20_000, help="events of the dict way, 0 for none")
+    parser.add_argument("--log", default="kafka", help="kafka, sqlite, or kafka://host:port")
+    parser.add_argument("--warehouse", choices=("duckdb", "postgres"), default="duckdb")
+    arguments = parser.parse_args()
+    rates = measure(arguments.log, arguments.events, arguments.warehouse, arguments.dict_events)
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
+    title = f"{arguments.events} events, {arguments.log} → {arguments.warehouse}, {machine}"
+    table = Table("consumer", "events/s", "processor, µs an event", "memory, MiB", title=title)
+    for name, rate in rates:
+        table.add_row(
+            name, f"{rate.per_second:.0f}", f"{rate.cpu_microseconds:.0f}", f"{rate.memory / _KIB**2:.0f}"
+        )
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Loads into small and large tables: `python -m tests.bench.growth [--events 10000000 --bookings 5000000]`.
+
+The large warehouse is filled by SQL with rows that have small payloads. Then batches of the same events are
+loaded into it and into empty tables, in turns. Some of their events are about stored bookings, anywhere in
+the table, and some are stored already.
+"""
+
+import argparse
+import resource
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from hashlib import md5
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from consumers.warehouse import direct
+from ingest.event import Event
+from ingest.log import Partition, StoredRecord
+from ingest.times import format_instant
+from tests.consumers.harness import ConsumerHarness, open_consumer
+from tests.consumers.postgres import running_postgres
+from tests.consumers.samples import SOURCE, TOPIC, moment, sample
+from tests.support.settings import Tree, settings_tree
+
+_SIZES = (5, 1_000, 10_000)
+_ABOUT_STORED = 5  # every fifth event is about a booking that the large warehouse has
+_REPEATED = 50  # every fiftieth event is one that it has
+_ROWS_PER_INSERT = 1_000_000
+_STORED_ID = "'S' || md5(number::text)"
+
+
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """The seconds that loads of one size took, by wall clock and by processor."""
+
+    seconds: Sequence[float]
+    cpu_seconds: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Loads into empty tables and into large ones, by the number of events in a load."""
+
+    empty: dict[int, Loads]
+    large: dict[int, Loads]
+
+    def ratio(self, size: int) -> float:
+        """Return how many times as long a load into large tables takes."""
+        return statistics.median(self.large[size].seconds) / statistics.median(self.empty[size].seconds)
+
+
+def measure(tree: Tree, empty_tree: Tree, events: int, bookings: int, rounds: int) -> Growth:
+    """Fill the tables of one tree, and load batches of each size into both."""
+    growth = Growth({}, {})
+    with open_consumer(empty_tree) as empty, open_consumer(tree) as large:
+        empty.warehouse.prepare()
+        large.warehouse.prepare()
+        fill(large, events, bookings)
+        number = events
+        samples: dict[tuple[str, int], list[tuple[float, float]]] = {}
+        for turn in range(rounds + 1):  # the first one warms up
+            for size in _SIZES:
+                batch = make_events(number, size, events, bookings)
+                number += size
+                for name, harness in (("empty", empty), ("large", large)):
+                    measured = load(harness, batch)
+                    if turn:
+                        samples.setdefault((name, size), []).append(measured)
+    for (name, size), all_measured in samples.items():
+        figures = growth.empty if name == "empty" else growth.large
+        figures[size] = Loads([seconds for seconds, _ in all_measured], [cpu for _, cpu in all_measured])
+    return growth
+
+
+def make_events(first: int, size: int, events: int, bookings: int) -> list[StoredRecord]:
+    """Return records of new events, of events about stored bookings, and of stored events."""
+    records = []
+    for number in range(first, first + size):
+        event = sample(number, f"B{number}", number % 1000)
+        if number % _ABOUT_STORED == 0 and bookings:
+            event = sample(number, stored_id(number * 7919 % bookings), number % 1000)
+        if number % _REPEATED == 1 and events:
+            event = repeated(event, stored_id(number * 104_729 % events))
+        records.append(StoredRecord(event.to_record(), Partition(TOPIC), number))
+    return records
+
+
+def stored_id(number: int) -> str:
+    """Return the id that `fill` gives to the row with this number."""
+    return "S" + md5(str(number).encode(), usedforsecurity=False).hexdigest()
+
+
+def repeated(event: Event, event_id: str) -> Event:
+    """Return the event with the id of a stored one."""
+    return replace(event, id=event_id, source=SOURCE)
+
+
+def load(harness: ConsumerHarness, batch: Sequence[StoredRecord]) -> tuple[float, float]:
+    """Load records as the consumer does, and return the seconds by wall clock and by processor."""
+    started, cpu = time.monotonic(), time.process_time()
+    harness.loader._process(batch, frozenset())
+    return time.monotonic() - started, time.process_time() - cpu
+
+
+def fill(harness: ConsumerHarness, events: int, bookings: int) -> None:
+    """Fill the tables by SQL."""
+    is_duckdb = harness.settings.warehouse.duckdb_file is not None
+    with harness.warehouse.turn(), harness.warehouse._pipeline.sql_client() as client:
+        for table, count, columns in (
+            ("booking_events", events, _EVENT_COLUMNS),
+            ("bookings", bookings, _BOOKING_COLUMNS),
+        ):
+            name = client.make_qualified_table_name(table)
+            values = dict(columns)
+            if is_duckdb:
+                values["_lookup_key"] = direct._key_of(_STORED_ID)
+            for start in range(0, count, _ROWS_PER_INSERT):
+                numbers = f"generate_series({start}, {min(start + _ROWS_PER_INSERT, count) - 1})"
+                client.execute_sql(
+                    f"INSERT INTO {name} ({', '.join(values)})"
+                    f" SELECT {', '.join(values.values())} FROM {numbers} AS numbers(number)"
+                )
+        if not is_duckdb:
+            client.execute_sql("ANALYZE")
+
+
+_START = format_instant(moment(0))
+_MOMENT = f"'{_START}'::timestamptz + number * interval '1 second'"
+_EVENT_COLUMNS: dict[str, Any] = {
+    "id": _STORED_ID, "source": f"'{SOURCE}'", "type": "'oncehub.booking.scheduled'", "subject": _STORED_ID,
+    "time": _MOMENT, "vendor": "'oncehub'", "account": "'support'", "via": "'webhook'",
+    "received_at": _MOMENT,
+    "position": f"'{TOPIC}/0/' || number::text", "data": "'{}'", "loaded_at": _MOMENT,
+}  # fmt: skip
+_BOOKING_COLUMNS: dict[str, Any] = {
+    "vendor": "'oncehub'", "account": "'support'", "booking_id": _STORED_ID, "status": "'confirmed'",
+    "starts_at": _MOMENT, "version": f"'{_START}/{_START}'", "first_seen_at": _MOMENT,
+    "last_event_id": _STORED_ID, "last_via": "'webhook'", "loaded_at": _MOMENT,
+}  # fmt: skip
+
+
+@contextmanager
+def _trees(destination: str, folder: Path) -> Iterator[tuple[Tree, Tree]]:
+    """Yield settings of two consumers, each with a warehouse of its own."""
+    trees = [settings_tree(folder / name, max_records=10_000) for name in ("large", "empty")]
+    for name in ("large", "empty"):
+        (folder / name).mkdir()
+    if destination == "duckdb":
+        yield trees[0], trees[1]
+        return
+    with running_postgres() as server:
+        for number, tree in enumerate(trees):
+            warehouse = {"destination": "postgres", "credentials": server.url, "dataset": f"bench{number}"}
+            tree["warehouse"] = warehouse | {"work_dir": tree["warehouse"]["work_dir"]}
+        yield trees[0], trees[1]
+
+
+def main() -> None:
+    """Measure once and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=10_000_000, help="stored events")
+    parser.add_argument("--bookings", type=int, default=5_000_000, help="stored bookings")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--destination", default="duckdb", choices=["duckdb", "postgres"])
+    parser.add_argument("--folder", default=None, help="where the warehouses are made")
+    arguments = parser.parse_args()
+    with (
+        TemporaryDirectory(prefix="ingest-growth-", dir=arguments.folder) as folder,
+        _trees(arguments.destination, Path(folder)) as (tree, empty_tree),
+    ):
+        growth = measure(tree, empty_tree, arguments.events, arguments.bookings, arguments.rounds)
+    title = f"{arguments.destination}, {arguments.events:,} events and {arguments.bookings:,} bookings"
+    table = Table("events in a load", "empty tables", "large tables", "ratio", title=title)
+    for size in _SIZES:
+        table.add_row(
+            f"{size:,}",
+            _figures(growth.empty[size]),
+            _figures(growth.large[size]),
+            f"{growth.ratio(size):.2f}",
+        )
+    table.caption = f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB of memory"
+    Console(width=110).print(table)
+
+
+def _figures(loads: Loads) -> str:
+    seconds, cpu_seconds = statistics.median(loads.seconds), statistics.median(loads.cpu_seconds)
+    return f"{seconds:.3f} s, of processor {cpu_seconds:.3f} s"
+
+
+if __name__ == "__main__":
+    main()

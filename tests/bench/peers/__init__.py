@@ -1,0 +1,1 @@
+"""Receivers of others to compare with."""

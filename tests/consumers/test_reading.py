@@ -1,0 +1,124 @@
+"""Tests of the process that reads the next batch during a load."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumers.batch import Batch, read_batch
+from consumers.contents import read_contents
+from consumers.reading import ReadingProcess
+from ingest.log import Record, StoredRecord
+from ingest.vendors import BookingMapper
+from tests.consumers.harness import ConsumerHarness, open_consumer
+from tests.consumers.samples import sample
+from tests.support.polling import wait_for
+from tests.support.settings import Tree
+
+RECORDS = [
+    *(sample(number, f"B{number}").to_record() for number in range(20)),
+    replace(sample(20), data=b"{").to_record(),
+    Record("key", b"{}", {}),
+]
+
+
+@pytest.fixture
+def process() -> Iterator[ReadingProcess]:
+    process = ReadingProcess()
+    yield process
+    process.close()
+
+
+def pid_of(process: ReadingProcess) -> int:
+    assert process._process
+    return process._process.pid
+
+
+def test_it_reads_the_same_contents_again_and_again(process: ReadingProcess) -> None:
+    mapper = BookingMapper({})
+    for records in (RECORDS, RECORDS[5:], []):
+        process.begin(records, mapper)
+        assert process.finish() == read_contents(records, mapper)
+
+
+def test_without_its_process_nothing_is_read_and_the_next_batch_is_again(process: ReadingProcess) -> None:
+    mapper = BookingMapper({})
+    process.begin(RECORDS, mapper)
+    os.kill(pid_of(process), 9)
+    assert process.finish() is None
+    process.begin(RECORDS, mapper)
+    assert process.finish() == read_contents(RECORDS, mapper)
+
+
+def test_its_process_ends_when_the_consumer_is_killed() -> None:
+    script = (
+        "from consumers.reading import ReadingProcess; from ingest.vendors import BookingMapper;"
+        "process = ReadingProcess(); process.begin([], BookingMapper({})); process.finish();"
+        "print(process._process.pid, flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as consumer:
+        assert consumer.stdout
+        pid = int(consumer.stdout.readline())
+        consumer.kill()
+    wait_for(lambda: not is_running(pid), "the process has ended")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        with Path(f"/proc/{pid}/stat").open() as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def backlog(tree: Tree) -> Iterator[ConsumerHarness]:
+    """Return a consumer that has a backlog of many batches, with a change of each booking in every one."""
+    tree["consumer"]["max_records"] = 10
+    with open_consumer(tree) as harness:
+        harness.append(*(sample(number, f"B{number % 10}", number) for number in range(100)))
+        yield harness
+
+
+def check_loaded(harness: ConsumerHarness) -> None:
+    assert harness.column("select count(*) from booking_events") == [100]
+    newest = harness.column("select last_event_id from bookings order by last_event_id")
+    assert newest == [f"E{number}" for number in range(90, 100)]
+
+
+def test_a_backlog_is_read_ahead_and_loaded_in_its_order(
+    backlog: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_here: list[int] = []
+
+    def read(records: Sequence[StoredRecord], *arguments: Any) -> Batch:
+        read_here.append(len(records))
+        return read_batch(records, *arguments)
+
+    monkeypatch.setattr("consumers.loader.read_batch", read)
+    while backlog.lag():
+        backlog.loader.step()
+    assert read_here == [10]  # the first batch, before there was anything to load
+    check_loaded(backlog)
+
+
+def test_a_batch_whose_reading_broke_off_is_loaded_all_the_same(backlog: ConsumerHarness) -> None:
+    while backlog.lag():
+        backlog.loader.step()
+        if backlog.loader._reading._process:
+            backlog.loader._reading._process.kill()
+    check_loaded(backlog)
+
+
+def test_what_was_read_ahead_is_read_again_when_the_consumer_starts_over(backlog: ConsumerHarness) -> None:
+    while backlog.lag():
+        backlog.loader.step()
+        backlog.loader._start_over()
+    check_loaded(backlog)
