@@ -29,7 +29,7 @@ def report_changes(changes: Sequence[PositionChange], settings: Settings, produc
             read_again_from=change.now,
             why="the log was cut, restored or made anew, and is read again from where it agrees with what"
             " was read before;"
-            " what it lost before it was loaded is found by `ingest reconcile`",
+            " `ingest reconcile` finds what it lost before it was loaded",
         )
     notes = [
         build_loss_note(

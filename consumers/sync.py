@@ -129,8 +129,8 @@ def _sync_resource(pipeline: SyncPipeline, account: AnyAccount, resource: str, f
     except Exception as error:  # ours, or of a library: the other resources are loaded all the same
         log.exception("sync.crashed", account=account.name, resource=resource)
         problem = LoadRefused(
-            f"{account.vendor} account {account.name}: {resource} fails with {type(error).__name__};"
-            " the log has its place in the code"
+            f"{account.vendor} account {account.name}: {resource} failed with {type(error).__name__}; the "
+            "log has the place in the code"
         )
     return SyncResult(
         account.name,

@@ -141,5 +141,5 @@ class BatchWriter:
                 )
                 return
         raise WarehouseUnavailable(
-            f"the table dead_letters takes no row, not even the shortest of {letter.position}: {error}"
+            f"the table dead_letters accepts no row, not even the shortest of {letter.position}: {error}"
         )

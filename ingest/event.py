@@ -177,9 +177,7 @@ class Event:
 def check_length(name: str, text: str) -> None:
     """Raise PayloadError when the text is too long to be an id. `name` says in the message which id it is."""
     if (size := len(text.encode(errors="replace"))) > LONGEST_ID:
-        raise PayloadError(
-            f"the {name} has {size} bytes: ids of more than {LONGEST_ID} are not taken for ids"
-        )
+        raise PayloadError(f"the {name} has {size} bytes: an id may have at most {LONGEST_ID}")
 
 
 def digest(*parts: str | bytes) -> str:

@@ -51,7 +51,7 @@ def absolute_path(path: str, info: ValidationInfo) -> str:
         return os.path.normpath(Path(folder, Path(path).expanduser()))
     except RuntimeError:
         raise ValueError(
-            "begins with ~, and this user has no home folder here: write the whole path"
+            "begins with ~, and this user has no home folder here: write the absolute path"
         ) from None
 
 
@@ -194,8 +194,8 @@ def _give_to_owner_of(file: Path, new: int) -> None:
         os.fchown(new, old.st_uid, old.st_gid)
     except PermissionError:
         raise ConfigurationError(
-            f"{file} belongs to user {old.st_uid}, group {old.st_gid}, and would not any more: run this"
-            " command as that user"
+            f"{file} belongs to user {old.st_uid}, group {old.st_gid}, and this command would change "
+            "that: run it as that user"
         ) from None
 
 

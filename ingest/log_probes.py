@@ -63,7 +63,7 @@ class AppendProbe:
             self._attempt.result(_ACKNOWLEDGE_SECONDS)
         except TimeoutError:  # the next probe waits for the same record, which may be acknowledged yet
             raise LogUnavailable(
-                f"Kafka answers, and did not acknowledge a record in {self._settings.audit_topic} within"
+                f"Kafka answers, but did not acknowledge a record in {self._settings.audit_topic} within"
                 f" {_ACKNOWLEDGE_SECONDS:.0f} s: look at the topic's replicas, min.insync.replicas and the"
                 " brokers' disks"
             ) from None
@@ -81,7 +81,7 @@ def probe_loaded(log: Log, limit: timedelta) -> list[Finding]:
     try:
         backlog = log.backlog()
     except LogUnavailable:
-        return [Finding("undone", State.SKIPPED, "the log cannot be asked what waits in it")]
+        return [Finding("undone", State.SKIPPED, "the log cannot say what waits in it")]
     since = min((entry.waiting_since for entry in backlog if entry.lag and entry.waiting_since), default=None)
     age = max(datetime.now(UTC) - since, timedelta()) if since else timedelta()
     OLDEST_UNDONE_SECONDS.set(age.total_seconds())

@@ -57,9 +57,7 @@ def parse_rare_form(text: str) -> datetime | None:
 
     Raises ValueError, and OverflowError beyond the year 9999.
     """
-    if "24:" not in text and ":60" not in text:  # as nearly always
-        return None
-    if _END_OF_DAY.search(text):
+    if "24:00" in text and _END_OF_DAY.search(text):
         return datetime.fromisoformat(_END_OF_DAY.sub("00", text)) + timedelta(days=1)
     if ":60" in text and _LEAP_SECOND.search(text):
         return datetime.fromisoformat(_LEAP_SECOND.sub("59", text)) + timedelta(seconds=1)

@@ -47,7 +47,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
     return build_app(settings, accounts, open_producer(settings))
 
 
-def build_app(settings: Settings, accounts: Accounts, producer: Producer) -> Starlette:
+def build_app(settings: Settings, accounts: Accounts, producer: Producer) -> "ReceiverApp":
     """Build the application over a producer, which is flushed and closed when the application stops."""
     watched = WatchedProducer(producer, settings.audit_topic, partial(probe_records, settings))
 

@@ -1,13 +1,18 @@
 """Appends deliveries to the log: those that arrive in one turn of the event loop go together."""
 
 import asyncio
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 
+import structlog
+
 from ingest.errors import LogRefused, LogUnavailable
 from ingest.log import Producer, Record
+
+log = structlog.get_logger()
 
 Outcome = LogUnavailable | None
 """None when a record is durable; the error when that is not certain."""
@@ -75,7 +80,13 @@ class Appender:
             with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
                 loop.call_soon_threadsafe(self._settle, topic, entries, deadline, outcome)
 
-        future = self._producer.append(topic, [entry.record for entry in entries])
+        try:
+            future = self._producer.append(topic, [entry.record for entry in entries])
+        except Exception as error:  # noqa: BLE001  a bug, which must not keep the other topics from the log
+            where = traceback.format_tb(error.__traceback__)
+            log.error("append.crashed", topic=topic, error=type(error).__name__, where=where)  # noqa: TRY400 - the message may quote a record
+            future = Future()
+            future.set_exception(LogUnavailable(f"the append failed: {type(error).__name__}"))
         future.add_done_callback(settle_in_loop)
 
     def _settle(
@@ -92,7 +103,7 @@ class Appender:
             retry.add_done_callback(self._retries.discard)
             return
         deadline.cancel()
-        _settle(entries, error)
+        _resolve(entries, error)
 
     async def _append_apart(
         self, topic: str, entries: Sequence[_Entry], deadline: asyncio.TimerHandle
@@ -105,16 +116,21 @@ class Appender:
             future = self._producer.append(topic, [entry.record])
             with suppress(LogUnavailable):
                 await asyncio.wrap_future(future)
-            _settle([entry], future.exception())
+            _resolve([entry], future.exception())
         deadline.cancel()
 
 
-def _settle(entries: Iterable[_Entry], error: BaseException | None) -> None:
+def _resolve(entries: Iterable[_Entry], error: BaseException | None) -> None:
+    loop = asyncio.get_running_loop()
     for entry in entries:
         entry.on_outcome()
-        entry.answer(None if error is None else LogUnavailable(str(error)))
+        # Each in a call of its own, so that a bug in one answer keeps nobody else from theirs.
+        loop.call_soon(entry.answer, None if error is None else LogUnavailable(str(error)))
 
 
 def _give_up(entries: Iterable[_Entry]) -> None:
+    loop = asyncio.get_running_loop()
     for entry in entries:
-        entry.answer(LogUnavailable("the log did not acknowledge within receiver.append_timeout"))
+        loop.call_soon(
+            entry.answer, LogUnavailable("the log did not acknowledge within receiver.append_timeout")
+        )

@@ -135,6 +135,7 @@ class BoundedHttp(HttpToolsProtocol):
     _is_new = True
     _deadline: TimerHandle | None = None
     _unstarted: tuple[RequestResponseCycle, Any] | None = None
+    _is_starting = False
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Make room for the connection, and wait for a request."""
@@ -251,17 +252,21 @@ class BoundedHttp(HttpToolsProtocol):
         self._unstarted = cycle, app
 
     def _start(self) -> None:
-        if self._unstarted is None:
-            return
-        (cycle, app), self._unstarted = self._unstarted, None
-        # Otherwise uvicorn has chosen another application, to answer 503.
-        if app is self.app and not cycle.more_body and self.config.takes_requests:
-            try:
-                if app.take(WholeRequest(self, cycle)):
-                    return
-            except Exception as error:  # noqa: BLE001  a bug: uvicorn logs it and answers 500
-                app = partial(_fail, error)
-        super()._start_asgi_task(cycle, app)
+        """Start a request, and those behind it on the connection as long as each is answered at once."""
+        if self._is_starting:
+            return  # the loop below goes on, instead of one call within the other for each request
+        self._is_starting = True
+        while self._unstarted is not None:
+            (cycle, app), self._unstarted = self._unstarted, None
+            # Otherwise uvicorn has chosen another application, to answer 503.
+            if app is self.app and not cycle.more_body and self.config.takes_requests:
+                try:
+                    if app.take(WholeRequest(self, cycle)):
+                        continue
+                except Exception as error:  # noqa: BLE001  a bug: uvicorn logs it and answers 500
+                    app = partial(_fail, error)
+            super()._start_asgi_task(cycle, app)
+        self._is_starting = False
 
     def answer(self, cycle: RequestResponseCycle, status: int, headers: bytes) -> None:
         """Answer a request without a body, as uvicorn does for an application."""

@@ -125,7 +125,7 @@ def _judge_unacknowledged(settings: Settings) -> list[Finding]:
         failed(
             "undone",
             f"the log has not acknowledged what was delivered {waited} ago, and deliveries are answered 503",
-            "see why it takes no records: the receiver's log says so (delivery.unavailable)",
+            "the receiver's log says why (delivery.unavailable)",
         )
     ]
 

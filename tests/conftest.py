@@ -71,3 +71,10 @@ def kafka_servers(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     request.getfixturevalue("kafka_tools")
     with running_broker() as broker:
         yield broker.servers
+
+
+@pytest.fixture
+def files_checked_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let settings look at their files whenever they are asked, however long that takes."""
+    monkeypatch.setattr("ingest.settings.sources._LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("ingest.settings.sources._LOOK_SHARE", 0)

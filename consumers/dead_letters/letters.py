@@ -232,8 +232,7 @@ def _unique_id(prefix: str, ids: Sequence[str]) -> str:
         return prefix
     if not matching:
         raise ConfigurationError(
-            f"no dead letter has an id that begins with {prefix!r}; `ingest dead-letters list` shows those"
-            " there are"
+            f"no dead letter has an id that begins with {prefix!r}; `ingest dead-letters list` shows them all"
         )
     if len(matching) > 1:
         raise ConfigurationError(

@@ -55,6 +55,6 @@ class FailureLimit:
 def _limit_error(count: str) -> DeadLetterLimit:
     return DeadLetterLimit(
         f"{count} could not be read or loaded, and the newest of them were not committed. The log lines"
-        " `record.dead_lettered` above say why; mend the cause, or raise consumer.dead_letter_limit to set"
+        " `record.dead_lettered` above say why; fix the cause, or raise consumer.dead_letter_limit to set"
         " them aside"
     )

@@ -248,7 +248,7 @@ class Warehouse:
         self._pipeline = self._tables.pipeline = self._fresh_pipeline()
         if self._pipeline.has_pending_data:
             raise WarehouseUnavailable(
-                f"{self._folder} cannot be emptied: what a load has left there would be loaded once more"
+                f"{self._folder} cannot be emptied, and what a load left there would be loaded again"
             )
         missing = self._missing_tables([*_TABLE_NAMES, _SCHEMAS_TABLE])
         self.is_new = set(missing) >= set(_TABLE_NAMES)

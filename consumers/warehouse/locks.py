@@ -120,8 +120,8 @@ class Fence:
                 except DatabaseException as error:
                     if has_type_named(error.dbapi_exception, {"LockNotAvailable"}):
                         raise WarehouseUnavailable(
-                            f"another consumer has the lock of {name},"
-                            " in a load that does not come to an end: it may be frozen"
+                            f"another consumer holds the lock of {name} in a load that does not end: it "
+                            "may be frozen"
                         ) from None
                     raise
             self._client.execute_sql("SET LOCAL lock_timeout = DEFAULT")  # a table's locks are waited for

@@ -23,7 +23,7 @@ _SCHEMA_FILE = "ingest.schema.json"
 def init(
     path: Annotated[Path, typer.Argument(help="Where to write the settings.")] = Path(DEFAULT_CONFIG),
     public_url: Annotated[
-        str, typer.Option(help="The receiver's address as the vendors see it; it must lead to this machine.")
+        str, typer.Option(help="The receiver's address for the vendors. It must lead to this machine.")
     ] = "https://hooks.example.com",
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     schema: Annotated[
@@ -128,7 +128,7 @@ _CONFIG = """\
 # Relative paths belong to the folder of this file. Secrets do not belong here, but in \
 the private file beside this one.
 
-public_url = "PUBLIC_URL"        # the receiver's address as vendors see it; Bookeo signs it
+public_url = "PUBLIC_URL"        # the receiver's address for the vendors; some sign it
 log        = "sqlite:///data/log.db"             # or "kafka://host:9092,host2:9092"
 
 [receiver]

@@ -18,7 +18,7 @@ from ingest.settings.sources import Snapshot, current_secrets_path, load_setting
 from ingest.times import Duration, utc
 
 Config = Annotated[
-    str | None, typer.Option("--config", help="The settings file; else INGEST_CONFIG, else ./ingest.toml.")
+    str | None, typer.Option("--config", help="Settings file; by default INGEST_CONFIG, or ./ingest.toml.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output, for scripts.")]
 WithParent = Annotated[

@@ -230,8 +230,8 @@ def print_bytes(data: bytes) -> None:
     with _to_stdout() as stream:
         if stream.isatty():
             raise IngestError(
-                "the very bytes may hold what drives a terminal: send them to a file or another "
-                "program, for example with > body"
+                "the exact bytes may contain control sequences of terminals: send them to a file or "
+                "another program, for example with > body"
             )
         stream.buffer.write(data)
 

@@ -26,7 +26,7 @@ def query(
     sql: Annotated[
         str,
         typer.Argument(
-            help='One statement, or "-" for standard input; tables are there by their bare names.',
+            help='One statement, or "-" for standard input. Use the bare names of the tables.',
             show_default=False,
         ),
     ] = "",
@@ -41,19 +41,19 @@ def query(
         int | None,
         typer.Option(
             min=0,
-            help="Print so many rows at most; without it an answer of more than 100000 rows is refused.",
+            help="Print at most this many rows. Without it, more than 100000 rows are an error.",
             show_default=False,
         ),
     ] = None,
     timeout: Annotated[
-        str, typer.Option(help="How long the query may take. With DuckDB loads wait for it.")
+        str, typer.Option(help="How long the query may take. With DuckDB, loads wait for it.")
     ] = "60s",
     config: Config = None,
 ) -> None:
-    """Ask the warehouse, also while the consumer loads. It reads the tables, and no files.
+    """Query the warehouse, even while the consumer loads. A query reads only the tables, and no files.
 
-    Instants are in UTC. Of columns with the same name the second is called `<name>_2`. In JSON numbers are
-    exact, NaN and infinities null.
+    Instants are in UTC. If two columns have the same name, the second is called `<name>_2`. In JSON, numbers
+    are exact, and NaN and infinities are null.
 
     Examples:
         ingest query "select status, count(*) from bookings group by status"
@@ -71,7 +71,7 @@ def query(
     except ValueError as error:
         raise ConfigurationError(f"--timeout {error}") from None
     if seconds <= 0:
-        raise ConfigurationError("--timeout must be longer than nothing, for example 60s.")
+        raise ConfigurationError("--timeout must be more than zero, for example 60s.")
     answer = query_bounded(read_settings(config), statement, Bounds(seconds, limit))
     if as_json:
         print_json([dict(zip(answer.columns, map(json_value, row), strict=True)) for row in answer.rows])

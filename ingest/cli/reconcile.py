@@ -60,7 +60,7 @@ def reconcile(
             show_default="reconcile.lookback",
         ),
     ] = "",
-    until: Annotated[str, typer.Option(help="As --since.", show_default="now")] = "",
+    until: Annotated[str, typer.Option(help="Written like --since.", show_default="now")] = "",
     account: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,21 +69,23 @@ def reconcile(
             autocompletion=complete_account,
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Find, and repair nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what is missing, and repair nothing.")
+    ] = False,
     watch: Annotated[
         bool,
         typer.Option(
             "--watch",
-            help="Again and again, every reconcile.every; at once "
-            "when a vendor says that it gave up a delivery.",
+            help="Repeat every reconcile.every, and at once when a vendor reports that it gave up a "
+            "delivery.",
         ),
     ] = False,
     confirm_key: Annotated[
         bool,
         typer.Option(
             "--confirm-key",
-            help="With --account: the key is that account's although it finds few of the bookings "
-            "here, and what it does not find is gone.",
+            help="With --account: confirm that the key is that account's although it finds few of the "
+            "bookings here. The others are marked as gone.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -91,19 +93,19 @@ def reconcile(
     with_parent: WithParent = False,
     with_settings: WithSettings = False,
 ) -> None:
-    """Find by REST what webhooks missed, repair it through the log, and say how many there were.
+    """Find by REST what webhooks missed, repair it through the log, and say how many bookings were missed.
 
-    Vendors are asked what changed in the window; Calendly, which cannot be asked that, what starts in it, and
-    without --until also in the future. Whole days ago begin at midnight UTC. A run that was stopped goes on
-    where it was, within a day, when the same --since and --until are given. A consumer must be running
-    (`ingest up`, or `ingest consume`): repairs go through the log.
+    Vendors are asked what changed in the window. Some, such as Calendly, cannot be asked that: they are asked
+    what starts in it and, without --until, also in the future. A number of days ago begins at midnight UTC. A
+    run that was stopped continues where it was if it is repeated within a day with the same --since and
+    --until. A consumer must be running (`ingest up` or `ingest consume`), because repairs go through the log.
 
-    A key is refused when it finds less than half of the bookings here: it may be another account's. Where the
-    vendor has deleted them, confirm the key once, after a look at what would be marked as gone. Nothing
-    secret is kept of it.
+    A key that finds less than half of the bookings here is refused, because it may be another account's. If
+    the key is right and the vendor has deleted those bookings, see what would be marked as gone, then confirm
+    the key once. Only a fingerprint of the key is stored.
 
-    Exit code 0: nothing is missing any more; 1: something is; 2: a key or an argument is refused; 3:
-    something could not be reached.
+    Exit code 0: nothing is missing any more; 1: something is still missing; 2: a key or an argument is
+    refused; 3: something could not be reached.
 
     Examples:
         ingest reconcile
@@ -119,15 +121,13 @@ def reconcile(
     if watch:
         if since or until or dry_run or as_json or confirm_key:
             raise ConfigurationError(
-                "--watch goes with --account only: what it compares "
-                "is in the settings, what it finds in reconciliations"
+                "--watch can be combined only with --account: the settings say what it compares, and the "
+                "table reconciliations has what it finds"
             )
         _watch(settings, account or [])
         return
     if confirm_key and not account:
-        raise ConfigurationError(
-            "--confirm-key needs --account: name the account whose key you have looked at"
-        )
+        raise ConfigurationError("--confirm-key needs --account: name the account whose key you have checked")
     now = datetime.now(UTC)
     start, end = parse_span(since, until, now, now - settings.reconcile.lookback)
     accounts = choose_accounts(settings, account or [])

@@ -59,10 +59,9 @@ def replay(
 
     Use it after a mapping was fixed, after a warehouse was lost, or to fill a new warehouse.
 
-
-    A row is replaced where today's code makes another row of the same event; right rows stay, and newer
-    states win. Needs a running consumer (`ingest up` or `ingest consume`); new webhooks are loaded first
-    meanwhile. Stopping it with Ctrl-C or running it twice does no harm.
+    A row is replaced if today's code makes a different row of the same event. Right rows stay, and newer
+    states win. A consumer must be running (`ingest up` or `ingest consume`); new webhooks are loaded first.
+    Stopping the replay with Ctrl-C or running it twice does no harm.
 
     Exit code 0: everything is loaded; 2: an argument is wrong; 3: something could not be reached.
 

@@ -37,24 +37,23 @@ def sync(
     ] = None,
     resources: Annotated[
         list[str] | None,
-        typer.Argument(help="Some of its resources; else all but those that docs/sources.md excepts."),
+        typer.Argument(help="Only these resources. By default all, except those that have to be named."),
     ] = None,
     ids: Annotated[
         list[str] | None,
         typer.Option(
-            "--id", help="An object of a resource that has no list, such as Bookeo's holds; may be repeated."
+            "--id", help="Id of an object to read, if the vendor has no list of them; can be repeated."
         ),
     ] = None,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Load what the vendors' REST sides have: bookings, customers, event types and the rest.
+    """Load what the vendors' REST APIs have: bookings, customers, event types and so on.
 
-    Each resource gets its own table.
+    Each resource gets its own table. If one cannot be loaded, the others still are.
 
-
-    Exit code 0: all loaded; 1: records were left out that have no key or that the warehouse refuses; 2:
-    something was refused; 3: something could not be reached. The other resources are still loaded.
+    Exit code 0: everything was loaded; 1: records were left out, because they have no key or the warehouse
+    refuses them; 2: something was refused; 3: something could not be reached.
 
     Example:
         ingest sync sales event_types users_me

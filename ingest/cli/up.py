@@ -66,10 +66,10 @@ def consume(
 
 
 def up(config: Config = None) -> None:
-    """Run everything in one: receiver, consumer and reconciliation, each started again when it dies.
+    """Run receiver, consumer and reconciliation together, and start each again if it dies.
 
     Example:
-        ingest up   # stop with Ctrl-C: what was accepted is kept, what was not loaded is loaded next time
+        ingest up   # Ctrl-C stops it and loses nothing: what is not loaded yet is loaded next time
     """
     from receivers.accounts import ready_accounts
 
@@ -94,7 +94,7 @@ class Supervisor:
         if not self._is_reconciling():
             log.warning(
                 "up.not_reconciling",
-                why="no account has what reconciliation needs: what a vendor fails to deliver is not found",
+                why="no account has REST credentials, so what a vendor fails to deliver is not found",
             )
 
     def run(self, stop: threading.Event) -> int:

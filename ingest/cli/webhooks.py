@@ -37,13 +37,13 @@ PrintSecrets = Annotated[
 ]
 NoReconcile = Annotated[
     bool,
-    typer.Option("--no-reconcile", help="Leave what may have been missed to the next apply, or `ingest up`."),
+    typer.Option("--no-reconcile", help="Leave what was missed to the next apply or `ingest up`."),
 ]
 
 group = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="The webhook URLs that vendors have: show, put right, remove, rotate.",
+    help="Webhook subscriptions at the vendors: show, repair and remove them, and rotate secrets.",
 )
 
 
@@ -55,10 +55,10 @@ def plan(
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Show what each vendor has, what the settings want, and what `apply` would do; nothing is changed.
+    """Show what each vendor has, what the settings want, and what `apply` would do. Nothing is changed.
 
-    Exit code 0: as wanted; 2: there is a difference, or, where things are done by hand, nothing is known to
-    arrive; 3: a vendor could not be asked.
+    Exit code 0: everything is as wanted; 2: something differs, or no delivery has arrived yet for webhooks
+    that are made by hand; 3: a vendor could not be reached.
 
     Examples:
         ingest webhooks plan
@@ -82,21 +82,21 @@ def apply(
         bool,
         typer.Option(
             "--take-over",
-            help="Also replace what may not be ours: a URL in Bookeo's only place,"
-            " or what another machine may have made.",
+            help="Also replace subscriptions that may not be ours: those that another machine may have"
+            " made, and the only one that a vendor such as Bookeo has room for.",
         ),
     ] = False,
     print_secrets: PrintSecrets = False,
     no_reconcile: NoReconcile = False,
     config: Config = None,
 ) -> None:
-    """Do what `plan` shows: create, replace, remove ours that are stale; others' are left alone.
+    """Do what `plan` shows: create and replace subscriptions, and remove our outdated ones.
 
-    What may have been missed before something was made anew is reconciled at once; a consumer must be running
-    for that.
+    Subscriptions of others are not changed. If webhooks may have been missed before a subscription was made,
+    the account is reconciled at once; this needs a running consumer.
 
-    Exit code 0: all is as wanted; 1: something still differs, or was not reconciled; 3: something could
-    not be reached.
+    Exit code 0: everything is as wanted; 1: something still differs, or was not reconciled; 3: something
+    could not be reached.
 
     Examples:
         ingest webhooks apply
@@ -130,7 +130,7 @@ def apply(
 @group.command("list")
 @show_waits()
 def list_(accounts: Accounts = None, as_json: AsJson = False, config: Config = None) -> None:
-    """List what the vendors have, ours and others'.
+    """List the subscriptions that the vendors have, ours and others.
 
     Examples:
         ingest webhooks list
@@ -150,12 +150,14 @@ def remove(
     accounts: Annotated[list[str], typer.Argument(help="Accounts.", autocompletion=complete_account)],
     ids: Annotated[
         list[str] | None,
-        typer.Option("--id", help="Only this subscription, by its id in `list`.", show_default="all of ours"),
+        typer.Option(
+            "--id", help="Only the subscription with this id, as `list` shows it.", show_default="all of ours"
+        ),
     ] = None,
     yes: Yes = False,
     config: Config = None,
 ) -> None:
-    """Remove our subscriptions of an account; others' are left alone.
+    """Remove our subscriptions of an account. Those of others are not changed.
 
     Example:
         ingest webhooks remove sales
@@ -171,7 +173,7 @@ def remove(
     if unknown:  # before anything is removed
         raise ConfigurationError(
             f"no subscription of ours has the id {', '.join(sorted(unknown))};"
-            " `ingest webhooks list` shows those that are"
+            " `ingest webhooks list` shows their ids"
         )
     for account in chosen:
         with _manager(settings, account) as manager:
@@ -185,20 +187,21 @@ def remove(
 def rotate(
     name: Annotated[str, typer.Argument(help="Account.", autocompletion=complete_account)],
     finish: Annotated[
-        bool, typer.Option("--finish", help="End it: the old secrets go, if they are no longer seen.")
+        bool,
+        typer.Option("--finish", help="End the rotation: remove the old secrets if they are no longer used."),
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="With --finish: do not wait for deliveries to show that.")
+        bool, typer.Option("--force", help="With --finish: do not wait until deliveries show that.")
     ] = False,
     yes: Yes = False,
     print_secrets: PrintSecrets = False,
     no_reconcile: NoReconcile = False,
     config: Config = None,
 ) -> None:
-    """Give an account another webhook secret. The old one stays live beside it until `--finish`.
+    """Give an account another webhook secret. The old one stays valid too, until `--finish`.
 
-    Exit code 0: done; 1: not all of it; 2: not possible, or, with `--finish`, not yet; 3: something could not
-    be reached.
+    Exit code 0: done; 1: done in part; 2: not possible, or, with `--finish`, not yet possible; 3: something
+    could not be reached.
 
     Examples:
         ingest webhooks rotate sales
@@ -245,11 +248,11 @@ def trial(
 ) -> None:
     """Send a harmless signed delivery to the account's public URL, and say where it stops, and why.
 
-    It is followed to the warehouse. Nothing is asked of the vendor, and no booking is made: the delivery is a
-    row of booking_events of type <vendor>.ingest.test.
+    The delivery is followed to the warehouse. The vendor is not called, and no booking is made: the delivery
+    becomes a row of booking_events with type <vendor>.ingest.test.
 
     Exit code 0: it is in the warehouse; 1: something on the way is wrong; 2: a setting is wrong; 3: something
-    cannot be reached, or does not run.
+    cannot be reached, or is not running.
 
     Examples:
         ingest webhooks test sales

@@ -11,12 +11,15 @@ from functools import partial
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+import requests
+
 from ingest.address import Address, local_address
 from ingest.cli import ExitCode
 from ingest.cli.output import print_json, print_line
 from ingest.clock import CLOCK_SKEW
 from ingest.errors import IngestError, LogUnavailable
 from ingest.log import Partition
+from ingest.rest.responses import explain_no_response
 from ingest.settings import Settings
 from ingest.tls import explain_tls_error
 from ingest.vendors import AnyAccount, Delivery
@@ -128,7 +131,7 @@ class DeliveryTrace:
             )
         except (OSError, UnicodeError) as error:
             reason = (
-                _explain_failure(error, host)
+                explain_no_response(error, host).reason
                 if isinstance(error, OSError)
                 else f"{host} is no name of a host"
             )
@@ -164,7 +167,7 @@ class DeliveryTrace:
         except OSError as error:
             return Step(
                 "connection",
-                _explain_failure(error, str(address)),
+                explain_no_response(error, str(address)).reason,
                 ExitCode.UNAVAILABLE,
                 _UNREACHED,
             )
@@ -213,8 +216,6 @@ class DeliveryTrace:
 
     def _post(self, url: str) -> tuple[int | None, str]:
         """Return the status, or None with the reason why there is none."""
-        import requests  # here, because every command would start more slowly
-
         query = f"?{self._delivery.query}" if self._delivery.query else ""
         headers = {"Content-Type": "application/json", **dict(self._delivery.headers.lines)}
         try:
@@ -228,7 +229,7 @@ class DeliveryTrace:
                     allow_redirects=False,
                 )
         except requests.RequestException as error:
-            return None, _explain_failure(error, urlsplit(url).netloc)
+            return None, explain_no_response(error, urlsplit(url).netloc).reason
         return response.status_code, ""
 
     def _find_in_log(self) -> Step:
@@ -311,15 +312,6 @@ class DeliveryTrace:
             wait.announce_if_due()
             time.sleep(_POLL_SECONDS)
         return result
-
-
-def _explain_failure(error: OSError, host: str) -> str:
-    """Say why there is no response."""
-    from ingest.rest.responses import (
-        explain_no_response,
-    )  # here, because every command would start more slowly
-
-    return explain_no_response(error, host).reason
 
 
 def _explain_status(status: int) -> str:

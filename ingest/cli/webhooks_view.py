@@ -239,7 +239,7 @@ def print_unfilled(gap: "Gap", trouble: str) -> None:
     """Print why a gap is not filled, and how to go on."""
     print_note(
         f"{gap.account.name}: not finished: {trouble}. Run `ingest webhooks apply` again;"
-        " `ingest up` goes on by itself"
+        " `ingest up` continues by itself"
     )
 
 

@@ -220,7 +220,7 @@ def _wait(
         return LogUnavailable(
             f"no consumer has loaded any of {state.records} records{of_topics} in the log for"
             f" {STALLED_SECONDS:.0f} s:"
-            " is `ingest up` or `ingest consume` running? They are loaded when it is"
+            " is `ingest up` or `ingest consume` running? They are loaded once it is"
         )
 
     wait_while(

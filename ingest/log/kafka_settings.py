@@ -17,7 +17,7 @@ BROKER_DEFAULT = -1  # Kafka's own notation, since 2.4
 
 def _check_replication_factor(factor: int) -> int:
     if factor < 1 and factor != BROKER_DEFAULT:
-        raise ValueError("is to be 1 or more, or -1: as many copies as the brokers make by default")
+        raise ValueError("must be 1 or more, or -1 for the brokers' default")
     return factor
 
 

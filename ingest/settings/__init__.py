@@ -56,7 +56,7 @@ class Settings(Section):
     receiver: ReceiverSettings = ReceiverSettings()  # first, because whether a log can be used depends on it
     public_url: WebAddress = Field(
         "http://127.0.0.1:8080",
-        description="Address of the receiver as the vendors see it, without `/webhooks/…`. Bookeo signs it.",
+        description="Address of the receiver for the vendors, without `/webhooks/…`. Some vendors sign it.",
     )
     log: str = Field(
         "sqlite:///data/log.db",
@@ -105,7 +105,7 @@ class Settings(Section):
         if receiver and receiver.body_limit > LARGEST_BODY:
             # A larger body would be refused however often it is delivered.
             raise ValueError(
-                f"Kafka's topics take no larger body than {LARGEST_BODY} bytes: lower receiver.body_limit"
+                f"Kafka's topics accept bodies of at most {LARGEST_BODY} bytes: lower receiver.body_limit"
             )
         if "@" in url:  # the log's URL is shown and logged
             raise ValueError(
@@ -124,7 +124,7 @@ class Settings(Section):
         least = CONSUMER_BASE_BYTES + RECORD_FACTOR * receiver.body_limit if receiver else 0
         if consumer.memory < least:
             raise ValueError(
-                f"memory is too little for the largest bodies: raise consumer.memory to {least} at least, or "
+                f"memory is too small for the largest bodies: raise consumer.memory to at least {least}, or "
                 "lower receiver.body_limit"
             )
         return consumer

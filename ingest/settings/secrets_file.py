@@ -86,7 +86,7 @@ class SecretsFile:
             lock = exclusive(
                 self.path.with_name(f"{self.path.name}.lock"),
                 _LOCK_SECONDS,
-                lambda _: ConfigurationError(f"{self.path} is being changed by another process for too long"),
+                lambda _: ConfigurationError(f"{self.path} has been locked by another process for too long"),
                 private=True,
             )
         except OSError as error:
@@ -115,7 +115,7 @@ class SecretsFile:
             branch = branch.setdefault(key, {})
             if not isinstance(branch, dict):
                 raise ConfigurationError(
-                    f"{self.path}: {'.'.join(('accounts', account)[:number])} is to be a table"
+                    f"{self.path}: {'.'.join(('accounts', account)[:number])} must be a table"
                 )
         table: dict[str, Any] = branch
         return table
@@ -125,9 +125,7 @@ class SecretsFile:
         value = table.get(_KEY, ())
         parts = split_list(value) if isinstance(value, str) else value
         if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-            raise ConfigurationError(
-                f'{self.path}: {_KEY} is to be a list of texts, like ["newest", "older"]'
-            )
+            raise ConfigurationError(f'{self.path}: {_KEY} must be a list of texts, like ["newest", "older"]')
         return tuple(part.strip() for part in parts if part.strip())
 
     def _write(self, text: str) -> None:
@@ -141,6 +139,6 @@ class SecretsFile:
 
     def _cannot(self, error: OSError) -> ConfigurationError:
         return ConfigurationError(
-            f"{self.path} cannot be written ({error.strerror}): make it so, or use --print-secrets and keep "
-            "them elsewhere"
+            f"{self.path} cannot be written ({error.strerror}): make it writable, or use --print-secrets "
+            "and keep the secrets elsewhere"
         )

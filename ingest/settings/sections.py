@@ -44,7 +44,7 @@ def _fits_two_bodies(limit: int, info: ValidationInfo) -> int:
     if limit < least:
         raise ValueError(
             "is less than twice receiver.body_limit, so the largest bodies would never be accepted:"
-            f" raise receiver.in_flight_limit to {least} at least, or lower receiver.body_limit"
+            f" raise receiver.in_flight_limit to at least {least}, or lower receiver.body_limit"
         )
     return limit
 
@@ -65,9 +65,9 @@ Hosts = Annotated[tuple[Host, ...], BeforeValidator(as_list)]
 def _admin_hosts() -> Any:
     return Field(
         (),
-        description="List of host names by which the admin listener is asked, for example by monitoring. "
-        "`localhost`, IP addresses and"
-        " `admin_host` are always allowed; other names are answered 421.",
+        description="List of further host names under which the admin listener can be reached, for example "
+        "by monitoring. `localhost`, IP addresses and `admin_host` are always allowed; requests to other "
+        "names are answered 421.",
     )
 
 
@@ -91,8 +91,8 @@ def _admin_token() -> Any:
     )
 
 
-def _undone_limit(default: timedelta, what: str) -> Any:
-    return Field(default, description=f"`/readyz` answers 503 when {what} for longer than this.")
+def _undone_limit(default: timedelta, delay: str, note: str = "") -> Any:
+    return Field(default, description=f"`/readyz` answers 503 when {delay} for longer than this.{note}")
 
 
 class ReceiverSettings(Section):
@@ -112,8 +112,8 @@ class ReceiverSettings(Section):
     )
     append_timeout: Duration = Field(
         timedelta(seconds=4),
-        description="How long a delivery may wait for the log before it is answered 503. Bookeo gives up "
-        "after 5 seconds.",
+        description="How long a delivery may wait for the log before it is answered 503. Some vendors "
+        "give up after 5 seconds.",
     )
     head_timeout: Duration = Field(
         timedelta(seconds=5),
@@ -121,11 +121,10 @@ class ReceiverSettings(Section):
     )
     keep_alive: Duration = Field(
         timedelta(seconds=130),
-        description="How long a connection may be idle between two requests. Longer than any proxy in front "
-        "keeps one (nginx and AWS load"
-        " balancers 60 s, Traefik 90 s, Caddy 120 s, Google Cloud 600 s), or a delivery may be sent on one "
-        "that is just being closed."
-        " While more than half of `connection_limit` is taken, only `head_timeout`.",
+        description="How long a connection may be idle between two requests. It must be longer than a proxy "
+        "in front keeps one (nginx and AWS load balancers 60 s, Traefik 90 s, Caddy 120 s, Google Cloud "
+        "600 s); otherwise a delivery may be sent on a connection that is just being closed. While more "
+        "than half of `connection_limit` is in use, the limit is `head_timeout`.",
     )
     body_timeout: Duration = Field(
         timedelta(seconds=10), description="How long a request's body may take to arrive."
@@ -134,25 +133,21 @@ class ReceiverSettings(Section):
         32 * 1024 * 1024,
         ge=1024,
         description="Bytes of bodies that one worker handles at once. One account can use at most half of "
-        "this; above it deliveries are"
-        " answered 503. Bodies that are not whole yet can use half of it together; those that make no "
-        "progress are dropped first."
-        " At least twice `receiver.body_limit`.",
+        "this; above it deliveries are answered 503. Bodies that are still arriving can together use half "
+        "of this; those that make no progress are dropped first. At least twice `receiver.body_limit`.",
     )
     connection_limit: int = Field(
         1000,
         ge=1,
         description="Connections that one worker handles at once. One account can use at most half of this; "
-        "above it deliveries are answered 503."
-        " An idle connection is closed for a new one, the longest idle first, and last those that brought a "
-        "verified delivery.",
+        "above it deliveries are answered 503. Idle connections are closed for new ones: the longest idle "
+        "first, and those that brought a verified delivery last.",
     )
     spool_dir: LocalPath = Field(
         "data/spool",
         description="Folder where workers keep deliveries that Kafka does not acknowledge in time. Keep "
-        "this folder and do not share it"
-        " between receivers. If you switch to the embedded log, records waiting here are moved into it at "
-        "start.",
+        "this folder, and do not share it between receivers. If you switch to the embedded log, records "
+        "waiting here are moved into it at start.",
     )
     spool_after: Duration = Field(
         timedelta(seconds=1),
@@ -166,7 +161,7 @@ class ReceiverSettings(Section):
         "deliveries are answered 503.",
     )
     undone_limit: Duration = _undone_limit(
-        timedelta(days=1), "a record has waited in the spool, although deliveries are still taken,"
+        timedelta(days=1), "a record has waited in the spool", " Deliveries are still accepted."
     )
 
 
@@ -192,8 +187,8 @@ class ConsumerSettings(Section):
     instance: str = Field(
         "",
         pattern=r"^([a-z0-9]+(_[a-z0-9]+)*)?$",
-        description="Name of this consumer. Needed, and different for each, when several consumers load "
-        "into one warehouse.",
+        description="Name of this consumer. If several consumers load into one warehouse, each needs a "
+        "different name.",
     )
     max_records: int = Field(5000, ge=1, description="A batch is loaded when it has this many records.")
     max_bytes: int = Field(
@@ -205,10 +200,9 @@ class ConsumerSettings(Section):
     memory: int = Field(
         832 * _MIB,
         ge=448 * _MIB,
-        description="Bytes of memory that the consumer may take in all, whatever the bodies are like: it "
-        "bounds what is read from the log at once, the"
-        " size of a batch, and DuckDB. At least 448 MiB, and 320 MiB more than 96 times "
-        "`receiver.body_limit`.",
+        description="Bytes of memory that the consumer may take in total, whatever the bodies are like. It "
+        "limits what is read from the log at once, the size of a batch, and DuckDB. At least 448 MiB, and "
+        "320 MiB more than 96 times `receiver.body_limit`.",
     )
     linger: Duration = Field(
         timedelta(milliseconds=250),
@@ -221,7 +215,7 @@ class ConsumerSettings(Section):
         "last 10 times this many were bad.",
     )
     undone_limit: Duration = _undone_limit(
-        timedelta(seconds=30), "records were read from the log and are not loaded"
+        timedelta(seconds=30), "records that were read from the log have not been loaded"
     )
     admin_host: Host = _admin_host()
     admin_port: int = _admin_port(8082)
@@ -249,9 +243,8 @@ class WarehouseSettings(Section):
     credentials: SecretStr | None = Field(
         None,
         description=f"Credentials as dlt expects them. For DuckDB the path of its file, `{DEFAULT_FILE}` by "
-        "default. With a password in it, only in"
-        " the environment or the secrets file; the password may contain `@`, `:` and `/`, and `%` unless "
-        "two hexadecimal digits follow.",
+        "default. Credentials with a password are allowed only in the environment or the secrets file. The "
+        "password may contain `@`, `:` and `/`, and `%` unless two hexadecimal digits follow.",
     )
     dataset: str = Field(
         "ingest", pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$", description="Dataset or schema of the tables."
@@ -276,7 +269,7 @@ class WarehouseSettings(Section):
     @classmethod
     def _check_reserved(cls, dataset: str) -> str:
         if dataset in {"temp", "system", "information_schema", "pg_catalog"}:
-            raise ValueError("databases keep this name for themselves; choose another")
+            raise ValueError("databases reserve this name; choose another")
         return dataset
 
     @property
@@ -304,19 +297,19 @@ class ReconcileSettings(Section):
     )
     lag: Duration = Field(
         timedelta(minutes=1),
-        description="How far a vendor's REST API may be behind its webhooks. Younger rows are not doubted.",
+        description="How far a vendor's REST API may be behind its webhooks. A row that is younger than this "
+        "is replaced only by a newer version.",
     )
     patience: Duration = Field(
         timedelta(minutes=1), description="How long one request is retried while a vendor fails."
     )
     state_dir: LocalPath = Field(
         "data/reconcile",
-        description="Folder for the progress of runs, what is known of each account's key and of this "
-        "machine's clock, and OAuth tokens that were"
-        " renewed. Keep this folder.",
+        description="Folder for the progress of runs, what is known about each account's key and about this "
+        "machine's clock, and renewed OAuth tokens. Keep this folder.",
     )
     undone_limit: Duration = _undone_limit(
-        timedelta(minutes=10), "records, repairs among them, are in the log and not loaded"
+        timedelta(minutes=10), "records in the log, repairs included, have not been loaded"
     )
     admin_host: Host = _admin_host()
     admin_port: int = _admin_port(8083)

@@ -273,7 +273,7 @@ class Live(Generic[T]):
         return [
             warning(
                 "settings",
-                "the files cannot be used, so this process goes on with the settings as they were: "
+                "the settings files cannot be used, so this process continues with the last valid settings: "
                 f"{self.trouble}",
             )
         ]

@@ -282,7 +282,7 @@ class Account(ABC, Generic[A]):
             )
         if not self.settings.can_read():
             raise ConfigurationError(
-                f"account {self.name}: its webhooks can be registered with its REST credential only:"
+                f"account {self.name}: registering its webhooks needs its REST credential:"
                 f" set {self.settings.rest_needs()}"
             )
         return subscriptions_class(self.rest(state_dir, budget), timeout)

@@ -42,14 +42,16 @@ def _text(value: object) -> str | None:
 
     "", null and values of other types count as absent, and are no error.
     """
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    try:
-        return str(value).replace("\x00", "\N{REPLACEMENT CHARACTER}").strip() or None
-    except ValueError:  # a number with more digits than Python writes out
-        return None
+    if not isinstance(value, str):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        if isinstance(value, float) and not math.isfinite(value):
+            return None
+        try:
+            value = str(value)
+        except ValueError:  # a number with more digits than Python writes out
+            return None
+    return value.replace("\x00", "\N{REPLACEMENT CHARACTER}").strip() or None
 
 
 def _any_text(value: object) -> str | None:

@@ -322,12 +322,12 @@ class Rest(ABC, Generic[A]):
         setting = f"accounts.{self.settings.name}.{name}"
         value = getattr(self.settings, name)
         if value is None:
-            raise ConfigurationError(f"{self.label}: set {setting}; without it there is no REST side")
+            raise ConfigurationError(f"{self.label}: set {setting}; the REST API needs it")
         text = str(value.get_secret_value()) if isinstance(value, SecretStr) else str(value)
         # Any other character in a header would raise an error whose message shows the secret.
         if not _SENDABLE.fullmatch(text):
             raise ConfigurationError(
-                f"{self.label}: {setting} is empty, or holds what no key does: a space, a line's end"
+                f"{self.label}: {setting} is empty, or has a space or a line end, which no key has"
             )
         return text
 

@@ -221,7 +221,7 @@ def destination(settings: Settings, pipeline: str = "") -> Any:
         # DuckDB names a database after its file, and cannot tell that from a schema of the same name.
         if file.stem.lower() in (warehouse.dataset, layout % warehouse.dataset):
             raise ConfigurationError(
-                f"warehouse.credentials: call the file something else than {file.name},"
+                f"warehouse.credentials: give the file another name than {file.name},"
                 " or choose another warehouse.dataset"
             )
         make_folder(file.parent)

@@ -236,7 +236,7 @@ def warehouse_lock(settings: WarehouseSettings, patience: float) -> Iterator[Non
 
     def busy(holder: str) -> WarehouseUnavailable:
         return WarehouseUnavailable(
-            f"another process has {settings.duckdb_file} open, for longer than {patience:.0f} s now{holder}"
+            f"another process has had {settings.duckdb_file} open for more than {patience:.0f} s{holder}"
         )
 
     purpose = f"the warehouse file {settings.duckdb_file} is in use"

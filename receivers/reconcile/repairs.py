@@ -153,8 +153,8 @@ def wait_for_spools(settings: Settings) -> None:
     def stalled(_: object) -> LogUnavailable:
         waiting = sum(state.records for state in filled())
         return LogUnavailable(
-            f"{waiting} deliveries wait in the spool {settings.receiver.spool_dir}, and none was handed on"
-            f" for {STALLED_SECONDS:.0f} s; they would be counted as missed. Is `ingest up` or"
+            f"{waiting} deliveries wait in the spool {settings.receiver.spool_dir}, and none was passed "
+            f"on for {STALLED_SECONDS:.0f} s; they would be counted as missed. Is `ingest up` or"
             " `ingest receive` running, and can it reach Kafka? Run this again when they are in the log"
         )
 

@@ -311,7 +311,7 @@ class AccountRun:
             log.warning("reconcile.failed", vendor=vendor, account=account, why=str(error))
         except Exception as error:  # our bug, or an answer that nobody thought of
             self.report.failure = VendorUnavailable(
-                f"{vendor} account {account}: an answer that is not understood: {type(error).__name__}"
+                f"{vendor} account {account}: the answer cannot be understood: {type(error).__name__}"
             )
             log.exception("reconcile.crashed", vendor=vendor, account=account)
 

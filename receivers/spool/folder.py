@@ -132,9 +132,9 @@ def drain_leftovers(settings: Settings) -> None:
         log.info("spool.empty")
     except LogUnavailable as error:
         raise LogUnavailable(
-            f"records that were accepted while the log was Kafka wait in {folder}, "
-            "are to be in the log before any newer one, and cannot be moved: "
-            f"{error}. Fix that, or move the file away to do without what it holds"
+            f"records that were accepted while the log was Kafka wait in {folder}. They must be in the "
+            "log before any newer one, and cannot be moved: "
+            f"{error}. Fix that, or move the file away to give up its records"
         ) from error
 
 
@@ -297,7 +297,7 @@ def require_own_spool(settings: Settings) -> None:
             f"receiver.spool_dir {folder} has deliveries of another "
             f"receiver ({other}), which would get into the log of this "
             "one: set another folder. If they are this receiver's "
-            "own, and its log and its settings file are others now, "
+            "own, and only its log and its settings file have changed, "
             f"delete {folder / _OWNER_FILE} and set topic_prefix as it was"
         )
 

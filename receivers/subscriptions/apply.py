@@ -166,16 +166,17 @@ class SubscriptionManager:
         steps = self.plan()
         if change := next((step for step in steps if step.is_change), None):
             raise ConfigurationError(
-                f"{label}: not everything there is as wanted ({change.why}), so no secret is safe to drop:"
-                f" `ingest webhooks apply {name}` first"
+                f"{label}: the subscriptions are not as wanted ({change.why}), so no secret can be "
+                f"removed safely: run `ingest webhooks apply {name}` first"
             )
         fingerprints = self.state.read().fingerprints
         used: set[str] = set()
         for subscription in [old for step in steps if step.action is Action.KEEP for old in step.old]:
             if hides_secret(subscription, fingerprints):
                 raise ConfigurationError(
-                    f"{label}: {subscription.id} was made by hand, and which secret it has is not to be seen,"
-                    f" so none is safe to drop: `ingest webhooks rotate {name}` first, which makes it anew"
+                    f"{label}: {subscription.id} was made by hand and its secret is not known, so no "
+                    f"secret can be removed safely: run `ingest webhooks rotate {name}` first, which "
+                    "makes it anew"
                 )
             used |= {subscription.mark, fingerprints.get(subscription.id, "")} - {""}
         return used

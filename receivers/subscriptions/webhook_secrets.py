@@ -55,8 +55,8 @@ class FileSecretStore:
         if is_above_file("accounts", self._settings.name, "webhook_secrets"):
             raise ConfigurationError(
                 f"accounts.{self._settings.name}.webhook_secrets is in the environment or a mounted file,"
-                " which the secrets file cannot change: use --print-secrets, and put what it prints before"
-                " the others there; or take it out there"
+                " which the secrets file cannot change: use --print-secrets and put the printed secret "
+                "first there, or remove the setting there"
             )
         self._file.check(self._settings.name)
 
@@ -163,8 +163,8 @@ class Rotation:
         if since is None or is_future(since, now):
             self._file.write(replace(state, newest_secret=newest, rotated_at=now))
             raise ConfigurationError(
-                f"account {self._account.name}: it was not known since when the newest secret is the first;"
-                " from now on it is, so come back later"
+                f"account {self._account.name}: it was not known since when the newest secret is the "
+                "first. It is recorded now: try again later"
             )
         # Rows tell secrets by their places among the account's secrets, from 1 on.
         places = [str(place) for place, secret in enumerate(live, 1) if secret in old]

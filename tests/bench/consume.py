@@ -45,6 +45,7 @@ _RUN_RECORDS = 5000
 _START = datetime.now(UTC) - timedelta(days=3)
 _BETWEEN_CHANGES = timedelta(milliseconds=200)
 _KIB = 1024
+_CONSUMER_MEMORY = 576 * _KIB**2
 _PUBLIC_URL = "https://hooks.example.com"
 _SECRET = "not-a-secret"
 
@@ -88,7 +89,7 @@ def filled_log(folder: Path, log: str, events: int, warehouse: Mapping[str, obje
             "public_url": _PUBLIC_URL,
             "log": url,
             "topic_prefix": f"bench-{run}",
-            "consumer": {"admin_port": 0, "group": f"bench-{run}"},
+            "consumer": {"admin_port": 0, "group": f"bench-{run}", "memory": _CONSUMER_MEMORY},
             "warehouse": {"work_dir": f"{folder}/dlt", **warehouse},
         }
         (folder / "ingest.toml").write_text(tomlkit.dumps(tree), encoding="utf-8")

@@ -23,12 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 from ingest.settings import Settings
-from ingest.warehouse.query import query
+from ingest.warehouse.query import query_or_empty
 from tests.receivers.requests import SECRET, Request, booking
 from tests.support.ports import free_port
 
 _PATIENCE_SECONDS = 60.0
-_SETTLE_SECONDS = 10.0  # after the start, until nothing is prepared any more
+_POLL_SECONDS = 0.5
+_SETTLE_SECONDS = 3.0  # after the first load, until nothing is prepared any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ def measure(folder: Path, seconds: float, rate: float, log: str = "") -> Idle:
         "accounts": {"sales": {"vendor": "calendly"}},
     }
     (folder / "ingest.toml").write_text(tomlkit.dumps(tree))
+    settings = Settings.model_validate(tree)
     started = time.monotonic()
     with _running(folder) as process:
         while not _post(port, booking(0)):
@@ -66,12 +68,14 @@ def measure(folder: Path, seconds: float, rate: float, log: str = "") -> Idle:
                 raise TimeoutError("no webhook was accepted")
             time.sleep(0.005)
         start_seconds, start_cpu_seconds = time.monotonic() - started, _cpu_seconds(process.pid)
+        while not query_or_empty(settings, "select 1 from booking_events").rows:
+            time.sleep(_POLL_SECONDS)
         time.sleep(_SETTLE_SECONDS)
         at_rest = _shares(process.pid, seconds, lambda _: None)
         at_rate = _shares(process.pid, seconds, lambda number: _post(port, booking(1 + number)), rate)
         time.sleep(2)
-        rows = query(
-            Settings.model_validate(tree),
+        rows = query_or_empty(
+            settings,
             "select epoch(loaded_at - received_at) from booking_events where subject not like '%/0'",
         ).rows
     freshness = sorted(float(row[0]) for row in rows)

@@ -156,7 +156,7 @@ def test_who_goes_on_with_a_partition_waits_for_a_consumer_that_was_frozen_in_it
         other.warehouse.prepare()
         other.append(sample(1))
         with frozen.turn([Partition(TOPIC)]):
-            with pytest.raises(WarehouseUnavailable, match=rf"another consumer has the lock of {TOPIC}/0"):
+            with pytest.raises(WarehouseUnavailable, match=rf"another consumer holds the lock of {TOPIC}/0"):
                 other.loader.step()
             with other.warehouse.turn([Partition("bookings.bookeo")]):
                 pass
@@ -174,7 +174,7 @@ def test_consumers_of_one_name_on_two_machines_do_not_load_at_once(
     there = Warehouse(
         Settings.model_validate(with_section(postgres_tree, "warehouse", work_dir=str(tmp_path / "there")))
     )
-    refused = pytest.raises(WarehouseUnavailable, match="another consumer has the lock of staging/")
+    refused = pytest.raises(WarehouseUnavailable, match="another consumer holds the lock of staging/")
     with closing(first), closing(there), first.turn([Partition(TOPIC, 0)]), refused:
         there.prepare()
 

@@ -154,6 +154,7 @@ def test_tables_that_another_user_made_are_told(
     with closing(Warehouse(settings_of(postgres_tree))) as owners:
         owners.prepare()
     dataset = dataset_of(settings)
+    database.run(f"CREATE SCHEMA {dataset}_staging")  # as earlier releases made it
     database.run(f"GRANT CREATE ON DATABASE postgres TO {database.user}")
     for schema in (dataset, f"{dataset}_staging"):
         database.run(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {database.user}")

@@ -97,5 +97,5 @@ def test_a_reader_says_when_another_program_writes(harness: ConsumerHarness) -> 
 def test_a_file_called_like_a_dataset_is_a_wrong_setting(tree: Tree, name: str) -> None:
     credentials = tree["warehouse"]["credentials"].replace("warehouse.duckdb", f"{name}.duckdb")
     settings = Settings.model_validate(with_section(tree, "warehouse", credentials=credentials))
-    with pytest.raises(ConfigurationError, match="call the file something else"):
+    with pytest.raises(ConfigurationError, match="give the file another name"):
         Warehouse(settings)

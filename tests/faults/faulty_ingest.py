@@ -24,6 +24,7 @@ STEPS = {
     "consume": {
         "collect": "consumers.loader:Loader._collect",
         "read": "consumers.loader:read_batch",
+        "read ahead": "consumers.loader:Loader._read_ahead",
         "guard": "consumers.warehouse:Warehouse.versions",
         "look for repetitions": "consumers.warehouse.direct:DirectTables._absent",
         "note of a load": "dlt.destinations.job_client_impl:SqlJobClientBase.complete_load",

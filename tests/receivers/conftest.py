@@ -18,12 +18,16 @@ class Start(Protocol):
     def __call__(self, command: Sequence[str] = (), /, **settings: str) -> Receiver: ...
 
 
-@pytest.fixture
-def receiver(tmp_path: Path) -> Iterator[InProcess]:
-    """Return an application with a small limit for bodies and short time limits."""
+@pytest.fixture(params=["whole requests", "requests in parts"])
+def receiver(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[InProcess]:
+    """Return an application with a small limit for bodies and short time limits.
+
+    It has two ways to answer a delivery, which have to be the same for whoever sends it.
+    """
     accounts = {"sales": {"vendor": "calendly", "webhook_secrets": [SECRET, "the-secret-before"]}}
     limits = {"body_limit": 4096, "body_timeout": "100ms", "append_timeout": "2s", "in_flight_limit": 8192}
     with closing(InProcess(tmp_path, accounts, receiver=limits)) as running:
+        running.requests_arrive_whole = request.param == "whole requests"
         yield running
 
 

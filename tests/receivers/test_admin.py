@@ -13,7 +13,7 @@ from ingest.log_probes import AppendProbe
 from ingest.settings import ReceiverSettings
 from receivers.spool.folder import readiness
 from tests.receivers.conftest import Start
-from tests.receivers.in_process import InProcess
+from tests.receivers.in_process import Answer, InProcess, ask
 from tests.receivers.requests import SALES, SECRET, Request, booking, signed
 from tests.receivers.running import ANYWHERE, Receiver
 
@@ -124,12 +124,16 @@ def test_an_empty_token_is_none() -> None:
 
 
 def test_it_is_not_ready_while_the_log_cannot_be_read(receiver: InProcess) -> None:
-    receiver.app = build_admin(lambda: readiness(receiver.settings, AppendProbe(receiver.settings)), None)
-    assert receiver.ask(Request("/readyz", method="GET")).status == 200
+    admin = build_admin(lambda: readiness(receiver.settings, AppendProbe(receiver.settings)), None)
+
+    def is_ready() -> Answer:
+        return receiver.runner.run(ask(admin, Request("/readyz", method="GET")))
+
+    assert is_ready().status == 200
     for file in receiver.log.parent.glob("log.db*"):
         file.rename(file.with_name(f"away-{file.name}"))
     receiver.log.write_bytes(b"this is no database" * 1000)
-    answer = receiver.ask(Request("/readyz", method="GET"))
+    answer = is_ready()
     assert answer.status == 503
     assert json.loads(answer.body)["reasons"] == [
         f"log: the log {receiver.log} failed: file is not a database"

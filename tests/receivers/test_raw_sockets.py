@@ -154,6 +154,13 @@ def test_deliveries_sent_without_waiting_for_answers_are_all_answered_in_order(r
     assert subjects(receiver.events())[-len(numbers) :] == [subject(number) for number in numbers]
 
 
+def test_thousands_of_requests_in_one_write_are_answered_in_order(receiver: Receiver) -> None:
+    forged, number = POST + b"Content-Length: 2\r\n\r\n{}", next(NUMBERS)
+    answers = _answers_to(receiver, forged * 3000 + raw(booking(number)), 3001)
+    assert answers == [b"401"] * 3000 + [b"202"]
+    assert subject(number) in subjects(receiver.events())
+
+
 def _answers_to(receiver: Receiver, sent: bytes, count: int) -> list[bytes]:
     """Return the status of each answer, then hang up."""
     came = b""

@@ -83,7 +83,7 @@ def test_with_less_room_for_bodies_than_the_largest_takes(
     result = _refused(tmp_path, {f"INGEST_RECEIVER__{name}": value for name, value in receiver.items()})
     assert result.code == 2
     assert f"error: {culprit}: is less than twice receiver.body_limit" in _error(result)
-    assert f"raise receiver.in_flight_limit to {least} at least, or lower receiver.body_limit" in _error(
+    assert f"raise receiver.in_flight_limit to at least {least}, or lower receiver.body_limit" in _error(
         result
     )
 

@@ -29,12 +29,12 @@ RunCheck = Callable[[], Sequence[Finding]]
 
 
 def check(as_json: AsJson = False, config: Config = None) -> None:
-    """Try all that is needed to run, say what to do where something fails, and what to give each vendor.
+    """Try everything that is needed to run, say how to fix what fails, and print what to give each vendor.
 
-    Nothing is written, created or changed: not on this machine, in Kafka, in the warehouse or at a vendor.
+    It writes, creates and changes nothing on this machine, in Kafka, in the warehouse or at a vendor.
 
-    Exit code 0: all works, perhaps with warnings; 1: something fails; 2: the settings cannot be read; 3: all
-    that fails cannot be reached right now.
+    Exit code 0: everything works, perhaps with warnings; 1: something fails; 2: the settings cannot be read;
+    3: something cannot be reached right now, and nothing else fails.
 
     Examples:
         ingest check
@@ -53,7 +53,7 @@ def check(as_json: AsJson = False, config: Config = None) -> None:
     else:
         print_line("")
         print_line(
-            "Give each vendor its webhook URL (`ingest webhooks apply` does it, where the vendor has an API):"
+            "Give each vendor its webhook URL (`ingest webhooks apply` does it if the vendor has an API):"
         )
         for name, account_urls in urls.items():
             for url in account_urls:

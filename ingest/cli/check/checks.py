@@ -36,8 +36,8 @@ _ANSWER_SECONDS = 5.0
 _VENDOR_SECONDS = 10.0
 _LOCAL_HOSTS = {"127.0.0.1", "localhost", "::1"}
 _TRY_FROM_ELSEWHERE = (
-    "some networks do not let a machine reach its own public address: look from elsewhere, or see "
-    "that the first webhook arrives"
+    "some networks do not let a machine reach its own public address: look from elsewhere, or check that "
+    "the first webhook arrives"
 )
 
 
@@ -103,8 +103,8 @@ def check_folders(settings: Settings) -> list[Finding]:
         require_writable(folder, setting)
         if file := find_unusable_file(folder):
             raise ConfigurationError(
-                f"{setting}: {file} cannot be read and written by this user; change its owner (it "
-                "may be left of a run as root)"
+                f"{setting}: {file} cannot be read and written by this user; change its owner (a run as "
+                "root may have left it)"
             )
     return [ok("folders", f"{', '.join(map(str, folders.values()))} can be written to")]
 
@@ -170,7 +170,7 @@ def judge_answer(settings: Settings, answer: httpx.Response) -> Finding:
         return failed(
             name,
             f"{url} leads to a receiver with another public_url or topic_prefix",
-            "correct public_url, or what the name and the proxy lead to",
+            "correct public_url, or where the name and the proxy lead",
         )
     if answer.is_redirect:
         return failed(
@@ -197,12 +197,12 @@ def judge_answer(settings: Settings, answer: httpx.Response) -> Finding:
         return warning(
             name,
             f"{url} answers, and does not say that it is this installation",
-            "see that the first webhook arrives",
+            "check that the first webhook arrives",
         )
     return warning(
         name,
         f"{url} answers {answer.status_code} for /healthz, not as a receiver does",
-        "let the proxy pass on /healthz too, or see that the name leads to it",
+        "let the proxy pass on /healthz too, or check that the name leads to the proxy",
     )
 
 

@@ -118,7 +118,7 @@ def simulate(
     ):
         print_note(f"  ingest {command} --config {config}")
     if exported := sorted(name for name in os.environ if name.startswith("INGEST_")):
-        print_note(f"{', '.join(exported)} would change these settings there: unset first")
+        print_note(f"{', '.join(exported)} would change these settings there: unset them first")
     with sandbox.server.serving():
         uvloop.run(_simulate(sandbox, Pace(rate, seconds), lose, seed))
 

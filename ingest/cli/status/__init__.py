@@ -71,7 +71,7 @@ def status(as_json: AsJson = False, config: Config = None) -> None:
 
     The worst comes first.
 
-    Exit code 0: healthy; 1: something needs a person; 3: the log or the warehouse could not be asked.
+    Exit code 0: healthy; 1: something needs a person; 3: the log or the warehouse could not be reached.
 
     Examples:
         ingest status

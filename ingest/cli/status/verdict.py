@@ -168,7 +168,7 @@ def _judge_log(facts: Facts, now: datetime) -> Iterator[Finding]:
         yield warning("log", detail)
     else:
         yield failed(
-            "log", detail, "see what the consumer logs: it is stopped, held up, or slower than what comes in"
+            "log", detail, "look at the consumer's log: it is stopped, held up, or slower than records arrive"
         )
 
 

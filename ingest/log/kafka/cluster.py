@@ -149,7 +149,7 @@ class Cluster:
             yield
         except _NOT_A_MEMBER as error:
             raise CommitFailed(
-                f"the group went on without this consumer; others read its records again ({error})"
+                f"the group continued without this consumer; others read its records again ({error})"
             ) from error
         except errors.KafkaError as error:
             raise self.unavailable(error) from error

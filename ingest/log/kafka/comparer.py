@@ -137,13 +137,8 @@ def offsets_of(
 
 def stored_record(message: Any) -> StoredRecord:
     """Return a message of kafka-python as a stored record."""
-    record = Record(
-        _decode(message.key), message.value or b"", {name: _decode(value) for name, value in message.headers}
-    )
+    headers = {name: (value or b"").decode(errors="replace") for name, value in message.headers}
+    record = Record((message.key or b"").decode(errors="replace"), message.value or b"", headers)
     return StoredRecord(
         record, Partition(message.topic, message.partition), message.offset, message.timestamp / 1000
     )
-
-
-def _decode(raw: bytes | None) -> str:
-    return (raw or b"").decode("utf-8", "replace")

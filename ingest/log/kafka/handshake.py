@@ -228,7 +228,7 @@ class _Client:
             while data := self._connection.recv(65536):
                 if is_first and data.startswith(_TLS_ALERT):
                     raise _Refused(
-                        "the port wants TLS: set kafka.security_protocol to SSL or SASL_SSL, or correct the"
+                        "the port expects TLS: set kafka.security_protocol to SSL or SASL_SSL, or correct the"
                         " port in log"
                     )
                 is_first = False

@@ -1,7 +1,7 @@
 """The producer of the log on Kafka: idempotent, with `acks=all` and the usual partitioner (murmur2).
 
 It is a client of librdkafka, which encodes, compresses and sends records outside of Python: a record takes a
-tenth of the CPU time that kafka-python needs for it. Topics are made with kafka-python, as everywhere here.
+seventh of the CPU time that kafka-python needs. Topics are made with kafka-python, as everywhere here.
 """
 
 import itertools

@@ -139,7 +139,8 @@ def _check_brokers(address: str, login: Handshake) -> Finding:
         remedy = "correct advertised.listeners of the brokers, or DNS and firewall here"
         return failed(
             "log",
-            f"Kafka at {address} sends us on to what cannot be reached from here: {', '.join(names)}",
+            f"Kafka at {address} refers clients to addresses that cannot be reached from here: "
+            f"{', '.join(names)}",
             remedy,
         )
     if login.certificate_expires_at and login.certificate_expires_at - datetime.now(UTC) < _RENEW_WITHIN:

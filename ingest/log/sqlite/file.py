@@ -30,14 +30,13 @@ CREATE TABLE IF NOT EXISTS bookmarks (
 
 _BUSY_SECONDS = 10.0
 _RESTORE_HINT = (
-    "; was it restored beside a -wal of before? Stop what uses it, delete the -wal and -shm,"
-    " and put a whole copy in its place"
+    "; was it restored beside an old -wal? Stop what uses it, delete the -wal and -shm, and put a "
+    "complete copy in its place"
 )
 
 _OVERWRITTEN = (
-    "another copy was written over it while its -wal of before stays: wait until the copy is whole, then"
-    " delete its -wal and -shm;"
-    " what uses it goes on with the copy"
+    "another copy was written over it beside the old -wal: wait until the copy is complete, then delete "
+    "its -wal and -shm; the processes that use it continue with the copy"
 )
 
 _Inode = tuple[int, int] | None
@@ -162,7 +161,7 @@ class LogFile:
                 raise
             if self._is_replaced():
                 raise sqlite3.OperationalError(
-                    "it was moved, deleted or restored, or its -wal or -shm was, while it was written to"
+                    "it, its -wal or its -shm was moved, deleted or restored while it was written to"
                 )
             if self._raw.is_overwritten(connection):
                 raise sqlite3.OperationalError(_OVERWRITTEN)

@@ -114,9 +114,8 @@ class SqliteProducer:
                     "log.records_gone",
                     topic=topic,
                     records=missing,
-                    why=f"{self._path} is an older copy, or another file; what was acknowledged and not"
-                    " loaded before that"
-                    " is found by `ingest reconcile`",
+                    why=f"{self._path} is an older copy, or another file; `ingest reconcile` finds what "
+                    "was acknowledged and not loaded before",
                 )
 
     def _waiting_appends(self) -> Iterator[Append]:

@@ -95,7 +95,7 @@ class AppointeddSettings(AccountSettings):
             )
         if not all(map(_HEADER_SAFE.fullmatch, self.live_secrets())):
             raise ValueError(
-                "webhook_secrets may hold printable ASCII only, no space at either end, and not be empty"
+                "webhook_secrets must be printable ASCII, not empty, and without a space at either end"
             )
         return self
 

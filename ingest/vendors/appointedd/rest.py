@@ -299,7 +299,7 @@ class AppointeddV2(Rest[AppointeddSettings]):
     def _only_v1(self) -> ConfigurationError:
         name = self.settings.name
         return ConfigurationError(
-            f"{self.label}: bookings can be compared by API v1 only; "
+            f"{self.label}: only API v1 can compare bookings; "
             f'set accounts.{name}.api = "v1" and accounts.{name}.api_key'
         )
 

@@ -104,7 +104,7 @@ def test_only_a_table_that_takes_no_row_at_all_is_waited_for(
     with monkeypatch.context() as patch:
         limit_texts(patch, 0)
         harness.append_records(DEAD, letter(b"{").to_record())
-        with pytest.raises(WarehouseUnavailable, match="dead_letters takes no row"):
+        with pytest.raises(WarehouseUnavailable, match="dead_letters accepts no row"):
             harness.loader.step()
     harness.loader._start_over()
     harness.load()

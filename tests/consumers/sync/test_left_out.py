@@ -188,7 +188,7 @@ def test_a_defect_of_ours_in_one_resource_does_not_hide_the_others(
 
     monkeypatch.setattr(SyncPipeline, "load", breaking)
     results = oncehub.sync("users", "contacts", "teams")
-    assert "contacts fails with KeyError" in str(results["contacts"].problem)
+    assert "contacts failed with KeyError" in str(results["contacts"].problem)
     assert results["users"].rows > 0
     assert results["teams"].rows > 0
 

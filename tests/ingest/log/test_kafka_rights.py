@@ -219,7 +219,7 @@ def only(findings: list[Finding]) -> Finding:
         ({"ssl_certfile": __file__}, "are not a certificate and a private key in PEM form"),
         (
             {"security_protocol": "PLAINTEXT"},
-            "the port wants TLS: set kafka.security_protocol to SSL or SASL_SSL",
+            "the port expects TLS: set kafka.security_protocol to SSL or SASL_SSL",
         ),
         (
             {"security_protocol": "SSL"},

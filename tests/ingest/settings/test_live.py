@@ -12,10 +12,7 @@ from ingest.readiness import State
 from ingest.settings.sources import Live, Snapshot, load_settings, load_snapshot
 from tests.support.polling import wait_for
 
-
-@pytest.fixture(autouse=True)
-def _files_are_checked_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.settings.sources._LOOK_SECONDS", 0.0)
+pytestmark = pytest.mark.usefixtures("files_checked_at_each_call")
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ class TestEdges:
         too_large = {"INGEST_RECEIVER__BODY_LIMIT": str(LARGEST_BODY + 1)}
         assert load_settings(environ=too_large).receiver.body_limit == LARGEST_BODY + 1
         assert fault(INGEST_LOG="kafka://127.0.0.1:9092", **too_large) == (
-            f"INGEST_LOG: Kafka's topics take no larger body than {LARGEST_BODY} bytes: lower"
+            f"INGEST_LOG: Kafka's topics accept bodies of at most {LARGEST_BODY} bytes: lower"
             " receiver.body_limit"
         )
 
@@ -44,8 +44,7 @@ class TestEdges:
     @pytest.mark.parametrize("factor", ["0", "-2"])
     def test_a_number_of_copies_that_cannot_be_is_refused(self, factor: str) -> None:
         assert fault(INGEST_KAFKA__REPLICATION_FACTOR=factor) == (
-            "INGEST_KAFKA__REPLICATION_FACTOR: is to be 1 or more, or -1: as many copies as the brokers make"
-            " by default"
+            "INGEST_KAFKA__REPLICATION_FACTOR: must be 1 or more, or -1 for the brokers' default"
         )
 
     @pytest.mark.parametrize("name", ["ingest.toml", "ingest.secrets.toml"])

@@ -35,7 +35,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     for package in ("ingest", "receivers", "consumers", "tests"):
         shutil.copytree(ROOT / package, copy / package, ignore=ignored)
-    shutil.copy(ROOT / "pyproject.toml", copy)
+    for file in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / file, copy)
     shutil.copytree(ROOT / "docs", copy / "docs")
     for package in ("vendors", "simulator"):
         shutil.copytree(FIFTH / package / "acme", copy / "ingest" / package / "acme", ignore=ignored)
@@ -135,6 +136,14 @@ def test_init_writes_an_example_of_its_account(project: Path, tmp_path: Path) ->
 
 def test_help_names_it(project: Path) -> None:
     assert "Bookeo and Acme" in python(project, "-m", "ingest", "--help").stdout
+
+
+def test_the_documentation_lists_it_after_make_docs(project: Path) -> None:
+    for program in ("tests.ingest.vendors.reference", "tests.ingest.settings.reference"):
+        process = python(project, "-m", program)
+        assert process.returncode == 0, process.stderr
+    assert "\n| Acme | by hand | - |\n" in (project / "README.md").read_text()
+    assert "`acme`" in (project / "docs" / "settings.md").read_text()
 
 
 def test_check_passes_and_says_what_the_vendor_does_not_have(installation: Installation) -> None:

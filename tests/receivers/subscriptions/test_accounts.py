@@ -12,6 +12,8 @@ from ingest.settings.sources import load_settings, watched_paths
 from receivers.accounts import ReloadingAccounts, accounts_with_secrets
 from tests.support.polling import wait_for
 
+pytestmark = pytest.mark.usefixtures("files_checked_at_each_call")
+
 ONE = '[accounts.sales]\nvendor = "calendly"\n'
 TWO = ONE + '[accounts.support]\nvendor = "oncehub"\n'
 SALES, SUPPORT = ("calendly", "sales"), ("oncehub", "support")

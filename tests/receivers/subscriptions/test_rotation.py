@@ -148,7 +148,7 @@ def test_while_nobody_knows_what_signs_a_subscription_nothing_goes(tmp_path: Pat
         rotate(installation)
         before = installation.live
         forget(installation)
-        with pytest.raises(ConfigurationError, match="no secret is safe to drop"):
+        with pytest.raises(ConfigurationError, match="no secret can be removed safely"):
             finish(installation)
         assert installation.live == before
         assert installation.plan() == [Action.TAKE_OVER]
@@ -181,7 +181,7 @@ def test_a_rotation_of_a_time_that_has_not_come_begins_now(signed: Installation)
     with signed.manager() as manager:
         state = manager.state.read()
         manager.state.write(replace(state, rotated_at=datetime.now(UTC) + timedelta(days=365)))
-    with pytest.raises(ConfigurationError, match="from now on it is"):
+    with pytest.raises(ConfigurationError, match="It is recorded now"):
         finish(signed)
     with signed.manager() as manager:
         since = manager.state.read().rotated_at

@@ -190,7 +190,7 @@ def test_what_is_not_what_it_should_be_is_said_and_left(path: Path, text: str) -
         partial(file.check, "sales"),
     ]
     for change in changes:
-        with pytest.raises(ConfigurationError, match="is to be a"):
+        with pytest.raises(ConfigurationError, match="must be a"):
             change()
     assert path.read_text() == text
 
