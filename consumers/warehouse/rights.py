@@ -23,8 +23,7 @@ from ingest.warehouse.errors import PERMISSION, has_type_named, translated
 
 _LOCK_SECONDS = 5.0
 _TABLE_NAMES = {table.name for table in TABLES}
-# The rights that dlt needs on existing tables, by whether they are staging tables.
-_RIGHTS = {False: ("SELECT", "INSERT", "UPDATE", "DELETE"), True: ("SELECT", "INSERT", "TRUNCATE")}
+_RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")  # which a load needs on existing tables
 # https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-ACCESS
 _TABLE_RIGHTS = """
 SELECT relname,
@@ -81,7 +80,10 @@ def _check_other(settings: Settings) -> Finding:
 def _check_postgres(settings: Settings) -> Iterator[Finding]:
     dataset = settings.warehouse.dataset
     synced = [sync_pipeline(name) for name, account in settings.accounts.items() if account.can_read()]
-    staging, *sync_staging = staging_datasets(settings, [settings.consumer.instance, *synced])
+    schemas = [
+        ("warehouse", dataset),
+        *(("warehouse sync", staging) for staging in staging_datasets(settings, synced)),
+    ]
     with reading_client(settings) as client, closing(client.native_connection.cursor()) as cursor:
         with translated():
             cursor.execute(f"SET lock_timeout = '{_LOCK_SECONDS:.0f}s'")
@@ -91,18 +93,11 @@ def _check_postgres(settings: Settings) -> Iterator[Finding]:
             )
             user, database, *quoted = cursor.fetchone()
         user_in_database = f"{user} in {database}"
-        for check, schema in (
-            ("warehouse", dataset),
-            ("warehouse staging", staging),
-            *(("warehouse sync", other) for other in sync_staging),
-        ):
+        for check, schema in schemas:
             with translated():
                 yield _check_schema(cursor, check, schema, user_in_database, quoted)
         with translated():
-            yield from _check_table_rights(cursor, "warehouse tables", dataset, quoted[0])
-            yield from _check_table_rights(
-                cursor, "warehouse staging tables", staging, quoted[0], staging=True
-            )
+            yield from _check_table_rights(cursor, dataset, quoted[0])
 
 
 def _check_schema(
@@ -144,9 +139,7 @@ def _check_schema(
     )
 
 
-def _check_table_rights(
-    cursor: Any, check: str, schema: str, user: str, *, staging: bool = False
-) -> Iterator[Finding]:
+def _check_table_rights(cursor: Any, schema: str, user: str) -> Iterator[Finding]:
     """Yield findings about existing tables of the schema that a load writes to."""
     cursor.execute(
         "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = %s", (schema,)
@@ -154,20 +147,22 @@ def _check_table_rights(
     row = cursor.fetchone()
     if row is None or not row[0]:
         return
-    cursor.execute(_TABLE_RIGHTS, (list(_RIGHTS[staging]), schema))
+    cursor.execute(_TABLE_RIGHTS, (list(_RIGHTS), schema))
     tables = [row for row in cursor.fetchall() if row[0] in _TABLE_NAMES or row[0].startswith("_dlt_")]
     lacking = {name: missing for name, missing, _ in tables if missing}
     foreign = [name for name, _, is_owned in tables if not is_owned]
     if lacking:
         rights = sorted({right for missing in lacking.values() for right in missing})
-        grant = f"GRANT {', '.join(_RIGHTS[staging])} ON ALL TABLES IN SCHEMA {schema} TO {user}"
+        grant = f"GRANT {', '.join(_RIGHTS)} ON ALL TABLES IN SCHEMA {schema} TO {user}"
         yield failed(
-            check, f"{user} lacks {', '.join(rights)} on {', '.join(lacking)} in schema {schema}", grant
+            "warehouse tables",
+            f"{user} lacks {', '.join(rights)} on {', '.join(lacking)} in schema {schema}",
+            grant,
         )
     elif foreign:
         remedy = f"make {user} the owner of these tables, or a member of the role that owns them"
         yield warning(
-            check,
+            "warehouse tables",
             f"{user} does not own {', '.join(foreign)} in schema {schema}, so new versions cannot add"
             " columns",
             remedy,

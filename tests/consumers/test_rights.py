@@ -84,7 +84,7 @@ def test_a_user_who_may_create_schemas_needs_no_more_and_none_is_left(
     database.run(f"GRANT CREATE ON DATABASE postgres TO {database.user}")
     findings = by_name(settings)
     assert {name: str(finding.state) for name, finding in findings.items()} == dict.fromkeys(
-        ["warehouse", "warehouse staging", "warehouse sync"], "ok"
+        ["warehouse", "warehouse sync"], "ok"
     )
     assert (
         database.run(f"SELECT nspname FROM pg_namespace WHERE nspname LIKE '{dataset_of(settings)}%'") == []
@@ -103,7 +103,7 @@ def test_a_user_who_may_not_create_schemas_is_told_what_to_grant(
     settings: Settings, database: Database
 ) -> None:
     findings = by_name(settings)
-    assert failing(findings) == {"warehouse", "warehouse staging", "warehouse sync"}
+    assert failing(findings) == {"warehouse", "warehouse sync"}
     assert {finding.remedy for finding in findings.values()} == {
         f"GRANT CREATE ON DATABASE postgres TO {database.user}"
     }
@@ -125,16 +125,11 @@ def test_a_schema_without_the_rights_to_it_is_told(
 
 
 @pytest.mark.postgres
-def test_staging_schemas_have_rights_of_their_own(settings: Settings, database: Database) -> None:
+def test_a_sync_needs_a_schema_of_its_own_and_a_load_does_not(settings: Settings, database: Database) -> None:
     dataset = dataset_of(settings)
     database.run(f"CREATE SCHEMA {dataset} AUTHORIZATION {database.user}")
-    database.run(f"CREATE SCHEMA {dataset}_staging")
     findings = by_name(settings)
-    assert failing(findings) == {"warehouse staging", "warehouse sync"}
-    assert (
-        findings["warehouse staging"].remedy
-        == f"GRANT USAGE, CREATE ON SCHEMA {dataset}_staging TO {database.user}"
-    )
+    assert failing(findings) == {"warehouse sync"}
     assert findings["warehouse sync"].remedy == f"GRANT CREATE ON DATABASE postgres TO {database.user}"
 
 
@@ -143,7 +138,7 @@ def test_a_read_only_user_is_told_whatever_else_was_granted(settings: Settings, 
     database.run(f"GRANT CREATE ON DATABASE postgres TO {database.user}")
     database.run(f"ALTER ROLE {database.user} SET default_transaction_read_only = on")
     findings = by_name(settings)
-    assert failing(findings) == {"warehouse", "warehouse staging", "warehouse sync"}
+    assert failing(findings) == {"warehouse", "warehouse sync"}
     assert f"{database.user} in postgres is read-only" in findings["warehouse"].detail
 
 
@@ -154,10 +149,8 @@ def test_tables_that_another_user_made_are_told(
     with closing(Warehouse(settings_of(postgres_tree))) as owners:
         owners.prepare()
     dataset = dataset_of(settings)
-    database.run(f"CREATE SCHEMA {dataset}_staging")  # as earlier releases made it
     database.run(f"GRANT CREATE ON DATABASE postgres TO {database.user}")
-    for schema in (dataset, f"{dataset}_staging"):
-        database.run(f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {database.user}")
+    database.run(f"GRANT USAGE, CREATE ON SCHEMA {dataset} TO {database.user}")
     findings = by_name(settings)
     assert "lacks DELETE, INSERT, SELECT, UPDATE on" in findings["warehouse tables"].detail
     assert "bookings" in findings["warehouse tables"].detail
@@ -166,7 +159,6 @@ def test_tables_that_another_user_made_are_told(
         == f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {dataset} TO {database.user}"
     )
     database.run(findings["warehouse tables"].remedy)
-    database.run(f"GRANT ALL ON ALL TABLES IN SCHEMA {dataset}_staging TO {database.user}")
     findings = by_name(settings)
     assert findings["warehouse tables"].state is State.WARNING
     assert "does not own" in findings["warehouse tables"].detail
