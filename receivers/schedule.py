@@ -44,17 +44,13 @@ class Schedule:
 
     def run(self, stop: threading.Event) -> None:
         """Run jobs until `stop` is set. Subscriptions are first checked at once, accounts compared soon."""
-
-        def compare() -> None:
-            _log_reports(self._reconciler.run(self._accounts))
-
         every = self._settings.reconcile.every.total_seconds()
         jitter = self._settings.reconcile.jitter.total_seconds()
         check_every = self._settings.webhooks.every.total_seconds()
         # Irregular, so that the accounts of many installations do not come at once.
         jobs: list[tuple[Callable[[], None], Callable[[], float]]] = [
             (self._check_subscriptions, lambda: check_every),
-            (compare, lambda: every + random.uniform(-jitter, jitter) / 2),  # noqa: S311 - as above
+            (self._compare, lambda: every + random.uniform(-jitter, jitter) / 2),  # noqa: S311 - as above
             (self._answer_losses, lambda: _LOSS_SECONDS),
         ]
         now = time.monotonic()
@@ -81,6 +77,9 @@ class Schedule:
         except ConfigurationError as error:
             log.warning("reconcile.no_account", why=str(error))
             return []
+
+    def _compare(self) -> None:
+        _log_reports(self._reconciler.run(self._accounts))
 
     def _answer_losses(self) -> None:
         """Reconcile at once what a vendor says that it gave up, or what the log has lost."""
