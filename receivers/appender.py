@@ -1,18 +1,13 @@
 """Appends deliveries to the log: those that arrive in one turn of the event loop go together."""
 
 import asyncio
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 
-import structlog
-
 from ingest.errors import LogRefused, LogUnavailable
 from ingest.log import Producer, Record
-
-log = structlog.get_logger()
 
 Outcome = LogUnavailable | None
 """None when a record is durable; the error when that is not certain."""
@@ -80,14 +75,16 @@ class Appender:
             with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
                 loop.call_soon_threadsafe(self._settle, topic, entries, deadline, outcome)
 
+        self._append_to_log(topic, entries).add_done_callback(settle_in_loop)
+
+    def _append_to_log(self, topic: str, entries: Iterable[_Entry]) -> "Future[None]":
+        """Append records. Raises nothing: a bug of the log is the outcome of these records alone."""
         try:
-            future = self._producer.append(topic, [entry.record for entry in entries])
-        except Exception as error:  # noqa: BLE001  a bug, which must not keep the other topics from the log
-            where = traceback.format_tb(error.__traceback__)
-            log.error("append.crashed", topic=topic, error=type(error).__name__, where=where)  # noqa: TRY400 - the message may quote a record
-            future = Future()
-            future.set_exception(LogUnavailable(f"the append failed: {type(error).__name__}"))
-        future.add_done_callback(settle_in_loop)
+            return self._producer.append(topic, [entry.record for entry in entries])
+        except Exception as error:  # noqa: BLE001
+            failed: Future[None] = Future()
+            failed.set_exception(LogUnavailable(f"the log failed: {error!r}"))
+            return failed
 
     def _settle(
         self,
@@ -103,7 +100,7 @@ class Appender:
             retry.add_done_callback(self._retries.discard)
             return
         deadline.cancel()
-        _resolve(entries, error)
+        _settle(entries, error)
 
     async def _append_apart(
         self, topic: str, entries: Sequence[_Entry], deadline: asyncio.TimerHandle
@@ -113,24 +110,29 @@ class Appender:
         Those that it took before are there twice then, which changes nothing.
         """
         for entry in entries:
-            future = self._producer.append(topic, [entry.record])
-            with suppress(LogUnavailable):
-                await asyncio.wrap_future(future)
-            _resolve([entry], future.exception())
+            future = self._append_to_log(topic, [entry])
+            await asyncio.wait([asyncio.wrap_future(future)])
+            _settle([entry], future.exception())
         deadline.cancel()
 
 
-def _resolve(entries: Iterable[_Entry], error: BaseException | None) -> None:
-    loop = asyncio.get_running_loop()
+def _settle(entries: Iterable[_Entry], error: BaseException | None) -> None:
     for entry in entries:
-        entry.on_outcome()
-        # Each in a call of its own, so that a bug in one answer keeps nobody else from theirs.
-        loop.call_soon(entry.answer, None if error is None else LogUnavailable(str(error)))
+        try:
+            entry.on_outcome()
+            entry.answer(None if error is None else LogUnavailable(str(error)))
+        except Exception as bug:  # noqa: BLE001  which must not keep the others from their answers
+            _log_bug(bug)
 
 
 def _give_up(entries: Iterable[_Entry]) -> None:
-    loop = asyncio.get_running_loop()
     for entry in entries:
-        loop.call_soon(
-            entry.answer, LogUnavailable("the log did not acknowledge within receiver.append_timeout")
-        )
+        try:
+            entry.answer(LogUnavailable("the log did not acknowledge within receiver.append_timeout"))
+        except Exception as bug:  # noqa: BLE001  as above
+            _log_bug(bug)
+
+
+def _log_bug(error: Exception) -> None:
+    context = {"message": "A caller of the appender failed.", "exception": error}
+    asyncio.get_running_loop().call_exception_handler(context)

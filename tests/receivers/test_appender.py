@@ -1,27 +1,117 @@
-"""Records of many coroutines in one append: who is told what, whatever the log and the callers do."""
+"""The appender, over logs and callers that fail in ways which no interface promises."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from itertools import chain
 
 import pytest
 
-from ingest.errors import LogUnavailable
+from ingest.errors import LogRefused, LogUnavailable
 from ingest.log import Record
-from receivers.appender import Appender
+from receivers.appender import Appender, Outcome
 from tests.receivers.controlled_log import ControlledLog
 
-GOOD, OTHER = Record("key", b"good"), Record("other", b"other")
+_TIMEOUT = 30.0
 
 
-async def outcomes(appender: Appender, *records: tuple[str, Record]) -> list[LogUnavailable | None]:
-    """Append records in one turn of the loop, and return what each caller is told."""
-    loop = asyncio.get_running_loop()
-    futures: list[asyncio.Future[LogUnavailable | None]] = []
-    for topic, record in records:
-        futures.append(loop.create_future())
-        appender.append(topic, record, futures[-1].set_result, lambda: None)
-    return await asyncio.gather(*futures)
+class _Bug(Exception):
+    """A bug of a log, or of a caller."""
+
+
+class _Caller:
+    """A caller of the appender, and what it was told."""
+
+    def __init__(self, value: bytes = b"value") -> None:
+        self.record = Record("key", value)
+        self.answers: list[Outcome] = []
+        self.outcomes = 0
+        self.has_answer, self.has_outcome = asyncio.Event(), asyncio.Event()
+
+    def append(self, appender: Appender, topic: str = "topic") -> None:
+        appender.append(topic, self.record, self.on_answer, self.on_outcome)
+
+    def on_answer(self, outcome: Outcome) -> None:
+        self.answers.append(outcome)
+        self.has_answer.set()
+
+    def on_outcome(self) -> None:
+        self.outcomes += 1
+        self.has_outcome.set()
+
+
+class _BuggyCaller(_Caller):
+    def on_answer(self, outcome: Outcome) -> None:
+        super().on_answer(outcome)
+        raise _Bug
+
+
+def _raise(_: str, __: Sequence[Record]) -> "Future[None]":
+    raise _Bug("a bug of the log")
+
+
+def _fail(_: str, __: Sequence[Record]) -> "Future[None]":
+    future: Future[None] = Future()
+    future.set_exception(_Bug("a bug of the log"))
+    return future
+
+
+class _BuggyLog(ControlledLog):
+    """A log that fails appends to a topic, those of several records by refusing them where `refuses`."""
+
+    def __init__(
+        self, append: Callable[[str, Sequence[Record]], "Future[None]"], *, refuses: bool = False
+    ) -> None:
+        super().__init__()
+        self._append, self._refuses = append, refuses
+
+    def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
+        if topic != "buggy":
+            return super().append(topic, records)
+        if self._refuses and len(records) > 1:
+            future: Future[None] = Future()
+            future.set_exception(LogRefused("one of them is too large"))
+            return future
+        return self._append(topic, records)
+
+
+def _run(appender_log: ControlledLog, topics: dict[str, list[_Caller]]) -> None:
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        appender = Appender(appender_log, _TIMEOUT)
+        for topic, callers in topics.items():
+            for caller in callers:
+                caller.append(appender, topic)
+        async with asyncio.timeout(_TIMEOUT / 2):
+            for caller in chain.from_iterable(topics.values()):
+                await caller.has_outcome.wait()
+
+    asyncio.run(run())
+
+
+def test_a_caller_that_fails_keeps_no_other_from_its_answer() -> None:
+    buggy, other = _BuggyCaller(), _Caller()
+    _run(ControlledLog(), {"topic": [buggy, other]})
+    assert (buggy.outcomes, other.outcomes, other.answers) == (1, 1, [None])
+
+
+@pytest.mark.parametrize("append", [_raise, _fail])
+@pytest.mark.parametrize("refuses", [False, True])
+def test_a_bug_of_the_log_is_an_outcome_of_its_append_alone(
+    append: Callable[[str, Sequence[Record]], "Future[None]"], refuses: bool
+) -> None:
+    failed, other = [_Caller(), _Caller()], _Caller()
+    _run(_BuggyLog(append, refuses=refuses), {"buggy": failed, "topic": [other]})
+    assert [caller.outcomes for caller in failed] == [1, 1]
+    assert all(isinstance(caller.answers[0], LogUnavailable) for caller in failed)
+    assert other.answers == [None]
+
+
+def test_the_log_is_asked_for_each_of_the_records_that_it_refused_together() -> None:
+    good, refused, last = _Caller(), _Caller(b"too large"), _Caller()
+    _run(ControlledLog(), {"topic": [good, refused, last]})
+    assert good.answers == last.answers == [None]
+    assert isinstance(refused.answers[0], LogUnavailable)
 
 
 def test_records_of_one_turn_go_together_and_each_topic_apart() -> None:
@@ -32,62 +122,22 @@ def test_records_of_one_turn_go_together_and_each_topic_apart() -> None:
             appends.append((topic, records))
             return super().append(topic, records)
 
-    result = asyncio.run(outcomes(Appender(Log(), 5), ("a", GOOD), ("b", OTHER), ("a", OTHER)))
-    assert result == [None, None, None]
-    assert appends == [("a", [GOOD, OTHER]), ("b", [OTHER])]
-
-
-def test_a_record_that_the_log_refuses_fails_alone_and_the_order_of_the_others_stays() -> None:
-    log = ControlledLog()
-    refused = Record("key", log.refused)
-    result = asyncio.run(outcomes(Appender(log, 5), ("a", GOOD), ("a", refused), ("a", OTHER)))
-    assert [type(outcome) for outcome in result] == [type(None), LogUnavailable, type(None)]
-    assert log.order() == [b"good", b"other"]
+    first, second, third = _Caller(b"1"), _Caller(b"2"), _Caller(b"3")
+    _run(Log(), {"a": [first, second], "b": [third]})
+    assert appends == [("a", [first.record, second.record]), ("b", [third.record])]
 
 
 def test_a_log_that_is_silent_is_given_up_and_its_late_outcome_is_passed_on() -> None:
-    log, resolved = ControlledLog(), list[str]()
+    log, caller = ControlledLog(), _Caller()
     log.state = "silent"
 
-    async def scenario() -> None:
-        answered: asyncio.Future[LogUnavailable | None] = asyncio.get_running_loop().create_future()
-        Appender(log, 0.01).append("a", GOOD, answered.set_result, lambda: resolved.append("late"))
-        assert isinstance(await answered, LogUnavailable)
-        assert resolved == []
-        log.take_silenced()
-        await asyncio.sleep(0.01)
+    async def run() -> None:
+        caller.append(Appender(log, 0.01))
+        async with asyncio.timeout(_TIMEOUT):
+            await caller.has_answer.wait()
+            assert caller.outcomes == 0
+            log.take_silenced()
+            await caller.has_outcome.wait()
 
-    asyncio.run(scenario())
-    assert resolved == ["late"]
-
-
-@pytest.mark.parametrize("state", ["open", "failing"])
-def test_a_bug_in_one_answer_keeps_nobody_else_from_theirs(state: str) -> None:
-    log = ControlledLog()
-    log.state = state  # type: ignore[assignment]  # one of its words
-    reported = list[object]()
-
-    def crash(_: LogUnavailable | None) -> None:
-        raise ZeroDivisionError
-
-    async def scenario() -> list[LogUnavailable | None]:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
-        appender = Appender(log, 5)
-        appender.append("a", GOOD, crash, lambda: None)
-        return await outcomes(appender, ("a", OTHER))
-
-    (outcome,) = asyncio.run(scenario())
-    assert (outcome is None) == (state == "open")
-    assert len(reported) == 1
-
-
-def test_a_bug_in_the_log_is_an_error_for_its_topic_alone() -> None:
-    class Log(ControlledLog):
-        def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
-            if topic == "a":
-                raise ZeroDivisionError
-            return super().append(topic, records)
-
-    first, second = asyncio.run(outcomes(Appender(Log(), 5), ("a", GOOD), ("b", OTHER)))
-    assert isinstance(first, LogUnavailable)
-    assert second is None
+    asyncio.run(run())
+    assert [type(answer) for answer in caller.answers] == [LogUnavailable]
