@@ -1,9 +1,9 @@
 """Appends deliveries to the log: those that arrive in one turn of the event loop go together."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from ingest.errors import LogRefused, LogUnavailable
@@ -75,8 +75,16 @@ class Appender:
             with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
                 loop.call_soon_threadsafe(self._settle, topic, entries, deadline, outcome)
 
-        future = self._producer.append(topic, [entry.record for entry in entries])
-        future.add_done_callback(settle_in_loop)
+        self._append_to_log(topic, entries).add_done_callback(settle_in_loop)
+
+    def _append_to_log(self, topic: str, entries: Iterable[_Entry]) -> "Future[None]":
+        """Append records. Raises nothing: a bug of the log is the outcome of these records alone."""
+        try:
+            return self._producer.append(topic, [entry.record for entry in entries])
+        except Exception as error:  # noqa: BLE001
+            failed: Future[None] = Future()
+            failed.set_exception(LogUnavailable(f"the log failed: {error!r}"))
+            return failed
 
     def _settle(
         self,
@@ -102,19 +110,31 @@ class Appender:
         Those that it took before are there twice then, which changes nothing.
         """
         for entry in entries:
-            future = self._producer.append(topic, [entry.record])
-            with suppress(LogUnavailable):
-                await asyncio.wrap_future(future)
+            future = self._append_to_log(topic, [entry])
+            await asyncio.wait([asyncio.wrap_future(future)])
             _settle([entry], future.exception())
         deadline.cancel()
 
 
 def _settle(entries: Iterable[_Entry], error: BaseException | None) -> None:
     for entry in entries:
-        entry.on_outcome()
-        entry.answer(None if error is None else LogUnavailable(str(error)))
+        with _logged_bug():
+            entry.on_outcome()
+        with _logged_bug():
+            entry.answer(None if error is None else LogUnavailable(str(error)))
 
 
 def _give_up(entries: Iterable[_Entry]) -> None:
     for entry in entries:
-        entry.answer(LogUnavailable("the log did not acknowledge within receiver.append_timeout"))
+        with _logged_bug():
+            entry.answer(LogUnavailable("the log did not acknowledge within receiver.append_timeout"))
+
+
+@contextmanager
+def _logged_bug() -> Iterator[None]:
+    """Have the event loop log an error of a caller, which must not keep others from their answers."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001
+        context = {"message": "A caller of the appender failed.", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(context)

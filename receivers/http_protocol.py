@@ -57,6 +57,10 @@ class WholeRequest:
         """Send an answer without a body. `headers` are lines with their ends."""
         self._connection.answer(self._cycle, status, headers)
 
+    def fail(self, error: Exception) -> None:
+        """Log an error that is a bug, and answer 500 unless there was an answer."""
+        self._connection.fail(self._cycle, error)
+
 
 @runtime_checkable
 class TakesWholeRequests(Protocol):
@@ -122,6 +126,10 @@ class BoundedHttp(HttpToolsProtocol):
     - Between an answer and the next request a connection may be idle for longer: a client that keeps
       connections must not see one closed at the moment it sends on it.
     - Where all connections are taken, an idle one is closed for each new one.
+    - A client that sends and does not read has to read on within `head_timeout`, and gets no more answers
+      meanwhile.
+    - Of what came together on a connection, each turn of the event loop starts one request, so that thousands
+      of them do not hold up other connections.
     """
 
     config: HttpConfig
@@ -134,8 +142,8 @@ class BoundedHttp(HttpToolsProtocol):
     _between_messages = False
     _is_new = True
     _deadline: TimerHandle | None = None
-    _unstarted: tuple[RequestResponseCycle, Any] | None = None
-    _is_starting = False
+    _read_deadline: TimerHandle | None = None
+    _started: RequestResponseCycle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Make room for the connection, and wait for a request."""
@@ -148,7 +156,21 @@ class BoundedHttp(HttpToolsProtocol):
         """Wait for nothing any more."""
         self.config.idle.discard(self)
         self._stop_clock()
+        if self._started is not None:  # uvicorn marks the last request that came, which may wait behind it
+            self._started.disconnected = not self._started.response_complete
+            self._started.message_event.set()
         super().connection_lost(exc)
+        self._stop_read_clock()
+
+    def pause_writing(self) -> None:
+        """Limit the time in which the client has to read its answers."""
+        super().pause_writing()
+        self._read_deadline = self.loop.call_later(self.config.head_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on with answers."""
+        super().resume_writing()
+        self._stop_read_clock()
 
     def data_received(self, data: bytes) -> None:
         """Parse the data, and refuse a head that is too large.
@@ -163,7 +185,6 @@ class BoundedHttp(HttpToolsProtocol):
             self._is_new = False
             _log_other_protocol(data)
         super().data_received(data)
-        self._start()
         if self._beside_the_body > _MAX_HEAD_BYTES and not self.transport.is_closing():
             self._head_status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             self.send_400_response("The request's head is too large.")
@@ -243,34 +264,32 @@ class BoundedHttp(HttpToolsProtocol):
             self._start_clock()
         self.timeout_keep_alive = self._idle_seconds()
         super().on_response_complete()
-        self._start()
         if self.cycle.response_complete and not self.transport.is_closing():
             self.config.idle.add(self)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         # Not before all that has arrived is parsed: a request that is whole by then may need no task.
-        self._unstarted = cycle, app
+        self.loop.call_soon(self._start, cycle, app)
 
-    def _start(self) -> None:
-        """Start a request, and those behind it on the connection as long as each is answered at once."""
-        if self._is_starting:
-            return  # the loop below goes on, instead of one call within the other for each request
-        self._is_starting = True
-        while self._unstarted is not None:
-            (cycle, app), self._unstarted = self._unstarted, None
-            # Otherwise uvicorn has chosen another application, to answer 503.
-            if app is self.app and not cycle.more_body and self.config.takes_requests:
-                try:
-                    if app.take(WholeRequest(self, cycle)):
-                        continue
-                except Exception as error:  # noqa: BLE001  a bug: uvicorn logs it and answers 500
-                    app = partial(_fail, error)
-            super()._start_asgi_task(cycle, app)
-        self._is_starting = False
+    def _start(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Start a request, without a task where the application takes it."""
+        self._started = cycle
+        # Otherwise uvicorn has chosen another application, to answer 503.
+        may_take = app is self.app and self.config.takes_requests
+        # A task waits until an answer can be written.
+        if may_take and not cycle.more_body and not self.flow.write_paused:
+            try:
+                if app.take(WholeRequest(self, cycle)):
+                    cycle.body = bytearray()  # an idle connection keeps its last cycle
+                    return
+            except Exception as error:  # noqa: BLE001  a bug: uvicorn logs it and answers 500
+                self.fail(cycle, error)
+                return
+        super()._start_asgi_task(cycle, app)
 
     def answer(self, cycle: RequestResponseCycle, status: int, headers: bytes) -> None:
         """Answer a request without a body, as uvicorn does for an application."""
-        if cycle.disconnected:
+        if cycle.disconnected or self.transport.is_closing():
             return
         lines = [b"%b: %b\r\n" % header for header in cycle.default_headers]
         if not cycle.keep_alive:
@@ -281,6 +300,10 @@ class BoundedHttp(HttpToolsProtocol):
         if not cycle.keep_alive:
             self.transport.close()
         self.on_response_complete()
+
+    def fail(self, cycle: RequestResponseCycle, error: Exception) -> None:
+        """Have uvicorn log an error and answer 500, as it does for an application."""
+        super()._start_asgi_task(cycle, partial(_fail, error))
 
     def _restore_fragment(self) -> None:
         """Put back what uvicorn cuts off after a `#`: a target has no fragment (RFC 9112, section 3.2)."""
@@ -314,6 +337,11 @@ class BoundedHttp(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _stop_read_clock(self) -> None:
+        if self._read_deadline is not None:
+            self._read_deadline.cancel()
+            self._read_deadline = None
 
     def _time_out(self) -> None:
         if self._within_head:

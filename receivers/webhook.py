@@ -144,10 +144,6 @@ class Webhooks:
             return
         release_bytes = partial(self._in_flight.release_bytes, account.source, size)
 
-        def finish(result: Result) -> None:
-            self._in_flight.requests.release(account.source, 1)
-            self._respond(account, request, started, result)
-
         try:
             delivery = self._delivery(request.scope, request.body, datetime.now(UTC))
             result = self._accept(account, delivery, request.scope)
@@ -155,16 +151,22 @@ class Webhooks:
             release_bytes()
             self._in_flight.requests.release(account.source, 1)
             raise
-        if isinstance(result, _Accepted):
-            accepted = result
-
-            def on_answer(error: LogUnavailable | None) -> None:
-                finish((_outcome_of(account, error), None) if error else self._conclude(account, accepted))
-
-            self._appender.append(accepted.topic, accepted.record, on_answer, release_bytes)
-        else:
+        if not isinstance(result, _Accepted):
             release_bytes()
-            finish(result)
+            self._in_flight.requests.release(account.source, 1)
+            self._respond(account, request, started, result)
+            return
+        accepted = result
+
+        def on_answer(error: LogUnavailable | None) -> None:
+            self._in_flight.requests.release(account.source, 1)
+            try:
+                result = (_outcome_of(account, error), None) if error else self._conclude(account, accepted)
+                self._respond(account, request, started, result)
+            except Exception as bug:  # noqa: BLE001  which is answered 500, as where it escapes `answer`
+                request.fail(bug)
+
+        self._appender.append(accepted.topic, accepted.record, on_answer, release_bytes)
 
     def _respond(self, account: AnyAccount, request: WholeRequest, started: float, result: Result) -> None:
         outcome, background = result

@@ -53,6 +53,9 @@ class _RecordedRequest(WholeRequest):
         lines = dict(line.decode("latin-1").split(": ", 1) for line in headers.splitlines())
         self.answered.set_result(Answer(status, {**lines, "content-length": "0"}, b""))
 
+    def fail(self, error: Exception) -> None:
+        self.answered.set_exception(error)
+
 
 async def ask_whole(app: ReceiverApp, request: Request) -> Answer:
     """Send one request that arrives whole, as the receiver's HTTP protocol does."""

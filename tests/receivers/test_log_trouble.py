@@ -73,6 +73,24 @@ def test_what_waits_for_the_log_is_bounded(receiver: InProcess) -> None:
     assert [record.value for record in receiver.events()] == [large[0], large[2]]
 
 
+def test_a_bug_after_the_log_took_a_delivery_escapes_once_and_holds_nothing(
+    receiver: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Bug(Exception):
+        pass
+
+    def raise_bug(*_: object) -> None:
+        raise Bug
+
+    with monkeypatch.context() as patched:
+        patched.setattr("receivers.webhook.report_loss", raise_bug)
+        for number in range(40):
+            with pytest.raises(Bug):
+                receiver.ask(booking(number))
+    assert receiver.runner.run(_in_flight_now()) == 0
+    assert receiver.ask(signed(booking_body(1).ljust(4096))).status == 202
+
+
 @contextmanager
 def _full_disk(receiver: Receiver) -> Iterator[None]:
     """Let no file of the process grow beyond the size of the log."""
