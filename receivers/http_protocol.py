@@ -143,6 +143,7 @@ class BoundedHttp(HttpToolsProtocol):
     _is_new = True
     _deadline: TimerHandle | None = None
     _read_deadline: TimerHandle | None = None
+    _unstarted: tuple[RequestResponseCycle, Any] | None = None
     _started: RequestResponseCycle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -185,6 +186,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._is_new = False
             _log_other_protocol(data)
         super().data_received(data)
+        self._start()
         if self._beside_the_body > _MAX_HEAD_BYTES and not self.transport.is_closing():
             self._head_status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             self.send_400_response("The request's head is too large.")
@@ -264,15 +266,20 @@ class BoundedHttp(HttpToolsProtocol):
             self._start_clock()
         self.timeout_keep_alive = self._idle_seconds()
         super().on_response_complete()
+        if self._unstarted is not None:
+            self.loop.call_soon(self._start)
         if self.cycle.response_complete and not self.transport.is_closing():
             self.config.idle.add(self)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         # Not before all that has arrived is parsed: a request that is whole by then may need no task.
-        self.loop.call_soon(self._start, cycle, app)
+        self._unstarted = cycle, app
 
-    def _start(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """Start a request, without a task where the application takes it."""
+    def _start(self) -> None:
+        """Start the next request, if there is one, without a task where the application takes it."""
+        if self._unstarted is None:
+            return
+        (cycle, app), self._unstarted = self._unstarted, None
         self._started = cycle
         # Otherwise uvicorn has chosen another application, to answer 503.
         may_take = app is self.app and self.config.takes_requests

@@ -115,8 +115,9 @@ class KafkaLogProducer:
             self._connect()  # early; if that fails, the next append tries again and fails with the reason
         while not self._closed or self._waiting:
             self._send_waiting()
-            if self._sent and self._client is not None:
-                self._client.poll(_POLL_SECONDS)  # calls back for each record that has an outcome
+            client = self._client  # a failed append takes it away in another thread
+            if self._sent and client is not None:
+                client.poll(_POLL_SECONDS)  # calls back for each record that has an outcome
             else:
                 self._has_work.wait(_POLL_SECONDS if self._sent else _IDLE_SECONDS)
             self._has_work.clear()
@@ -199,9 +200,11 @@ class KafkaLogProducer:
             client = self._client
             if client is not None and client is append.client and not isinstance(error, LogRefused):
                 self._client = None
-                threading.Thread(
+                flush = threading.Thread(
                     target=client.flush, args=(_DELIVERY_SECONDS,), name="log-producer-before", daemon=True
-                ).start()
+                )
+                with suppress(RuntimeError):  # no thread can be started: its other appends are overdue soon
+                    flush.start()
         append.fail(error)
 
     def _translated(self, error: KafkaError) -> LogUnavailable:
