@@ -228,8 +228,9 @@ class LogFile:
             elif now != self._opened_as and (
                 now.wal in {None, self._opened_as.wal} or not beside(self._path, "wal").stat().st_size
             ):
-                # Not when another -wal is in use: then another process goes on already.
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                # Not when another -wal is in use: then another process goes on already. FULL waits for who
+                # reads: a checkpoint that leaves pages out would leave a file that nobody can read.
+                connection.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
         connection.close()
 
     def _open(self) -> sqlite3.Connection:

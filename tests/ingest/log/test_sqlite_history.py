@@ -41,6 +41,19 @@ for line in sys.stdin:
         print("yes", flush=True)
 """
 
+_READER = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN")
+connection.execute("SELECT count(*) FROM records").fetchone()
+print("reading", flush=True)
+sys.stdin.readline()
+time.sleep(0.5)
+connection.execute("ROLLBACK")
+print("done", flush=True)
+sys.stdin.readline()
+"""
+
 
 class Writer:
     """Another process that appends on request, as a worker of a receiver does."""
@@ -177,6 +190,22 @@ def test_an_idle_process_lets_go_of_a_wal_that_was_deleted_and_saves_what_is_in_
     writer.append(*texts("before", 5))
     take_away(path, "wal", "shm")
     wait_for(lambda: set(in_main_file(path)) == set(writer.acknowledged), "the records are in the main file")
+
+
+def test_what_is_in_a_deleted_wal_is_saved_though_a_reader_still_needs_what_was_before(
+    path: Path, writer: Writer
+) -> None:
+    writer.append(*large("before", 5))
+    with PythonProcess(_READER, str(path)) as reader:
+        assert reader.read_line() == "reading"
+        writer.append(*large("since", 20))
+        take_away(path, "wal")
+        reader.write_line("read on for a moment")
+        writer.append("at last")
+        assert reader.read_line() == "done"
+    writer.kill()
+    assert len(writer.acknowledged) >= 25
+    assert set(all_in(path)) >= set(writer.acknowledged)
 
 
 def test_an_idle_process_makes_no_new_file_where_one_was_taken_away(path: Path, writer: Writer) -> None:
