@@ -100,7 +100,7 @@ class Appender:
             retry.add_done_callback(self._retries.discard)
             return
         deadline.cancel()
-        _settle(entries, error)
+        _resolve(entries, error)
 
     async def _append_apart(
         self, topic: str, entries: Sequence[_Entry], deadline: asyncio.TimerHandle
@@ -112,11 +112,11 @@ class Appender:
         for entry in entries:
             future = self._append_to_log(topic, [entry])
             await asyncio.wait([asyncio.wrap_future(future)])
-            _settle([entry], future.exception())
+            _resolve([entry], future.exception())
         deadline.cancel()
 
 
-def _settle(entries: Iterable[_Entry], error: BaseException | None) -> None:
+def _resolve(entries: Iterable[_Entry], error: BaseException | None) -> None:
     for entry in entries:
         try:
             entry.on_outcome()

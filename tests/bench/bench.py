@@ -20,6 +20,7 @@ from rich.table import Table
 from ingest.cli.demo.report import DemoOptions, DemoReport, percentiles
 from ingest.cli.demo.run import run_demo
 from ingest.simulator.simulation import Chaos, Pace
+from tests.bench.usage import processor_seconds
 
 _SAMPLE_SECONDS = 0.5
 _MIB = 1024 * 1024
@@ -44,9 +45,8 @@ class ResourceUsage:
 
     def _note(self, name: str, folder: Path) -> None:
         pages = int((folder / "statm").read_text().split()[1])
-        times = (folder / "stat").read_text().rsplit(")", 1)[1].split()
         self.rss[name] = max(self.rss.get(name, 0), pages * os.sysconf("SC_PAGE_SIZE"))
-        self.cpu[name] = (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+        self.cpu[name] = processor_seconds(folder)
 
 
 def main() -> None:

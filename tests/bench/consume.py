@@ -35,6 +35,7 @@ from ingest.simulator import load_simulated_vendor
 from ingest.simulator.world import World
 from ingest.vendors import Delivery, vendor_names
 from ingest.vendors.delivery import Headers
+from tests.bench.usage import Usage, read_usage
 from tests.consumers.postgres import running_postgres
 from tests.kafka.broker import running_broker
 
@@ -52,17 +53,16 @@ _SECRET = "not-a-secret"
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What a consumer needed: seconds of the clock and of processors, and memory in bytes.
+    """What a consumer needed: seconds of the clock, and what its processes used.
 
-    `seconds` are those since the first load was committed, in which `events` were loaded; `cpu_seconds` are
-    those of the whole process, in which `all_events` were loaded.
+    `seconds` are those since the first load was committed, in which `events` were loaded; `usage` is that of
+    the whole time, in which `all_events` were loaded.
     """
 
     events: int
     seconds: float
     all_events: int
-    cpu_seconds: float
-    memory: int
+    usage: Usage
 
     @property
     def per_second(self) -> float:
@@ -72,7 +72,7 @@ class Rate:
     @property
     def cpu_microseconds(self) -> float:
         """Return the processor time of an event, with its share of the start."""
-        return self.cpu_seconds / self.all_events * 1e6
+        return self.usage.cpu_seconds / self.all_events * 1e6
 
 
 @contextmanager
@@ -164,7 +164,7 @@ def consume(folder: Path, settings: Settings, events: int) -> Rate:
             if process.poll() is not None or time.monotonic() - remaining[-1][0] > _STALLED_SECONDS:
                 raise RuntimeError(f"the consumer stalled: {output.read_text()[-2000:]}")
         (first_at, first), (last_at, _) = remaining[1], remaining[-1]
-        return Rate(first, last_at - first_at, events, *_usage(process.pid))
+        return Rate(first, last_at - first_at, events, read_usage(process.pid))
     finally:
         process.terminate()
         process.wait()
@@ -173,23 +173,6 @@ def consume(folder: Path, settings: Settings, events: int) -> Rate:
 def _credentials(settings: Settings) -> str:
     credentials = settings.warehouse.credentials
     return credentials.get_secret_value() if credentials else ""
-
-
-def _usage(pid: int) -> tuple[float, int]:
-    """Return the processor seconds and the largest memory of a process and its children."""
-    folder = Path("/proc") / str(pid)
-    times = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-    seconds = (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
-    memory = next(
-        int(line.split()[1]) * _KIB
-        for line in (folder / "status").read_text().splitlines()
-        if line.startswith("VmHWM")
-    )
-    children = [int(child) for child in (folder / "task" / str(pid) / "children").read_text().split()]
-    for child in children:
-        child_seconds, child_memory = _usage(child)
-        seconds, memory = seconds + child_seconds, memory + child_memory
-    return seconds, memory
 
 
 def dict_way(folder: Path, settings: Settings, events: int, destination: Any) -> Rate:
@@ -217,7 +200,7 @@ def dict_way(folder: Path, settings: Settings, events: int, destination: Any) ->
                 first_at = first_at or time.monotonic()
                 done += len(messages)
                 messages = []
-    return Rate(events - _RUN_RECORDS, time.monotonic() - first_at, events, *_usage(os.getpid()))
+    return Rate(events - _RUN_RECORDS, time.monotonic() - first_at, events, read_usage(os.getpid()))
 
 
 def _events_of(messages: list[Any]) -> Any:
@@ -293,7 +276,7 @@ def main() -> None:
     table = Table("consumer", "events/s", "processor, µs an event", "memory, MiB", title=title)
     for name, rate in rates:
         table.add_row(
-            name, f"{rate.per_second:.0f}", f"{rate.cpu_microseconds:.0f}", f"{rate.memory / _KIB**2:.0f}"
+            name, f"{rate.per_second:.0f}", f"{rate.cpu_microseconds:.0f}", f"{rate.usage.mebibytes:.0f}"
         )
     Console(width=120).print(table)
 
