@@ -222,6 +222,11 @@ class Warehouse:
         with self.turn():
             self.load({name: [] for name in _TABLE_NAMES})
 
+    def drop(self) -> None:
+        """Drop the dataset, and the staging dataset of this pipeline. Raises WarehouseUnavailable."""
+        with translated(), self._pipeline.destination_client() as client:
+            client.drop_storage()
+
     def close(self) -> None:
         """Release the pipeline."""
         if self._pipeline.is_active:  # a reader in this process makes its own the active one
