@@ -78,6 +78,8 @@ def usable_credentials(url: str, info: ValidationInfo) -> str:
         if duckdb_path(url) is None:
             return url
         return absolute_url(url, _DUCKDB, info) if url.startswith(_DUCKDB) else absolute_path(url, info)
+    if info.data.get("destination") == "filesystem" and "://" not in url:
+        return absolute_path(url, info)
     if url.startswith(_SQLITE) and not url.endswith(":memory:"):
         return absolute_url(url, _SQLITE, info)
     match = _PASSWORD.fullmatch(url)

@@ -214,9 +214,9 @@ def destination(settings: Settings, pipeline: str = "") -> Any:
     Raises ConfigurationError.
     """
     warehouse = settings.warehouse
-    secret = credentials(warehouse)
     layout = "_".join(filter(None, ["%s_staging", pipeline]))
-    options = {"credentials": secret} if secret else {}
+    secret = credentials(warehouse)
+    options = {"bucket_url" if warehouse.is_lake else "credentials": secret} if secret else {}
     if file := warehouse.duckdb_file:
         # DuckDB names a database after its file, and cannot tell that from a schema of the same name.
         if file.stem.lower() in (warehouse.dataset, layout % warehouse.dataset):
