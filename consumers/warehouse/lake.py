@@ -64,7 +64,7 @@ class LakeTables(Tables):
     notes_table = loads_table = _LOADS_TABLE
 
     def __init__(self, pipeline: dlt.Pipeline, folder: Path, settings: Settings) -> None:
-        super().__init__(pipeline, folder)
+        super().__init__(pipeline, folder, settings.warehouse.kind)
         self._settings = settings
         self._lake = Lake(settings.warehouse)
         self._versions: dict[str, DeltaTable] = {}  # of this turn
@@ -168,25 +168,20 @@ class LakeTables(Tables):
             )
 
     def _write_table(self, table: Table, rows: pa.Table) -> None:
-        stored = {
-            tuple(key) for key in self.select(table.key, table.name, table.id_column, _ids(table, rows))
-        }
-        keys = list(zip(*(rows[column].to_pylist() for column in table.key), strict=True))
+        absent = self._absent(table, rows)
         with _one_writer(table.name):
-            if not table.replaces:
-                new = rows.filter(pa.array([key not in stored for key in keys]))
-                if new.num_rows:
-                    self._append(table.name, new)
-            elif stored.isdisjoint(keys):
-                self._append(table.name, rows)
-            else:
-                write_deltalake(
-                    self._version(table.name),
-                    rows,
-                    mode="overwrite",
-                    predicate=_condition(table.key, keys),
-                    commit_properties=_NEXT_VERSION,
-                )
+            if not table.replaces or absent.num_rows == rows.num_rows:
+                if absent.num_rows:
+                    self._append(table.name, absent)
+                return
+            keys = zip(*(rows[column].to_pylist() for column in table.key), strict=True)
+            write_deltalake(
+                self._version(table.name),
+                rows,
+                mode="overwrite",
+                predicate=_condition(table.key, keys),
+                commit_properties=_NEXT_VERSION,
+            )
 
     def _append(self, table: str, rows: pa.Table) -> None:
         write_deltalake(self._version(table), rows, mode="append", commit_properties=_NEXT_VERSION)
@@ -260,10 +255,6 @@ def _have_common(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> b
         return False
     places = np.searchsorted(first, second).clip(max=len(first) - 1)
     return bool((first[places] == second).any())
-
-
-def _ids(table: Table, rows: pa.Table) -> set[str]:
-    return {str(value) for value in rows[table.id_column].to_pylist()}
 
 
 def _json_marked(table: str, schema: pa.Schema) -> pa.Schema:

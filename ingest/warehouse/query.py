@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from ingest.destinations import FILESYSTEM
 from ingest.errors import NoSuchTable, NothingLoaded
 from ingest.settings import Settings
 from ingest.warehouse import (
@@ -78,7 +79,7 @@ def _reader(settings: Settings) -> "DuckDBFile | Lake | None":
     """Return what reads by DuckDB; None where dlt's own client reads."""
     if file := settings.warehouse.duckdb_file:
         return DuckDBFile(file, settings.warehouse)
-    if settings.warehouse.is_lake:
+    if settings.warehouse.kind is FILESYSTEM:
         from ingest.warehouse.lake import Lake
 
         return Lake(settings.warehouse)
