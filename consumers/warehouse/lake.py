@@ -37,7 +37,11 @@ log = structlog.get_logger()
 
 _LOADS_TABLE = "_ingest_loads"
 _LOADS = pa.schema(
-    {"load_id": pa.string(), "status": pa.int64(), "inserted_at": pa.timestamp("us", tz="UTC")}
+    [
+        pa.field("load_id", pa.string()),
+        pa.field("status", pa.int64()),
+        pa.field("inserted_at", pa.timestamp("us", tz="UTC")),
+    ]
 )
 # The columns of which the log has each file's least and greatest value.
 _STATISTICS = {
