@@ -167,7 +167,7 @@ class Loader:
         records = self._consumer.poll(min(self._size.records, _POLL_RECORDS), seconds, self._size.bytes)
         if not records:
             return records
-        linger = self._settings.consumer.linger.total_seconds()
+        linger = self._settings.linger.total_seconds()
         deadline = time.monotonic() + linger - _age(records[0], datetime.now(UTC))
         size = total_bytes(records)
         while len(records) < self._size.records and size < self._size.bytes:

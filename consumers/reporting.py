@@ -12,6 +12,7 @@ from consumers.rows import Row
 from ingest.dead_letter import DeadLetter
 from ingest.event import Via
 from ingest.telemetry import (
+    DEAD_LETTERS,
     EVENTS_IMPLAUSIBLE,
     EVENTS_LOADED,
     EVENTS_STALE,
@@ -24,6 +25,23 @@ from ingest.telemetry import (
 from ingest.times import format_instant
 
 log = structlog.get_logger()
+
+
+_DEAD_LETTER_REASONS = ("unreadable_record", "mapping_crashed", "load_refused")
+
+
+def count_from_zero(accounts: Iterable[tuple[str, str]]) -> None:
+    """Create the counters of accounts, each a vendor and a name.
+
+    Otherwise Prometheus would not see the first of a kind as an increase.
+    """
+    for account in accounts:
+        for counter in (MISSED, EVENTS_STALE, EVENTS_IMPLAUSIBLE, UNKNOWN_STATUS):
+            counter.labels(*account)
+        for reason in _DEAD_LETTER_REASONS:
+            DEAD_LETTERS.labels(*account, reason)
+        for outcome in ("complete", "failed"):
+            RECONCILIATIONS.labels(*account, outcome)
 
 
 def report_load(chunk: Chunk, plan: Plan) -> None:

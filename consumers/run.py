@@ -9,8 +9,10 @@ from contextlib import suppress
 import structlog
 
 from consumers.loader import Loader
+from consumers.reporting import count_from_zero
 from consumers.warehouse import Warehouse
 from ingest.admin import serve_admin
+from ingest.disks import watch_disks
 from ingest.readiness import Probe
 from ingest.settings import Settings
 from ingest.settings.sources import Live, load_settings, watched_paths
@@ -40,6 +42,8 @@ def consume(settings: Settings) -> None:
     live = Live(load_settings, watched_paths(), first=settings)
     loader = Loader(settings, consumer, producer, warehouse, live.current)
     loader.undone.watch()
+    watch_disks(settings.store_folders())
+    count_from_zero((account.vendor, name) for name, account in settings.accounts.items())
     gc.freeze()  # what is there by now stays
     serve_admin(settings.consumer, "consumer", {**_probes(settings, loader), "settings": live.findings})
     log.info(

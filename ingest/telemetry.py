@@ -117,6 +117,12 @@ OLDEST_UNDONE_SECONDS = Gauge(
     "How long the oldest work has waited that was begun and is not done; 0 where there is none.",
     multiprocess_mode="livemax",
 )
+DISK_FREE_BYTES = Gauge(
+    "ingest_disk_free_bytes",
+    "Free bytes on the disk of each folder that grows, by the setting that names the folder.",
+    ("setting",),
+    multiprocess_mode="livemostrecent",
+)
 LAG_RECORDS = Gauge(
     "ingest_lag_records", "Records written to the log and not yet committed.", ("topic", "partition")
 )

@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ingest.disks import watch_disks
 from ingest.log import Producer
 from ingest.log_probes import probe_records
 from ingest.settings import Settings
@@ -28,7 +29,7 @@ from receivers.http_protocol import WholeRequest
 from receivers.refusals import Refusals
 from receivers.spool.folder import open_producer
 from receivers.unacknowledged import WatchedProducer
-from receivers.webhook import Webhooks
+from receivers.webhook import Webhooks, count_from_zero
 
 # The header by which `ingest check` recognises a receiver of its own installation behind the public URL.
 SITE_HEADER = "x-ingest-site"
@@ -41,9 +42,16 @@ def create_app(settings: Settings | None = None) -> Starlette:
     """
     configure_logging("receiver")
     settings = settings or load_settings()
+
+    def read_accounts(current: Settings) -> Accounts:
+        accounts = accounts_with_secrets(current)
+        count_from_zero(accounts)
+        return accounts
+
     accounts = ReloadingAccounts(
-        lambda: accounts_with_secrets(load_settings()), watched_paths(), first=accounts_with_secrets(settings)
+        lambda: read_accounts(load_settings()), watched_paths(), first=read_accounts(settings)
     )
+    watch_disks(settings.store_folders())
     return build_app(settings, accounts, open_producer(settings))
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
@@ -25,6 +26,7 @@ from ingest.telemetry import (
     DEAD_LETTERS,
     DELIVERIES,
     DELIVERY_SECONDS,
+    LOSSES,
     SIGNED_BY,
 )
 from ingest.times import describe_skew, format_instant
@@ -51,6 +53,7 @@ _STATUS = {
     "unavailable": 503,
 }
 _RETRY_AFTER = {"unavailable": b"10"}  # seconds, by outcome
+_DEAD_LETTER_REASONS = ("unreadable_payload", "parse_crashed")
 
 # To look up the labels takes longer than to count.
 _deliveries, _signed_by = cache(DELIVERIES.labels), cache(SIGNED_BY.labels)
@@ -285,6 +288,19 @@ class Webhooks:
         ahead = self._signature_clock.vote(account.source, delivery.received_at)
         if ahead is not None:
             _clock_skew_seconds(account.vendor, account.name).set(ahead.total_seconds())
+
+
+def count_from_zero(accounts: Iterable[tuple[str, str]]) -> None:
+    """Create the counters of accounts, each a vendor and a name.
+
+    Otherwise Prometheus would not see the first of a kind as an increase, nor that an account gets nothing.
+    """
+    for account in accounts:
+        for outcome in _STATUS:
+            _deliveries(*account, outcome)
+        for reason in _DEAD_LETTER_REASONS:
+            DEAD_LETTERS.labels(*account, reason)
+        LOSSES.labels(*account)
 
 
 def _count(account: AnyAccount, outcome: str, started: float) -> None:

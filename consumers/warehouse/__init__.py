@@ -14,6 +14,7 @@ from typing import Any
 import dlt
 import structlog
 
+from consumers.fitting import fit_rows
 from consumers.message import Key
 from consumers.rows import (
     SCHEMAS,
@@ -27,11 +28,12 @@ from consumers.rows import (
 from consumers.warehouse.direct import DuckDBTables, PostgresTables
 from consumers.warehouse.locks import Fence, loading_turn, lock_folder
 from consumers.warehouse.tables import Tables, columns_of
+from ingest.destinations import FILESYSTEM, POSTGRES
 from ingest.errors import LoadRefused, OutOfMemory, UnreadableValue, WarehouseUnavailable
 from ingest.log import Partition
 from ingest.settings import Settings
 from ingest.warehouse import readable_values
-from ingest.warehouse.destination import POSTGRES, destination
+from ingest.warehouse.destination import destination
 from ingest.warehouse.errors import translated
 
 log = structlog.get_logger()
@@ -51,7 +53,6 @@ _VERSION_COLUMNS = (
 )
 _SCHEMAS_TABLE = "_dlt_version"  # in which dlt notes the tables that it made
 _LOADS_TABLE = "_dlt_loads"  # in which dlt notes each load, last of all
-_FILES = "dlt.destinations.filesystem"
 
 
 class Warehouse:
@@ -119,7 +120,7 @@ class Warehouse:
             except OSError:
                 return ()
             return status.st_ino, status.st_size, status.st_mtime_ns
-        return (int(time.monotonic() // _LOOK_SECONDS),) if self._settings.destination == POSTGRES else ()
+        return (int(time.monotonic() // _LOOK_SECONDS),) if self._settings.kind is POSTGRES else ()
 
     def prepare(self) -> None:
         """Make the tables, so that they can be read before the first event. Raises as `load` does."""
@@ -200,7 +201,7 @@ class Warehouse:
         Files are not asked, and then the answer is True: dlt would read those of every load there ever was.
         There only `loaded` finds out, when a consumer starts.
         """
-        return self._destination.destination_type == _FILES or self.loaded(loads) == loads
+        return self._settings.kind is FILESYSTEM or self.loaded(loads) == loads
 
     def load(self, rows: Mapping[str, Sequence[Row]]) -> str:
         """Load rows, by table, within a turn at whose end they are visible, and return the load's id.
@@ -208,7 +209,8 @@ class Warehouse:
         Raises WarehouseUnavailable; OutOfMemory when fewer rows may fit; LoadRefused or RowsTooLarge when
         these rows are the reason.
         """
-        tables = {name: arrow_table(name, rows[name]) for name in _TABLE_NAMES if name in rows}
+        fitting = fit_rows(rows, self._settings.kind)
+        tables = {name: arrow_table(name, fitting[name]) for name in _TABLE_NAMES if name in fitting}
         with translated():
             return self._tables.write(tables)
 
@@ -290,7 +292,7 @@ class Warehouse:
     def _choose_tables(self) -> Tables:
         """Return the tables as this destination is best read and written."""
         if self._settings.duckdb_file:
-            return DuckDBTables(self._pipeline, self._folder)
-        if self._settings.destination == POSTGRES:
-            return PostgresTables(self._pipeline, self._folder)
-        return Tables(self._pipeline, self._folder)
+            return DuckDBTables(self._pipeline, self._folder, self._settings.kind)
+        if self._settings.kind is POSTGRES:
+            return PostgresTables(self._pipeline, self._folder, self._settings.kind)
+        return Tables(self._pipeline, self._folder, self._settings.kind)

@@ -158,6 +158,7 @@ def reconcile(
 
 def _watch(settings: Settings, accounts: Sequence[str]) -> None:
     from ingest.admin import serve_admin
+    from ingest.disks import watch_disks
     from receivers.reconcile.run import choose_accounts
     from receivers.schedule import Schedule
 
@@ -166,6 +167,7 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
         signal.signal(number, lambda *_: stop.set())
     choose_accounts(settings, accounts)  # raises ConfigurationError where there is none
     live = LiveSettings(load_settings, watched_paths(), first=settings)
+    watch_disks(settings.store_folders())
     serve_admin(settings.reconcile, "reconcile", {**_probes(settings), "settings": live.findings})
     with (
         announcing(lambda line: log.info("reconcile.waiting", why=line)),

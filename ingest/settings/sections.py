@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from ingest.address import Host
+from ingest.destinations import DUCKDB, Destination, find_destination
 from ingest.files import SETTINGS_FOLDER, LocalPath
 from ingest.settings.credentials import DEFAULT_FILE, duckdb_path, usable_credentials
 from ingest.times import Duration
@@ -204,9 +205,11 @@ class ConsumerSettings(Section):
         "limits what is read from the log at once, the size of a batch, and DuckDB. At least 448 MiB, and "
         "320 MiB more than 96 times `receiver.body_limit`.",
     )
-    linger: Duration = Field(
-        timedelta(milliseconds=250),
-        description="A batch is loaded when its oldest record was received this long ago.",
+    linger: Duration | None = Field(
+        None,
+        description="A batch is loaded when its oldest record was received this long ago. The default is the "
+        "destination's (docs/destinations.md): `250ms` at DuckDB and PostgreSQL, `60s` or more where loads "
+        "are limited or billed.",
     )
     dead_letter_limit: int = Field(
         100,
@@ -261,7 +264,8 @@ class WarehouseSettings(Section):
         DuckDB's file, or its default, has an absolute path where the folder of relative paths is known.
         """
         text = credentials.get_secret_value() if credentials else ""
-        if info.data.get("destination") == "duckdb" and not text and SETTINGS_FOLDER in (info.context or {}):
+        is_duckdb = find_destination(info.data.get("destination", "")) is DUCKDB
+        if is_duckdb and not text and SETTINGS_FOLDER in (info.context or {}):
             text = DEFAULT_FILE
         return SecretStr(usable_credentials(text, info)) if text else None
 
@@ -273,9 +277,14 @@ class WarehouseSettings(Section):
         return dataset
 
     @property
+    def kind(self) -> Destination:
+        """Return the ways of the destination."""
+        return find_destination(self.destination)
+
+    @property
     def duckdb_file(self) -> Path | None:
         """Return the database file; None for other destinations, and for DuckDB in memory or at a service."""
-        if self.destination != "duckdb":
+        if self.kind is not DUCKDB:
             return None
         path = duckdb_path(self.credentials.get_secret_value() if self.credentials else DEFAULT_FILE)
         return Path(path) if path else None

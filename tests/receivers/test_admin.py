@@ -67,9 +67,14 @@ def test_metrics_count_every_delivery_of_all_workers(start: Start, tmp_path: Pat
     assert deliveries == {
         "accepted": GOOD,
         "dead_lettered": UNREADABLE,
+        "disconnected": 0,
         "rejected": FORGED,
+        "slow_body": 0,
         "too_large": TOO_LARGE,
+        "unavailable": 0,
     }
+    assert _of(samples, "ingest_deliveries_lost_total") == 0
+    assert samples["ingest_disk_free_bytes", frozenset({("setting", "log")})] > 0
     assert _of(samples, "ingest_deliveries_signed_total", secret="1") == GOOD + UNREADABLE - SIGNED_BEFORE
     assert _of(samples, "ingest_deliveries_signed_total", secret="2") == SIGNED_BEFORE
     assert _of(samples, "ingest_dead_letters_total", reason="unreadable_payload") == UNREADABLE
