@@ -16,6 +16,7 @@ from tests.receivers.requests import SECRET
 from tests.support.processes import PythonProcess
 
 CHART = Path(__file__).parents[2] / "deploy" / "helm" / "bookings-ingest"
+RULES = CHART.parents[1] / "monitoring" / "rules.yaml"
 EVERYTHING = {
     "receive": {"autoscaling": {"enabled": True}},
     "consume": {"keda": {"enabled": True}},
@@ -70,7 +71,8 @@ def test_kubernetes_takes_every_object(name: str, tmp_path: Path) -> None:
     documents = render(*values_of(name, tmp_path))
     usual = [document for document in documents if document["kind"] not in CUSTOM]
     (tmp_path / "objects.yaml").write_text(yaml.safe_dump_all(usual))
-    command = [python_tool("kubernetes-validate"), "--strict", "-k", "1.35.0", tmp_path / "objects.yaml"]
+    command = [str(python_tool("kubernetes-validate")), "--strict", "-k", "1.35.0"]
+    command.append(str(tmp_path / "objects.yaml"))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("passed") + done.stderr.count("passed") == len(usual)
@@ -161,7 +163,10 @@ def test_a_pod_that_goes_waits_for_its_spool_longer_than_it_is_given_to_drain() 
             assert pod_spec(document)["terminationGracePeriodSeconds"] > 200
 
 
-def test_the_chart_has_the_version_of_the_product() -> None:
+def test_the_chart_has_the_version_and_the_rules_of_the_product() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["appVersion"] == ingest.__version__
+    assert (CHART / "files" / "rules.yaml").read_text() == RULES.read_text(), (
+        "a copy, as a chart cannot look outside"
+    )
     assert Settings.model_fields["log"].default.startswith("sqlite"), "which the chart replaces"

