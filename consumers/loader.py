@@ -141,6 +141,7 @@ class Loader:
         else:
             self._reading.close()
         self.undone.end()
+        self._thread.submit(self._warehouse.maintain).result()
         self._report_lag()
         return len(records)
 

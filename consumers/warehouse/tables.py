@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,19 @@ from ingest.errors import WarehouseUnavailable
 from ingest.warehouse.destination import keep_values
 
 _VALUES_PER_QUERY = 500
-_ROWS_PER_FETCH = 16  # a row may be as large as a body
+ROWS_PER_FETCH = 16  # a row may be as large as a body
 
 Values = Sequence[Any]
 
 
 class Tables:
-    """The tables of a destination, which dlt's load packages write."""
+    """The tables of a destination, which dlt's load packages write.
+
+    `notes_table` has a note about the tables that were made, and `loads_table` each load, noted last of all.
+    """
+
+    notes_table = "_dlt_version"
+    loads_table = "_dlt_loads"
 
     def __init__(self, pipeline: dlt.Pipeline, folder: Path, kind: Destination) -> None:
         """`folder` is the pipeline's working folder. Another pipeline may take the place of this one."""
@@ -40,8 +47,22 @@ class Tables:
 
     def has(self, table: str) -> bool:
         """Return whether there is a table of this name; within a turn."""
+        return table in self.columns([table])
+
+    def columns(self, tables: Iterable[str]) -> dict[str, set[str]]:
+        """Return the columns of those of these tables that exist, in lower case."""
         with self.pipeline.sql_client() as client:
-            return columns_of(client, table) is not None
+            columns = {name: columns_of(client, name) for name in tables}
+        return {name: of_table for name, of_table in columns.items() if of_table is not None}
+
+    def forget_made(self) -> None:
+        """Delete dlt's note that the pipeline's tables exist, so that the next load makes them."""
+        with self.pipeline.sql_client() as client:
+            notes = client.make_qualified_table_name(self.notes_table)
+            client.execute_sql(f"DELETE FROM {notes} WHERE schema_name = %s", self.pipeline.pipeline_name)  # noqa: S608 - our own names
+
+    def maintain(self, every: timedelta) -> None:
+        """Do what has to be done to the tables `every` so often: nothing, where the destination does it."""
 
     def select(
         self, columns: Sequence[str], table: str, column: str, values: Iterable[str]
@@ -151,5 +172,5 @@ def select_by_marks(
         marks = ", ".join(["%s"] * len(part))
         sql = f"SELECT {', '.join(columns)} FROM {name} WHERE {column} IN ({marks})"  # noqa: S608 - our own names, and marks
         with client.execute_query(sql, *part) as cursor:
-            while rows := cursor.fetchmany(_ROWS_PER_FETCH):
+            while rows := cursor.fetchmany(ROWS_PER_FETCH):
                 yield from rows

@@ -241,6 +241,12 @@ class ConsumerSettings(Section):
         return (self.memory - CONSUMER_BASE_BYTES) // 2
 
 
+_REFUSED_FORMATS = {
+    "iceberg": "without a catalog that all writers share, two of them lose each other's loads",
+    "parquet": "rows of plain files cannot be replaced, so every change would be one more row",
+}
+
+
 class WarehouseSettings(Section):
     """The warehouse: any dlt destination."""
 
@@ -260,6 +266,24 @@ class WarehouseSettings(Section):
     work_dir: LocalPath = Field(
         "data/dlt", description="dlt's working folder. It can be deleted while nothing runs."
     )
+
+    table_format: str = Field(
+        "delta",
+        description="Format of the tables in a folder or bucket, for the destination `filesystem` only: "
+        "`delta`.",
+    )
+    compact_every: Duration = Field(
+        timedelta(days=1),
+        description="How often a consumer makes large files of many small ones in a folder or bucket, and "
+        "deletes those that were replaced more than a day ago.",
+    )
+
+    @field_validator("table_format")
+    @classmethod
+    def _check_table_format(cls, name: str) -> str:
+        if reason := _REFUSED_FORMATS.get(name, "" if name == "delta" else "it is not known"):
+            raise ValueError(f'{reason}; set it to "delta"')
+        return name
 
     @field_validator("credentials")
     @classmethod

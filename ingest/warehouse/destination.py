@@ -14,7 +14,7 @@ import sqlglot
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 
-from ingest.destinations import POSTGRES, Destination
+from ingest.destinations import FILESYSTEM, POSTGRES, Destination
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded, WarehouseUnavailable
 from ingest.event import digest
 from ingest.files import check_scratch, explain_unwritable, is_usable, scratch_folder
@@ -226,9 +226,9 @@ def destination(settings: Settings, pipeline: str = "") -> Any:
     Raises ConfigurationError.
     """
     warehouse = settings.warehouse
-    secret = credentials(warehouse)
     layout = "_".join(filter(None, ["%s_staging", pipeline]))
-    options = {"credentials": secret} if secret else {}
+    secret = credentials(warehouse)
+    options = {"bucket_url" if warehouse.kind is FILESYSTEM else "credentials": secret} if secret else {}
     if file := warehouse.duckdb_file:
         # DuckDB names a database after its file, and cannot tell that from a schema of the same name.
         if file.stem.lower() in (warehouse.dataset, layout % warehouse.dataset):
