@@ -62,6 +62,7 @@ kafka: $(VENV)/installed-dev ## a real one-node Apache Kafka on a free port, unt
 docs: $(VENV)/installed-dev ## write the tables of README.md, docs/settings.md and docs/sources.md from the code
 	@$(BIN)/python -m tests.ingest.vendors.reference
 	@$(BIN)/python -m tests.ingest.settings.reference
+	@$(BIN)/python -m tests.ingest.cli.reference
 	@$(BIN)/python -m tests.consumers.sync.reference
 
 lock: $(VENV)/installed-dev ## pin the newest versions that pyproject.toml allows: with all extras, then without, then with the development tools
