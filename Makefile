@@ -11,6 +11,7 @@ REQUESTS ?= 1000000
 SEED   ?= 1
 WAREHOUSE ?= duckdb
 WORKERS ?= 4
+COMPILE = $(BIN)/uv pip compile -q --universal --no-strip-extras --generate-hashes --no-header pyproject.toml
 OSV    ?= https://api.osv.dev/v1/query
 
 .DEFAULT_GOAL := help
@@ -37,11 +38,11 @@ types: $(VENV)/installed-dev
 layers: $(VENV)/installed-dev
 	@$(BIN)/lint-imports
 
-audit: $(VENV)/installed-dev ## requirements.lock against the known vulnerabilities of osv.dev (OSV=where else they are asked for)
-	@$(BIN)/pip-audit --strict --vulnerability-service osv --osv-url $(OSV) --disable-pip --require-hashes -r requirements.lock
+audit: $(VENV)/installed-dev ## requirements-extras.lock, which has all of requirements.lock, against the known vulnerabilities of osv.dev (OSV=where else they are asked for)
+	@$(BIN)/pip-audit --strict --vulnerability-service osv --osv-url $(OSV) --disable-pip --require-hashes -r requirements-extras.lock
 
-bench: $(VENV)/installed-dev ## receivers and consumers beside others, large tables, idle processes, 500 webhooks/s through everything; some 40 minutes (needs wrk; Go if there is one)
-	@for part in receive consume growth idle bench; do $(BIN)/python -m tests.bench.$$part || exit 1; done
+bench: $(VENV)/installed-dev ## receivers and consumers beside others, large tables, idle processes, from webhook to row; some 40 minutes, into docs/benchmarks.md (needs wrk; Go if there is one)
+	@for part in receive consume growth idle freshness; do $(BIN)/python -m tests.bench.$$part --write || exit 1; done
 
 faults: $(VENV)/installed-dev ## 230 kills (some find nobody to kill) and every other fault in more than 100,000 webhooks, on each log; 1 if anything was lost, doubled or older over newer (SEED=1 KILLS=230 WEBHOOKS=101000 WAREHOUSE=duckdb|postgres)
 	@for log in sqlite cluster; do $(BIN)/python -m tests.faults --log $$log --warehouse $(WAREHOUSE) --seed $(SEED) --kills $(KILLS) --webhooks $(WEBHOOKS) || exit 1; done
@@ -61,12 +62,14 @@ kafka: $(VENV)/installed-dev ## a real one-node Apache Kafka on a free port, unt
 docs: $(VENV)/installed-dev ## write the tables of README.md, docs/settings.md and docs/sources.md, and Grafana's dashboard, from the code
 	@$(BIN)/python -m tests.ingest.vendors.reference
 	@$(BIN)/python -m tests.ingest.settings.reference
+	@$(BIN)/python -m tests.ingest.cli.reference
 	@$(BIN)/python -m tests.consumers.sync.reference
 	@$(BIN)/python -m tests.deploy.dashboard
 
-lock: $(VENV)/installed-dev ## pin the newest versions that pyproject.toml allows
-	@$(BIN)/uv pip compile -q --universal --no-strip-extras --generate-hashes --no-header pyproject.toml -o requirements.lock --upgrade
-	@$(BIN)/uv pip compile -q --universal --no-strip-extras --generate-hashes --no-header pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock --upgrade
+lock: $(VENV)/installed-dev ## pin the newest versions that pyproject.toml allows: with all extras, then without, then with the development tools
+	@$(COMPILE) --all-extras -o requirements-extras.lock --upgrade
+	@$(COMPILE) -c requirements-extras.lock -o requirements.lock --upgrade
+	@$(COMPILE) --all-extras --group dev -c requirements-extras.lock -o requirements-dev.lock --upgrade
 
 clean: ## remove what targets made here
 	rm -rf $(VENV) .cache .demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

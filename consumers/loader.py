@@ -141,6 +141,7 @@ class Loader:
         else:
             self._reading.close()
         self.undone.end()
+        self._thread.submit(self._warehouse.maintain).result()
         self._report_lag()
         return len(records)
 
@@ -167,7 +168,7 @@ class Loader:
         records = self._consumer.poll(min(self._size.records, _POLL_RECORDS), seconds, self._size.bytes)
         if not records:
             return records
-        linger = self._settings.consumer.linger.total_seconds()
+        linger = self._settings.linger.total_seconds()
         deadline = time.monotonic() + linger - _age(records[0], datetime.now(UTC))
         size = total_bytes(records)
         while len(records) < self._size.records and size < self._size.bytes:

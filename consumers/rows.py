@@ -18,6 +18,7 @@ from consumers.json_text import json_text
 from ingest.booking import COLUMNS, EMPTY, Answer, Booking, BookingStatus, rounded
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
+from ingest.lenient_json import replace_deep
 from ingest.times import parse_instant, parse_stored_instant
 from ingest.warehouse import is_instant, is_version, parsed_json
 
@@ -42,7 +43,7 @@ def _schema(**columns: pa.DataType) -> pa.Schema:
 SCHEMAS: Mapping[str, pa.Schema] = {
     "booking_events": _schema(
         id=_TEXT, source=_TEXT, type=_TEXT, subject=_TEXT, time=_TIME, vendor=_TEXT, account=_TEXT, via=_TEXT,
-        received_at=_TIME, signed_by=_TEXT, position=_TEXT, data=_TEXT, loaded_at=_TIME,
+        received_at=_TIME, signed_by=_TEXT, position=_TEXT, data=_TEXT, loaded_at=_TIME, cut=_TEXT,
     ),
     "bookings": _schema(
         vendor=_TEXT, account=_TEXT, booking_id=_TEXT, group_id=_TEXT, status=_TEXT, starts_at=_TIME,
@@ -100,6 +101,15 @@ _TABLES = {table.name: table for table in TABLES}
 UNVERSIONED_COLUMNS = {"booking_id", "version", "column_versions"}
 
 
+# Deeper ones orjson, by which dlt writes them, refuses at 254 levels.
+_DEEPEST_VALUE = 200
+_DLT_TYPES: Mapping[pa.DataType, dict[str, Any]] = {
+    _TEXT: {"data_type": "text"},
+    _INT: {"data_type": "bigint"},
+    _REAL: {"data_type": "double"},
+    _TIME: {"data_type": "timestamp"},
+    _PRICE: {"data_type": "decimal", "precision": 38, "scale": 9},
+}
 # Names of each type at PostgreSQL and DuckDB.
 _TYPE_NAMES = {
     _TEXT: ("text", "character varying", "varchar", "json", "jsonb"),
@@ -130,6 +140,33 @@ def how_to_fill(table: str) -> str:
         "rows that are there are never written again and stay without;"
         " to have them whole, delete those that the log still has, then `ingest replay`"
     )
+
+
+def dlt_columns(name: str) -> dict[str, dict[str, Any]]:
+    """Return the columns of a table as dlt describes them."""
+    json = _TABLES[name].json
+    return {
+        field.name: dict({"data_type": "json"} if field.name in json else _DLT_TYPES[field.type])
+        for field in SCHEMAS[name]
+    }
+
+
+def plain_rows(name: str, rows: pa.Table) -> list[Row]:
+    """Return the rows of an Arrow table with their JSON parsed.
+
+    What is nested deeper than dlt can write becomes text. Raises LoadRefused for JSON that is one value:
+    destinations do not agree on a text in a JSON column.
+    """
+    plain = rows.to_pylist()
+    for column in _TABLES[name].json:
+        for row in plain:
+            if (text := row[column]) is not None:
+                row[column] = orjson.loads(
+                    replace_deep(text, _DEEPEST_VALUE, lambda part: orjson.dumps(part).decode())
+                )
+                if not isinstance(row[column], dict | list):
+                    raise LoadRefused(f"{name}.{column} is JSON, but neither an object nor a list")
+    return plain
 
 
 def arrow_table(name: str, rows: Iterable[Row]) -> pa.Table:
@@ -165,6 +202,7 @@ def event_row(event: Event, position: str, now: datetime, text: str | None = Non
         "position": position,
         "data": json_text(event.data) if text is None else text,
         "loaded_at": now,
+        "cut": None,
     }
 
 

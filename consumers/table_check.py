@@ -6,6 +6,7 @@ Only reads.
 from collections.abc import Iterator
 
 from consumers.rows import SCHEMAS, TABLES, how_to_fill, retyped_columns
+from ingest.destinations import DUCKDB, POSTGRES
 from ingest.errors import ConfigurationError, IngestError, NothingLoaded
 from ingest.readiness import Finding, State, failed, ok, warning
 from ingest.settings import Settings
@@ -20,7 +21,7 @@ FROM information_schema.columns WHERE table_schema = %s
 # Constraints and the like that may refuse rows of a load. dlt makes none but NOT NULL on keys and on its own
 # columns.
 _CONSTRAINTS = {
-    "postgres": """
+    POSTGRES.name: """
 SELECT c.relname, 'trigger ' || t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
 WHERE NOT t.tgisinternal AND c.relnamespace = %s::regnamespace
 UNION ALL SELECT c.relname, 'constraint ' || k.conname
@@ -34,7 +35,7 @@ UNION ALL SELECT c.relname, 'NOT NULL on ' || a.attname
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 WHERE a.attnotnull AND a.attnum > 0 AND c.relkind IN ('r', 'p') AND c.relnamespace = %s::regnamespace
 ORDER BY 1, 2""",
-    "duckdb": """
+    DUCKDB.name: """
 SELECT table_name,
        CASE constraint_type WHEN 'NOT NULL'
             THEN 'NOT NULL on ' || constraint_column_names[1] ELSE constraint_text END
@@ -49,7 +50,7 @@ def check_tables(settings: Settings) -> list[Finding]:
     """Return a finding for each change, or one that says that there is none or the check was skipped."""
     try:
         findings = list(_check_versions(settings))
-        if settings.warehouse.destination in _CONSTRAINTS:
+        if settings.warehouse.kind.name in _CONSTRAINTS:
             findings = [*_check_columns(settings), *_check_constraints(settings), *findings]
     except IngestError as error:
         return [Finding(_CHECK, State.SKIPPED, f"the warehouse cannot be asked ({type(error).__name__})")]
@@ -79,7 +80,7 @@ def _check_columns(settings: Settings) -> Iterator[Finding]:
 def _check_constraints(settings: Settings) -> Iterator[Finding]:
     """Yield a finding for each constraint, trigger or index that may refuse a row."""
     keys = {table.name: {f"NOT NULL on {column}" for column in table.key} for table in TABLES}
-    sql = _CONSTRAINTS[settings.warehouse.destination]
+    sql = _CONSTRAINTS[settings.warehouse.kind.name]
     dataset = settings.warehouse.dataset
     for table, constraint in query_or_empty(settings, sql, [dataset] * sql.count("%s")).rows:
         if table in keys and constraint not in keys[table] and not constraint.startswith("NOT NULL on _dlt"):

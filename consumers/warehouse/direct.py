@@ -22,6 +22,7 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from consumers.rows import TABLES, Table, retyped_columns
 from consumers.warehouse.locks import Fence, fenced
 from consumers.warehouse.tables import Tables, Values, columns_of, select_by_marks
+from ingest.destinations import Destination
 from ingest.errors import WarehouseUnavailable
 from ingest.warehouse.destination import keep_values
 from ingest.warehouse.errors import has_type_named, translated
@@ -39,8 +40,8 @@ _KEYS_PER_TURN = 250_000  # which take about a fifth of a second
 class DirectTables(Tables, ABC):
     """Tables that are read and written over one connection, which is open during a turn."""
 
-    def __init__(self, pipeline: dlt.Pipeline, folder: Path) -> None:
-        super().__init__(pipeline, folder)
+    def __init__(self, pipeline: dlt.Pipeline, folder: Path, kind: Destination) -> None:
+        super().__init__(pipeline, folder, kind)
         # Made once, because dlt looks up every setting for it. The schema is whole when the tables are made.
         self._job_client = cast(SqlJobClientBase, pipeline.destination_client())
         self._client = self._job_client.sql_client
@@ -71,16 +72,6 @@ class DirectTables(Tables, ABC):
             self._job_client.complete_load(load_id)
         return load_id
 
-    def _absent(self, table: Table, rows: pa.Table) -> pa.Table:
-        """Return those of the rows whose keys the table does not have."""
-        stored = {
-            tuple(key) for key in self.select(table.key, table.name, table.id_column, _ids(table, rows))
-        }
-        if not stored:
-            return rows
-        keys = zip(*(rows[column].to_pylist() for column in table.key), strict=True)
-        return rows.filter(pa.array([key not in stored for key in keys]))
-
     @abstractmethod
     def _transaction(self) -> AbstractContextManager[Any]:
         """Begin a transaction that ends with the context."""
@@ -106,8 +97,8 @@ class DuckDBTables(DirectTables):
     that other releases or users wrote have none: they are found by their ids, and get it a part at a time.
     """
 
-    def __init__(self, pipeline: dlt.Pipeline, folder: Path) -> None:
-        super().__init__(pipeline, folder)
+    def __init__(self, pipeline: dlt.Pipeline, folder: Path, kind: Destination) -> None:
+        super().__init__(pipeline, folder, kind)
         self._keyless = set(_ID_COLUMNS)  # tables that may have rows without a key
         # By table and id. They hold until something is written.
         self._row_numbers: dict[tuple[str, str], list[int]] = {}

@@ -9,10 +9,11 @@ import duckdb
 from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.sql_client import SqlClientBase
 
+from ingest.destinations import POSTGRES
 from ingest.errors import WarehouseUnavailable
 from ingest.locks import HeldLock, exclusive
 from ingest.settings import Settings, WarehouseSettings
-from ingest.warehouse.destination import POSTGRES, credentials, make_folder
+from ingest.warehouse.destination import credentials, make_folder
 from ingest.warehouse.duckdb_file import warehouse_lock
 from ingest.warehouse.errors import has_type_named, translated
 
@@ -151,7 +152,7 @@ def blockers(settings: WarehouseSettings) -> str:
 
     Returns "" where there are none, or PostgreSQL cannot be asked.
     """
-    if settings.destination != POSTGRES or not (url := credentials(settings)).startswith("postgres"):
+    if settings.kind is not POSTGRES or not (url := credentials(settings)).startswith("postgres"):
         return ""
     import psycopg2
 

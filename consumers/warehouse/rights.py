@@ -8,11 +8,11 @@ from uuid import uuid4
 import duckdb
 
 from consumers.rows import TABLES
+from ingest.destinations import POSTGRES
 from ingest.errors import IngestError, WarehouseUnavailable
 from ingest.readiness import Finding, failed, failure, ok, warning
 from ingest.settings import Settings
 from ingest.warehouse.destination import (
-    POSTGRES,
     check_reachable,
     reading_client,
     staging_datasets,
@@ -38,7 +38,7 @@ def check_warehouse(settings: Settings) -> list[Finding]:
     try:
         if settings.warehouse.duckdb_file:
             return [_check_duckdb(settings)]
-        if settings.warehouse.destination == POSTGRES:
+        if settings.warehouse.kind is POSTGRES:
             return list(_check_postgres(settings))
         return [_check_other(settings)]
     except IngestError as error:

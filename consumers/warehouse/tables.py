@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,28 +11,34 @@ from typing import Any
 import dlt
 import pyarrow as pa
 from dlt.common.configuration.utils import get_resolved_traces
-from dlt.common.schema.typing import TColumnSchema
-from dlt.destinations.exceptions import DatabaseUndefinedRelation
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltResource
 
-from consumers.rows import TABLES, Table
+from consumers.rows import TABLES, Table, dlt_columns, plain_rows
 from consumers.warehouse.locks import Fence
+from ingest.destinations import Destination, RowFormat
 from ingest.errors import WarehouseUnavailable
 from ingest.warehouse.destination import keep_values
 
 _VALUES_PER_QUERY = 500
-_ROWS_PER_FETCH = 16  # a row may be as large as a body
+ROWS_PER_FETCH = 16  # a row may be as large as a body
 
 Values = Sequence[Any]
 
 
 class Tables:
-    """The tables of a destination, which dlt's load packages write."""
+    """The tables of a destination, which dlt's load packages write.
 
-    def __init__(self, pipeline: dlt.Pipeline, folder: Path) -> None:
+    `notes_table` has a note about the tables that were made, and `loads_table` each load, noted last of all.
+    """
+
+    notes_table = "_dlt_version"
+    loads_table = "_dlt_loads"
+
+    def __init__(self, pipeline: dlt.Pipeline, folder: Path, kind: Destination) -> None:
         """`folder` is the pipeline's working folder. Another pipeline may take the place of this one."""
-        self.pipeline, self._folder = pipeline, folder
+        self.pipeline, self._folder, self._kind = pipeline, folder, kind
 
     @contextmanager
     def turn(self, patience: float) -> Iterator[Fence]:  # noqa: ARG002 - there is nothing to wait for
@@ -40,8 +47,22 @@ class Tables:
 
     def has(self, table: str) -> bool:
         """Return whether there is a table of this name; within a turn."""
+        return table in self.columns([table])
+
+    def columns(self, tables: Iterable[str]) -> dict[str, set[str]]:
+        """Return the columns of those of these tables that exist, in lower case."""
         with self.pipeline.sql_client() as client:
-            return columns_of(client, table) is not None
+            columns = {name: columns_of(client, name) for name in tables}
+        return {name: of_table for name, of_table in columns.items() if of_table is not None}
+
+    def forget_made(self) -> None:
+        """Delete dlt's note that the pipeline's tables exist, so that the next load makes them."""
+        with self.pipeline.sql_client() as client:
+            notes = client.make_qualified_table_name(self.notes_table)
+            client.execute_sql(f"DELETE FROM {notes} WHERE schema_name = %s", self.pipeline.pipeline_name)  # noqa: S608 - our own names
+
+    def maintain(self, every: timedelta) -> None:
+        """Do what has to be done to the tables `every` so often: nothing, where the destination does it."""
 
     def select(
         self, columns: Sequence[str], table: str, column: str, values: Iterable[str]
@@ -56,8 +77,27 @@ class Tables:
             yield from select_by_marks(client, columns, table, column, values)
 
     def write(self, rows: Mapping[str, pa.Table]) -> str:
-        """Load rows, by table, and return the load's id. Raises WarehouseUnavailable, and what dlt raises."""
-        return self._load(rows, self._merges)
+        """Load rows, by table, and return the load's id.
+
+        Raises WarehouseUnavailable, LoadRefused, and what dlt raises.
+        """
+        new = {table.name: self._new_rows(table, rows[table.name]) for table in TABLES if table.name in rows}
+        # To merge no rows, dlt would make an empty one, which has no key.
+        return self._load(new, {name: self._merges[name] if new[name].num_rows else "append" for name in new})
+
+    def _new_rows(self, table: Table, rows: pa.Table) -> pa.Table:
+        """Return the rows to merge: `delete-insert` would replace rows of which the first is kept."""
+        is_first_kept = table.replaces or self._merges[table.name]["strategy"] == "insert-only"
+        return rows if is_first_kept else self._absent(table, rows)
+
+    def _absent(self, table: Table, rows: pa.Table) -> pa.Table:
+        """Return those of the rows whose keys the table does not have."""
+        ids = {str(value) for value in rows[table.id_column].to_pylist()}
+        stored = {tuple(key) for key in self.select(table.key, table.name, table.id_column, ids)}
+        if not stored:
+            return rows
+        keys = zip(*(rows[column].to_pylist() for column in table.key), strict=True)
+        return rows.filter(pa.array([key not in stored for key in keys]))
 
     @cached_property
     def _merges(self) -> dict[str, Any]:
@@ -78,7 +118,9 @@ class Tables:
 
     def _load(self, rows: Mapping[str, pa.Table], dispositions: Mapping[str, Any]) -> str:
         resources = [
-            resource_of(table, rows[table.name]).apply_hints(write_disposition=dispositions[table.name])
+            resource_of(table, rows[table.name], self._kind).apply_hints(
+                write_disposition=dispositions[table.name]
+            )
             for table in TABLES
             if table.name in rows
         ]
@@ -96,10 +138,17 @@ class Tables:
         return max(extracted.loads_ids)
 
 
-def resource_of(table: Table, rows: pa.Table) -> DltResource:
-    """Return a resource of rows, with the hints of their table."""
-    columns: dict[str, TColumnSchema] = {column: {"data_type": "json"} for column in table.json}
-    resource: DltResource = dlt.resource([rows], name=table.name, primary_key=table.key, columns=columns)
+def resource_of(table: Table, rows: pa.Table, kind: Destination) -> DltResource:
+    """Return a resource of rows, with the hints of their table. Raises LoadRefused."""
+    columns: dict[str, Any] = {column: {"data_type": "json"} for column in table.json}
+    data: list[Any] = [rows]
+    if kind.rows is RowFormat.VALUES:
+        columns = dlt_columns(table.name)
+        data = plain_rows(table.name, rows) or [dlt.mark.materialize_table_schema()]
+    hints: dict[str, Any] = {"table_format": kind.table_format, "max_table_nesting": 0}
+    resource: DltResource = dlt.resource(
+        data, name=table.name, primary_key=table.key, columns=columns, **hints
+    )
     return resource
 
 
@@ -108,8 +157,8 @@ def columns_of(client: SqlClientBase[Any], table: str) -> set[str] | None:
     no_rows = f"SELECT * FROM {client.make_qualified_table_name(table)} WHERE 1 = 0"  # noqa: S608 - our own names
     try:
         with client.execute_query(no_rows) as cursor:
-            return {column[0].lower() for column in cursor.description or ()}
-    except DatabaseUndefinedRelation:
+            return {name.lower() for name in cursor.columns_schema or ()}
+    except DestinationUndefinedEntity:  # a folder without files is one, a missing table another
         return None
 
 
@@ -123,5 +172,5 @@ def select_by_marks(
         marks = ", ".join(["%s"] * len(part))
         sql = f"SELECT {', '.join(columns)} FROM {name} WHERE {column} IN ({marks})"  # noqa: S608 - our own names, and marks
         with client.execute_query(sql, *part) as cursor:
-            while rows := cursor.fetchmany(_ROWS_PER_FETCH):
+            while rows := cursor.fetchmany(ROWS_PER_FETCH):
                 yield from rows

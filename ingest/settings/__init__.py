@@ -154,6 +154,12 @@ class Settings(Section):
         )
 
     @property
+    def linger(self) -> timedelta:
+        """Return how long a batch waits for more records: as it is set, or as the destination calls for."""
+        linger = self.consumer.linger
+        return self.warehouse.kind.interval if linger is None else linger
+
+    @property
     def uses_spool(self) -> bool:
         """Return whether receivers keep a spool.
 

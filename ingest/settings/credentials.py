@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 
 from pydantic import ValidationInfo
 
+from ingest.destinations import DUCKDB, FILESYSTEM, find_destination
 from ingest.files import absolute_path, absolute_url
 
 DEFAULT_FILE = "data/warehouse.duckdb"
@@ -74,10 +75,12 @@ def usable_credentials(url: str, info: ValidationInfo) -> str:
     https://www.rfc-editor.org/rfc/rfc3986#section-3.2.1
     Raises ValueError.
     """
-    if info.data.get("destination") == "duckdb":
+    if find_destination(info.data.get("destination", "")) is DUCKDB:
         if duckdb_path(url) is None:
             return url
         return absolute_url(url, _DUCKDB, info) if url.startswith(_DUCKDB) else absolute_path(url, info)
+    if find_destination(info.data.get("destination", "")) is FILESYSTEM and "://" not in url:
+        return absolute_path(url, info)
     if url.startswith(_SQLITE) and not url.endswith(":memory:"):
         return absolute_url(url, _SQLITE, info)
     match = _PASSWORD.fullmatch(url)

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from ingest.address import Host
+from ingest.destinations import DUCKDB, Destination, find_destination
 from ingest.files import SETTINGS_FOLDER, LocalPath
 from ingest.settings.credentials import DEFAULT_FILE, duckdb_path, usable_credentials
 from ingest.times import Duration
@@ -57,6 +58,11 @@ def _admin_host() -> Any:
 
 def _admin_port(port: int) -> Any:
     return Field(port, ge=0, le=65535, description="Port of the admin listener.")
+
+
+def _as_identifier(value: Any) -> Any:
+    """Write a name with hyphens, such as that of a pod, as a part of a table's name."""
+    return value.replace("-", "_") if isinstance(value, str) else value
 
 
 Hosts = Annotated[tuple[Host, ...], BeforeValidator(as_list)]
@@ -184,11 +190,11 @@ class ConsumerSettings(Section):
         description="Consumer group. A new name reads the log from its beginning. The embedded log keeps "
         "what the old group has not read.",
     )
-    instance: str = Field(
+    instance: Annotated[str, BeforeValidator(_as_identifier)] = Field(
         "",
         pattern=r"^([a-z0-9]+(_[a-z0-9]+)*)?$",
-        description="Name of this consumer. If several consumers load into one warehouse, each needs a "
-        "different name.",
+        description="Name of this consumer: lower-case letters, digits, and `_` or `-`, which mean the same. "
+        "If several consumers load into one warehouse, each needs a different name.",
     )
     max_records: int = Field(5000, ge=1, description="A batch is loaded when it has this many records.")
     max_bytes: int = Field(
@@ -204,9 +210,11 @@ class ConsumerSettings(Section):
         "limits what is read from the log at once, the size of a batch, and DuckDB. At least 448 MiB, and "
         "320 MiB more than 96 times `receiver.body_limit`.",
     )
-    linger: Duration = Field(
-        timedelta(milliseconds=250),
-        description="A batch is loaded when its oldest record was received this long ago.",
+    linger: Duration | None = Field(
+        None,
+        description="A batch is loaded when its oldest record was received this long ago. The default is the "
+        "destination's (docs/destinations.md): `250ms` at DuckDB and PostgreSQL, `60s` or more where loads "
+        "are limited or billed.",
     )
     dead_letter_limit: int = Field(
         100,
@@ -233,6 +241,12 @@ class ConsumerSettings(Section):
         return (self.memory - CONSUMER_BASE_BYTES) // 2
 
 
+_REFUSED_FORMATS = {
+    "iceberg": "without a catalog that all writers share, two of them lose each other's loads",
+    "parquet": "rows of plain files cannot be replaced, so every change would be one more row",
+}
+
+
 class WarehouseSettings(Section):
     """The warehouse: any dlt destination."""
 
@@ -253,6 +267,24 @@ class WarehouseSettings(Section):
         "data/dlt", description="dlt's working folder. It can be deleted while nothing runs."
     )
 
+    table_format: str = Field(
+        "delta",
+        description="Format of the tables in a folder or bucket, for the destination `filesystem` only: "
+        "`delta`.",
+    )
+    compact_every: Duration = Field(
+        timedelta(days=1),
+        description="How often a consumer makes large files of many small ones in a folder or bucket, and "
+        "deletes those that were replaced more than a day ago.",
+    )
+
+    @field_validator("table_format")
+    @classmethod
+    def _check_table_format(cls, name: str) -> str:
+        if reason := _REFUSED_FORMATS.get(name, "" if name == "delta" else "it is not known"):
+            raise ValueError(f'{reason}; set it to "delta"')
+        return name
+
     @field_validator("credentials")
     @classmethod
     def _make_usable(cls, credentials: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
@@ -261,7 +293,8 @@ class WarehouseSettings(Section):
         DuckDB's file, or its default, has an absolute path where the folder of relative paths is known.
         """
         text = credentials.get_secret_value() if credentials else ""
-        if info.data.get("destination") == "duckdb" and not text and SETTINGS_FOLDER in (info.context or {}):
+        is_duckdb = find_destination(info.data.get("destination", "")) is DUCKDB
+        if is_duckdb and not text and SETTINGS_FOLDER in (info.context or {}):
             text = DEFAULT_FILE
         return SecretStr(usable_credentials(text, info)) if text else None
 
@@ -273,9 +306,14 @@ class WarehouseSettings(Section):
         return dataset
 
     @property
+    def kind(self) -> Destination:
+        """Return the ways of the destination."""
+        return find_destination(self.destination)
+
+    @property
     def duckdb_file(self) -> Path | None:
         """Return the database file; None for other destinations, and for DuckDB in memory or at a service."""
-        if self.destination != "duckdb":
+        if self.kind is not DUCKDB:
             return None
         path = duckdb_path(self.credentials.get_secret_value() if self.credentials else DEFAULT_FILE)
         return Path(path) if path else None

@@ -14,6 +14,7 @@ import sqlglot
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 
+from ingest.destinations import FILESYSTEM, POSTGRES, Destination
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded, WarehouseUnavailable
 from ingest.event import digest
 from ingest.files import check_scratch, explain_unwritable, is_usable, scratch_folder
@@ -42,7 +43,6 @@ os.environ["PGTZ"] = "UTC"
 
 logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns about statements that are refused
 
-POSTGRES = "postgres"
 _CONNECT_SECONDS = 2
 _TABLE_NAME = re.compile(r"[\w $*-]+")  # a file's has a dot, a slash or a colon
 # Options with which each end gives up a connection after 25 s of silence:
@@ -69,7 +69,7 @@ def check_reachable(settings: WarehouseSettings) -> None:
                 f"warehouse.credentials {file} cannot be read and written by this user: change its owner or"
                 " mode"
             )
-    elif settings.destination == POSTGRES and (url := credentials(settings)).startswith("postgres"):
+    elif settings.kind is POSTGRES and (url := credentials(settings)).startswith("postgres"):
         import psycopg2
 
         with (
@@ -96,6 +96,18 @@ def keep_values(client: SqlClientBase[Any], *, json: bool = False) -> None:
         keep_times(client.native_connection)
         if json:
             keep_json(client.native_connection)
+
+
+def column_names(cursor: Any, kind: Destination) -> list[str]:
+    """Return the names of a result's columns: those that the destination has in capitals in lower case.
+
+    A result of SQLAlchemy has them as keys, and not in a description.
+    """
+    result = cursor.native_cursor
+    names = (
+        list(result.keys()) if hasattr(result, "keys") else [column[0] for column in result.description or ()]
+    )
+    return [name.lower() if kind.has_upper_case_names and name.isupper() else name for name in names]
 
 
 def staging_datasets(settings: Settings, pipelines: Iterable[str]) -> list[str]:
@@ -136,7 +148,7 @@ def read(
         client.execute_query(sql, *parameters) as cursor,
         readable_values(),
     ):
-        return [column[0] for column in cursor.description or ()], cursor.fetchall()
+        return column_names(cursor, settings.warehouse.kind), cursor.fetchall()
 
 
 def read_bounded(
@@ -147,20 +159,20 @@ def read_bounded(
     Raises as `ingest.warehouse.query.query_bounded` does.
     """
     with _querying_client(settings) as client, readable_values():
-        if settings.warehouse.destination == POSTGRES:
+        if settings.warehouse.kind is POSTGRES:
             running.start(client.native_connection.cancel)
             return read_only(client.native_connection, sql, bounds)
         check_only_reads(sql, client.capabilities.sqlglot_dialect)
         running.start(lambda: None)
         with client.execute_query(sql) as cursor:
-            return [column[0] for column in cursor.description or ()], list(bounds.fetch(cursor.fetchmany))
+            return column_names(cursor, settings.warehouse.kind), list(bounds.fetch(cursor.fetchmany))
 
 
 @contextmanager
 def _querying_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
     """Open a connection for queries, whose errors become ConfigurationError where the query is to blame."""
     with reading_client(settings) as client:
-        if settings.warehouse.destination == POSTGRES:
+        if settings.warehouse.kind is POSTGRES:
             client.native_connection.readonly = True
         keep_values(client, json=True)
         if not client.has_dataset():
@@ -214,9 +226,9 @@ def destination(settings: Settings, pipeline: str = "") -> Any:
     Raises ConfigurationError.
     """
     warehouse = settings.warehouse
-    secret = credentials(warehouse)
     layout = "_".join(filter(None, ["%s_staging", pipeline]))
-    options = {"credentials": secret} if secret else {}
+    secret = credentials(warehouse)
+    options = {"bucket_url" if warehouse.kind is FILESYSTEM else "credentials": secret} if secret else {}
     if file := warehouse.duckdb_file:
         # DuckDB names a database after its file, and cannot tell that from a schema of the same name.
         if file.stem.lower() in (warehouse.dataset, layout % warehouse.dataset):
@@ -245,7 +257,7 @@ def credentials(settings: WarehouseSettings) -> str:
     if settings.duckdb_file:
         return str(settings.duckdb_file)
     url = settings.credentials.get_secret_value() if settings.credentials else ""
-    if settings.destination != POSTGRES or not url.startswith("postgres"):
+    if settings.kind is not POSTGRES or not url.startswith("postgres"):
         return url  # dlt says what is wrong with it
     user, at, server = url.rpartition("@")  # a password may hold anything
     server, _, query = server.partition("?")

@@ -1,4 +1,4 @@
-"""The consumer's rate: `python -m tests.bench.consume [--events 100000 --log kafka --warehouse duckdb]`.
+"""The consumer's rate: `python -m tests.bench.consume [--events 500000 --log kafka --warehouses duckdb]`.
 
 Simulated vendors' webhooks are appended to the log. Then `ingest consume` loads all of them, and after it the
 way of a user who has only dlt: dictionaries, and a merge of 5,000 records a run. The broker and the
@@ -7,14 +7,12 @@ destination share the machine with what is measured.
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,16 +23,13 @@ import dlt
 import orjson
 import tomlkit
 from kafka import KafkaConsumer
-from rich.console import Console
-from rich.table import Table
 
 from ingest.event import Event
 from ingest.log import wait_until_durable
 from ingest.settings import Settings
-from ingest.simulator import load_simulated_vendor
-from ingest.simulator.world import World
-from ingest.vendors import Delivery, vendor_names
-from ingest.vendors.delivery import Headers
+from ingest.vendors import vendor_names
+from tests.bench.figures import Figures, add_write_option, show
+from tests.bench.simulated import PUBLIC_URL, account_settings, deliveries
 from tests.bench.usage import Usage, read_usage
 from tests.consumers.postgres import running_postgres
 from tests.kafka.broker import running_broker
@@ -43,12 +38,8 @@ _APPENDED_AT_ONCE = 1000
 _POLL_SECONDS = 0.05
 _STALLED_SECONDS = 120.0
 _RUN_RECORDS = 5000
-_START = datetime.now(UTC) - timedelta(days=3)
-_BETWEEN_CHANGES = timedelta(milliseconds=200)
 _KIB = 1024
 _CONSUMER_MEMORY = 704 * _KIB**2  # the least with which it reads ahead
-_PUBLIC_URL = "https://hooks.example.com"
-_SECRET = "not-a-secret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +77,7 @@ def filled_log(folder: Path, log: str, events: int, destination: str, credential
             url = log
         run = uuid4().hex[:8]
         tree: dict[str, Any] = {
-            "public_url": _PUBLIC_URL,
+            "public_url": PUBLIC_URL,
             "log": url,
             "topic_prefix": f"bench-{run}",
             "consumer": {"admin_port": 0, "group": f"bench-{run}", "memory": _CONSUMER_MEMORY},
@@ -95,15 +86,10 @@ def filled_log(folder: Path, log: str, events: int, destination: str, credential
         # Secrets are not in the file, and the consumer needs no accounts.
         (folder / "ingest.toml").write_text(tomlkit.dumps(tree), encoding="utf-8")
         tree["warehouse"]["credentials"] = credentials
-        tree["accounts"] = {name: _account(name) for name in vendor_names()}
+        tree["accounts"] = account_settings()
         settings = Settings.model_validate(tree)
         fill(settings, events)
         yield settings
-
-
-def _account(vendor: str) -> dict[str, Any]:
-    simulated = load_simulated_vendor(vendor).account(f"{_PUBLIC_URL}/webhooks/{vendor}/{vendor}", _SECRET)
-    return {**simulated.settings(), "webhook_secrets": [_SECRET]}
 
 
 def fill(settings: Settings, events: int) -> None:
@@ -118,29 +104,10 @@ def fill(settings: Settings, events: int) -> None:
 
 
 def simulated_events(settings: Settings, count: int) -> Iterator[Event]:
-    """Yield events of a world whose bookings are made, moved and cancelled."""
-    simulated = {
-        name: load_simulated_vendor(name).account(f"{_PUBLIC_URL}/webhooks/{name}/{name}", _SECRET)
-        for name in vendor_names()
-    }
+    """Yield the events of simulated deliveries."""
     accounts = {account.vendor: account for account in settings.build_accounts().values()}
-    world = World({name: account.capabilities for name, account in simulated.items()})
-    at = _START
-
-    def changes() -> Iterator[Any]:
-        nonlocal at
-        while True:
-            at += _BETWEEN_CHANGES
-            yield from world.step(at)
-
-    for change in islice(changes(), count):
-        vendor = simulated[change.account]
-        webhook = vendor.webhook(change)
-        now = datetime.now(UTC)
-        delivery = Delivery(
-            webhook.query, Headers.of(vendor.headers(webhook, now).items()), webhook.body, now
-        )
-        yield accounts[change.account].parse(accounts[change.account].verify(delivery, now))
+    for vendor, delivery in deliveries(count):
+        yield accounts[vendor].parse(accounts[vendor].verify(delivery, delivery.received_at))
 
 
 def consume(folder: Path, settings: Settings, events: int) -> Rate:
@@ -265,20 +232,31 @@ def measure(log: str, events: int, warehouse: str, dict_events: int) -> list[tup
 def main() -> None:
     """Measure once and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--events", type=int, default=500_000)
     parser.add_argument("--dict-events", type=int, default=20_000, help="events of the dict way, 0 for none")
     parser.add_argument("--log", default="kafka", help="kafka, sqlite, or kafka://host:port")
-    parser.add_argument("--warehouse", choices=("duckdb", "postgres"), default="duckdb")
+    parser.add_argument(
+        "--warehouses", nargs="+", choices=("duckdb", "postgres"), default=["duckdb", "postgres"]
+    )
+    add_write_option(parser)
     arguments = parser.parse_args()
-    rates = measure(arguments.log, arguments.events, arguments.warehouse, arguments.dict_events)
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
-    title = f"{arguments.events} events, {arguments.log} → {arguments.warehouse}, {machine}"
-    table = Table("consumer", "events/s", "processor, µs an event", "memory, MiB", title=title)
-    for name, rate in rates:
-        table.add_row(
-            name, f"{rate.per_second:.0f}", f"{rate.cpu_microseconds:.0f}", f"{rate.usage.mebibytes:.0f}"
-        )
-    Console(width=120).print(table)
+    tables = []
+    for warehouse in arguments.warehouses:
+        rates = measure(arguments.log, arguments.events, warehouse, arguments.dict_events)
+        slowest = rates[-1][1].per_second
+        rows = [
+            (
+                name,
+                f"{rate.per_second:.0f}",
+                f"{rate.per_second / slowest:.1f}",
+                f"{rate.cpu_microseconds:.0f}",
+                f"{rate.usage.mebibytes:.0f}",
+            )
+            for name, rate in rates
+        ]
+        columns = ("consumer", "events/s", f"of {rates[-1][0]}", "processor, µs an event", "memory, MiB")
+        tables.append(Figures(f"{arguments.events:,} events, {arguments.log} → {warehouse}", columns, rows))
+    show("consume", tables, write=arguments.write)
 
 
 if __name__ == "__main__":

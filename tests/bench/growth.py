@@ -6,7 +6,6 @@ the table, and some are stored already.
 """
 
 import argparse
-import resource
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -17,13 +16,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from consumers.warehouse import direct
 from ingest.event import Event
 from ingest.log import Partition, StoredRecord
 from ingest.times import format_instant
+from tests.bench.figures import Figures, add_write_option, show
 from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.postgres import running_postgres
 from tests.consumers.samples import SOURCE, TOPIC, moment, sample
@@ -168,25 +165,31 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=10_000_000, help="stored events")
     parser.add_argument("--bookings", type=int, default=5_000_000, help="stored bookings")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--destination", default="duckdb", choices=["duckdb", "postgres"])
+    parser.add_argument(
+        "--destinations", nargs="+", default=["duckdb", "postgres"], choices=["duckdb", "postgres"]
+    )
     parser.add_argument("--folder", default=None, help="where the warehouses are made")
+    add_write_option(parser)
     arguments = parser.parse_args()
-    with (
-        TemporaryDirectory(prefix="ingest-growth-", dir=arguments.folder) as folder,
-        _trees(arguments.destination, Path(folder)) as (tree, empty_tree),
-    ):
-        growth = measure(tree, empty_tree, arguments.events, arguments.bookings, arguments.rounds)
-    title = f"{arguments.destination}, {arguments.events:,} events and {arguments.bookings:,} bookings"
-    table = Table("events in a load", "empty tables", "large tables", "ratio", title=title)
-    for size in _SIZES:
-        table.add_row(
-            f"{size:,}",
-            _figures(growth.empty[size]),
-            _figures(growth.large[size]),
-            f"{growth.ratio(size):.2f}",
-        )
-    table.caption = f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB of memory"
-    Console(width=110).print(table)
+    tables = []
+    for destination in arguments.destinations:
+        with (
+            TemporaryDirectory(prefix="ingest-growth-", dir=arguments.folder) as folder,
+            _trees(destination, Path(folder)) as (tree, empty_tree),
+        ):
+            growth = measure(tree, empty_tree, arguments.events, arguments.bookings, arguments.rounds)
+        title = f"{destination}, {arguments.events:,} events and {arguments.bookings:,} bookings"
+        rows = [
+            (
+                f"{size:,}",
+                _figures(growth.empty[size]),
+                _figures(growth.large[size]),
+                f"{growth.ratio(size):.2f}",
+            )
+            for size in _SIZES
+        ]
+        tables.append(Figures(title, ("events in a load", "empty tables", "large tables", "ratio"), rows))
+    show("growth", tables, write=arguments.write)
 
 
 def _figures(loads: Loads) -> str:

@@ -19,11 +19,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import tomlkit
-from rich.console import Console
-from rich.table import Table
 
 from ingest.settings import Settings
 from ingest.warehouse.query import query_or_empty
+from tests.bench.figures import Figures, add_write_option, show
 from tests.receivers.requests import SECRET, Request, booking
 from tests.support.ports import free_port
 
@@ -142,20 +141,25 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--rate", type=float, default=10, help="webhooks a second")
     parser.add_argument("--log", default="", help='"" for the embedded log, or kafka://host:port')
+    add_write_option(parser)
     arguments = parser.parse_args()
     with TemporaryDirectory(prefix="ingest-idle-") as folder:
         idle = measure(Path(folder), arguments.seconds, arguments.rate, arguments.log)
-    table = Table("measure", "at rest", f"at {arguments.rate:g} webhooks/s", title="ingest up")
-    for name in sorted(idle.at_rest):
-        table.add_row(f"{name}: share of a core", f"{idle.at_rest[name]:.2%}", f"{idle.at_rate[name]:.2%}")
-    table.add_row("all", f"{sum(idle.at_rest.values()):.2%}", f"{sum(idle.at_rate.values()):.2%}")
-    table.add_row("start to first accepted webhook", f"{idle.start_seconds:.2f} s", "")
-    for name in sorted(idle.start_cpu_seconds):
-        table.add_row(f"{name}: processor time by then", f"{idle.start_cpu_seconds[name]:.2f} s", "")
+    rows = [
+        (f"{name}: share of a core", f"{idle.at_rest[name]:.2%}", f"{idle.at_rate[name]:.2%}")
+        for name in sorted(idle.at_rest)
+    ]
+    rows.append(("all", f"{sum(idle.at_rest.values()):.2%}", f"{sum(idle.at_rate.values()):.2%}"))
+    rows.append(("start to first accepted webhook", f"{idle.start_seconds:.2f} s", ""))
+    rows += [
+        (f"{name}: processor time by then", f"{idle.start_cpu_seconds[name]:.2f} s", "")
+        for name in sorted(idle.start_cpu_seconds)
+    ]
     if idle.freshness:
         middle, high = (idle.freshness[int(len(idle.freshness) * share)] for share in (0.5, 0.99))
-        table.add_row("received to loaded, p50 and p99", "", f"{middle:.2f} and {high:.2f} s")
-    Console(width=100).print(table)
+        rows.append(("received to loaded, p50 and p99", "", f"{middle:.2f} and {high:.2f} s"))
+    columns = ("measure", "at rest", f"at {arguments.rate:g} webhooks/s")
+    show("idle", [Figures("`ingest up` when little happens", columns, rows)], write=arguments.write)
 
 
 if __name__ == "__main__":

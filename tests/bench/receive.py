@@ -7,7 +7,6 @@ with are left out where they cannot be had: one in Go, and one of FastAPI and ai
 
 import argparse
 import os
-import platform
 import re
 import shutil
 import signal
@@ -19,18 +18,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import tomlkit
 from kafka import KafkaAdminClient
-from rich.console import Console
-from rich.table import Table
 
-from ingest.simulator import load_simulated_vendor
-from ingest.simulator.world import Change, World
+from tests.bench.figures import Figures, add_write_option, show
+from tests.bench.simulated import PUBLIC_URL, SECRET, deliveries, path_of
 from tests.bench.usage import Usage, read_usage
 from tests.kafka.broker import running_broker
 from tests.support.ports import free_port
@@ -38,8 +33,6 @@ from tests.support.processes import ROOT
 
 _PEERS = Path(__file__).parent / "peers"
 _CACHE = ROOT / ".cache" / "bench"
-_SECRET = "not-a-secret"
-_PATH = "/webhooks/calendly/bench"
 _DELIVERIES = 4000
 _WARM_UP_SECONDS = 2
 _START_SECONDS = 30.0
@@ -90,21 +83,10 @@ class Round:
 
 def write_deliveries(file: Path) -> None:
     """Write signed deliveries of Calendly as a table of Lua."""
-    account = load_simulated_vendor("calendly").account(f"https://hooks.example.com{_PATH}", _SECRET)
-    world, at = World({"calendly": account.capabilities}), datetime.now(UTC) - timedelta(days=3)
-
-    def changes() -> Iterator[Change]:
-        nonlocal at
-        while True:
-            at += timedelta(milliseconds=200)
-            yield from world.step(at)
-
-    now = datetime.now(UTC)
     lines = []
-    for change in islice(changes(), _DELIVERIES):
-        webhook = account.webhook(change)
-        (signature,) = account.headers(webhook, now).values()
-        body = "".join(map(_lua_character, webhook.body))
+    for _, delivery in deliveries(_DELIVERIES, "calendly"):
+        signature = delivery.headers.get_single("calendly-webhook-signature")
+        body = "".join(map(_lua_character, delivery.body))
         lines.append(f'{{"{signature}","{body}"}},')
     file.write_text("\n".join(["return {", *lines, "}"]), encoding="ascii")
 
@@ -117,7 +99,7 @@ def _lua_character(byte: int) -> str:
 def ours(folder: Path, name: str, log: str, port: int, workers: int = 1) -> Receiver:
     """Return `ingest receive` over a log."""
     settings = {
-        "public_url": "https://hooks.example.com",
+        "public_url": PUBLIC_URL,
         "log": log,
         "topic_prefix": f"bench-{os.getpid()}",
         "receiver": {
@@ -127,18 +109,18 @@ def ours(folder: Path, name: str, log: str, port: int, workers: int = 1) -> Rece
             "workers": workers,
         },
         "warehouse": {"credentials": str(folder / "warehouse.duckdb")},
-        "accounts": {"bench": {"vendor": "calendly"}},
+        "accounts": {"calendly": {"vendor": "calendly"}},
     }
     config = folder / f"{name}.toml"
     config.write_text(tomlkit.dumps(settings), encoding="utf-8")
-    secret = {"INGEST_ACCOUNTS__BENCH__WEBHOOK_SECRETS": _SECRET}
+    secret = {"INGEST_ACCOUNTS__CALENDLY__WEBHOOKSECRETS": SECRET}
     return Receiver(name, [sys.executable, "-m", "ingest", "receive", "--config", str(config)], secret)
 
 
 def by_hand(name: str, brokers: str, port: int, python: str = sys.executable) -> Receiver:
     """Return a receiver of `tests.bench.peers.receivers`."""
     command = [python, "-m", "uvicorn", f"tests.bench.peers.receivers:{name}", "--port", str(port)]
-    environ = {"SECRET": _SECRET, "BROKERS": brokers, "TOPIC": _topic(name)}
+    environ = {"SECRET": SECRET, "BROKERS": brokers, "TOPIC": _topic(name)}
     return Receiver(name, [*command, "--no-access-log", "--log-level", "error"], environ)
 
 
@@ -154,7 +136,7 @@ def in_go(brokers: str, port: int) -> Receiver | None:
     _CACHE.mkdir(parents=True, exist_ok=True)
     built = subprocess.run(["go", "build", "-o", program, "."], cwd=_PEERS, check=False)
     command = [str(program), f"127.0.0.1:{port}", brokers, _topic("Go")]
-    return Receiver("Go", command, {"SECRET": _SECRET, "GOMAXPROCS": "1"}) if not built.returncode else None
+    return Receiver("Go", command, {"SECRET": SECRET, "GOMAXPROCS": "1"}) if not built.returncode else None
 
 
 def in_fastapi(brokers: str, port: int) -> Receiver | None:
@@ -237,7 +219,7 @@ def measure(rounds: int, seconds: int, connections: int) -> dict[str, list[Round
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="bench-receive-")))
         write_deliveries(folder / "deliveries.lua")
-        (folder / "wrk.lua").write_text(_SCRIPT % _PATH, encoding="ascii")
+        (folder / "wrk.lua").write_text(_SCRIPT % path_of("calendly"), encoding="ascii")
         os.sched_setaffinity(0, _OTHERS or [_FIRST])  # and so the broker and wrk
         brokers = ",".join(stack.enter_context(running_broker()).servers)
         with closing(KafkaAdminClient(bootstrap_servers=brokers)) as admin:
@@ -259,23 +241,15 @@ def measure(rounds: int, seconds: int, connections: int) -> dict[str, list[Round
         return results
 
 
-def table(results: Mapping[str, Sequence[Round]]) -> Table:
+def figures(results: Mapping[str, Sequence[Round]]) -> Figures:
     """Return the medians of all rounds, and how many times Go's requests each answers."""
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
-    names = (
-        "receiver",
-        "requests/s",
-        "of Go's",
-        "p50, ms",
-        "p99, ms",
-        "processor, µs",
-        "memory, MiB",
-        "failed",
-    )
-    shown = Table(*names, title=f"receivers on one core, {machine}")
+    columns = [
+        *("receiver", "requests/s", "of Go's", "p50, ms", "p99, ms"),
+        *("processor, µs", "memory, MiB", "failed"),
+    ]
     rates = {name: statistics.median(result.rate for result in rounds) for name, rounds in results.items()}
-    for name, rounds in results.items():
-        shown.add_row(
+    rows = [
+        (
             name,
             f"{rates[name]:.0f}",
             f"{rates[name] / rates['Go']:.2f}" if "Go" in rates else "",
@@ -285,7 +259,9 @@ def table(results: Mapping[str, Sequence[Round]]) -> Table:
             f"{max(result.usage.mebibytes for result in rounds):.0f}",
             str(sum(result.failed for result in rounds)),
         )
-    return shown
+        for name, rounds in results.items()
+    ]
+    return Figures("Receivers on one core, medians of all rounds", columns, rows)
 
 
 def main() -> None:
@@ -294,10 +270,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=8, help="of each round")
     parser.add_argument("--connections", type=int, default=64)
+    add_write_option(parser)
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is needed: install it, for example with `apt-get install wrk`")
-    Console(width=130).print(table(measure(arguments.rounds, arguments.seconds, arguments.connections)))
+    results = measure(arguments.rounds, arguments.seconds, arguments.connections)
+    show("receive", [figures(results)], write=arguments.write)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import pytest
 from consumers.rows import TABLES, arrow_table, event_row
 from consumers.warehouse import Warehouse
 from consumers.warehouse.tables import resource_of
+from ingest.destinations import DUCKDB
 from ingest.log.sqlite import SqliteProducer
 from ingest.warehouse.query import query
 from tests.consumers.samples import START, TOPIC, moment, sample
@@ -88,6 +89,7 @@ def test_a_package_that_a_killed_consumer_left_is_neither_loaded_twice_nor_in_th
                 resource_of(
                     TABLES[0],
                     arrow_table(TABLES[0].name, [event_row(sample(1), "bookings.oncehub/0/0", START)]),
+                    DUCKDB,
                 )
             )
             killed._pipeline.normalize()

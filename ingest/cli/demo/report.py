@@ -45,7 +45,7 @@ class WarehouseMonitor:
     """Polls the warehouse as any reader would.
 
     `freshness` has the seconds from an event's receipt to the first poll that returned its row, so it never
-    flatters.
+    flatters. `loaded_until` is when the newest row was loaded that is counted already.
     """
 
     settings: Settings
@@ -55,11 +55,11 @@ class WarehouseMonitor:
     statuses: dict[str, dict[str, int]] = field(default_factory=dict)
     newest: list[tuple[Any, ...]] = field(default_factory=list)
     first_row_at: datetime | None = None
-    _loaded_until: datetime = _EPOCH
+    loaded_until: datetime = _EPOCH
 
     def poll(self, *, details: bool = True) -> None:
         """Update the figures; a warehouse that does not exist yet has no rows."""
-        since = f"timestamptz '{self._loaded_until.isoformat()}'"
+        since = f"timestamptz '{self.loaded_until.isoformat()}'"
         new_events = f"select received_at, loaded_at from booking_events where loaded_at > {since}"  # noqa: S608
         statements = [new_events, *((_STATUS_COUNTS, _NEWEST_ROWS) if details else ())]
         try:
@@ -69,7 +69,7 @@ class WarehouseMonitor:
         now = datetime.now(UTC)
         if events.rows:
             self.first_row_at = self.first_row_at or now
-            self._loaded_until = max(loaded for _, loaded in events.rows)
+            self.loaded_until = max(loaded for _, loaded in events.rows)
             self.freshness += [(now - received).total_seconds() for received, _ in events.rows]
             self.events += len(events.rows)
         if details:

@@ -1,0 +1,156 @@
+"""What each destination of dlt calls for: how rows are given to it, how often, and what is to be refused.
+
+Merge strategies are not here: dlt's capabilities name those that a destination has.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+
+_TEXT_64K = 65_535
+_MIB = 1024 * 1024
+
+
+class RowFormat(StrEnum):
+    """How rows are given to dlt."""
+
+    ARROW = "Arrow tables, with JSON as text"
+    VALUES = "values, with JSON parsed"
+
+
+class Fence(StrEnum):
+    """What keeps two consumers apart that believe to own the same partition."""
+
+    FILE = "a lock of the database's file"
+    LOCKS = "locks of the database"
+    COMMIT = "the table's commits, of which one of two at once is refused"
+    NONE = "nothing: one consumer only"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """The ways of a destination.
+
+    - `name` is dlt's, `title` is people's.
+    - `is_tested` says whether the project's own tests load into it, or into what stands in for it.
+    - `rows` is how rows are given to dlt: where JSON in Arrow is refused or becomes a JSON string, as values.
+    - `table_format` is that of files, which need one to have rows replaced.
+    - `longest_text` and `longest_json` are the bytes that a column holds; None where any body fits.
+    - `interval` is the time between two loads that `consumer.linger` has by default, and `interval_reason` is
+      why; `cost` is what a load costs.
+    - `has_upper_case_names` says that names come back in capitals where they are not quoted.
+    - `mistaken_schemes` are the remedies for URLs that look right and are not, by their scheme.
+    """
+
+    name: str
+    title: str
+    is_tested: bool = True
+    rows: RowFormat = RowFormat.ARROW
+    table_format: str | None = None
+    longest_text: int | None = None
+    longest_json: int | None = None
+    fence: Fence = Fence.NONE
+    interval: timedelta = timedelta(seconds=60)
+    interval_reason: str
+    cost: str
+    has_upper_case_names: bool = False
+    mistaken_schemes: Mapping[str, str] = field(default_factory=dict)
+
+
+DUCKDB = Destination(
+    name="duckdb",
+    title="DuckDB",
+    fence=Fence.FILE,
+    interval=timedelta(milliseconds=250),
+    interval_reason="a load takes a fraction of a second",
+    cost="nothing",
+)
+POSTGRES = Destination(
+    name="postgres",
+    title="PostgreSQL",
+    fence=Fence.LOCKS,
+    interval=timedelta(milliseconds=250),
+    interval_reason="a load takes a fraction of a second",
+    cost="nothing beside the server",
+)
+BIGQUERY = Destination(
+    name="bigquery",
+    title="BigQuery",
+    rows=RowFormat.VALUES,
+    longest_text=10 * _MIB,
+    longest_json=10 * _MIB,
+    interval_reason="a table takes 1,500 load jobs a day, which is one every 58 seconds",
+    cost="load jobs are free; each merge bills the bytes it reads of the tables, at least 10 MB each",
+)
+SNOWFLAKE = Destination(
+    name="snowflake",
+    title="Snowflake",
+    rows=RowFormat.VALUES,
+    longest_text=16 * _MIB,
+    longest_json=16 * _MIB,
+    interval_reason="a warehouse that is resumed bills at least 60 seconds",
+    cost="the warehouse runs while it loads: an X-Small that never suspends takes 24 credits a day",
+    has_upper_case_names=True,
+)
+REDSHIFT = Destination(
+    name="redshift",
+    title="Redshift",
+    rows=RowFormat.VALUES,
+    longest_text=_TEXT_64K,
+    longest_json=_TEXT_64K,
+    interval_reason="the cluster commits one transaction at a time, loads and queries alike",
+    cost="nothing beside a cluster; Redshift Serverless bills at least 60 seconds of its RPUs",
+    mistaken_schemes={"redshift": "postgresql://"},
+)
+DATABRICKS = Destination(
+    name="databricks",
+    title="Databricks",
+    longest_text=16 * _MIB,
+    longest_json=16 * _MIB,
+    interval=timedelta(seconds=300),
+    interval_reason="a SQL warehouse that is asked more often never stops",
+    cost="the SQL warehouse runs while it loads, and until its auto-stop, ten minutes by default",
+)
+FILESYSTEM = Destination(
+    name="filesystem",
+    title="files (Delta Lake)",
+    table_format="delta",
+    fence=Fence.COMMIT,
+    interval_reason="each load makes at least one small file in each table",
+    cost="a few requests to the bucket for each table",
+)
+SQLALCHEMY = Destination(
+    name="sqlalchemy",
+    title="MySQL, MariaDB and others by SQLAlchemy",
+    is_tested=False,
+    rows=RowFormat.VALUES,
+    longest_text=_TEXT_64K,
+    interval=timedelta(seconds=1),
+    interval_reason="a load takes about a second",
+    cost="nothing beside the server",
+)
+
+DESTINATIONS = {
+    destination.name: destination
+    for destination in (
+        DUCKDB, POSTGRES, BIGQUERY, SNOWFLAKE, REDSHIFT, DATABRICKS, FILESYSTEM, SQLALCHEMY,
+    )
+}  # fmt: skip
+
+
+def find_destination(name: str) -> Destination:
+    """Return the destination of a name, which may be that of its module (`dlt.destinations.bigquery`).
+
+    One that is not known gets what works at most of them.
+    """
+    short_name = name.rpartition(".")[2]
+    return DESTINATIONS.get(short_name) or Destination(
+        name=short_name,
+        title=short_name,
+        is_tested=False,
+        rows=RowFormat.VALUES,
+        longest_text=_TEXT_64K,
+        interval_reason="what a load costs there is not known",
+        cost="not known",
+    )

@@ -1,0 +1,39 @@
+"""Destinations that are here as they are: DuckDB and PostgreSQL."""
+
+from pathlib import Path
+from uuid import uuid4
+
+import duckdb
+import psycopg2
+
+from ingest.simulator.account import Row
+from tests.consumers.postgres import PostgresServer
+from tests.destinations.destination import Destination
+
+
+def duckdb_file(folder: Path) -> Destination:
+    """Return a DuckDB file, read between two loads as another program would."""
+    file = folder / "warehouse.duckdb"
+
+    def read(table: str) -> list[Row]:
+        with duckdb.connect(str(file), read_only=True) as connection:
+            cursor = connection.execute(f"select * from ingest.{table}")
+            names = [column[0] for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    return Destination({"destination": "duckdb", "credentials": str(file)}, read)
+
+
+def postgres_server(server: PostgresServer) -> Destination:
+    """Return a dataset of its own at a PostgreSQL."""
+    dataset = f"t{uuid4().hex[:12]}"
+
+    def read(table: str) -> list[Row]:
+        with psycopg2.connect(server.url) as connection, connection.cursor() as cursor:
+            cursor.execute(f"select * from {dataset}.{table}")
+            names = [column[0] for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    return Destination(
+        {"destination": "postgres", "dataset": dataset}, read, {"INGEST_WAREHOUSE__CREDENTIALS": server.url}
+    )

@@ -1,0 +1,22 @@
+"""A destination that runs: how the product is told of it, and how its own client reads it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ingest.simulator.account import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A destination of one black box.
+
+    `warehouse` is the section of the settings, `environ` what the product's processes find in their
+    environment. `read` returns the rows of a table by the destination's own client, with the columns' names
+    in lower case. `impossible` has the steps that the emulator, not the product, fails at, with the reason.
+    """
+
+    warehouse: Mapping[str, Any]
+    read: Callable[[str], list[Row]]
+    environ: Mapping[str, str] = field(default_factory=dict)
+    impossible: Mapping[str, str] = field(default_factory=dict)
