@@ -11,7 +11,7 @@ from ingest.errors import LogRefused, LogUnavailable
 from ingest.log import PolledProducer, Record
 
 _POLL_SECONDS = 0.001
-_HOLD_SECONDS = 0.002
+_HOLD_SECONDS = 0.01
 
 Outcome = LogUnavailable | None
 """None when a record is durable; the error when that is not certain."""
