@@ -41,6 +41,8 @@ class Destination:
       why; `cost` is what a load costs.
     - `grants` is what the user needs there, for who has no right to it yet.
     - `has_upper_case_names` says that names come back in capitals where they are not quoted.
+    - `is_dataset_chosen` says that connections find tables by their bare names only after `USE`.
+    - `has_naive_instants` says that instants come back without a zone: they are in UTC.
     - `mistaken_schemes` say what to write instead of URLs that look right and are not, by their scheme.
     """
 
@@ -57,6 +59,8 @@ class Destination:
     cost: str
     grants: str = "the right to make schemas and tables in them, and to read and write these"
     has_upper_case_names: bool = False
+    is_dataset_chosen: bool = False
+    has_naive_instants: bool = False
     mistaken_schemes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -135,6 +139,8 @@ SQLALCHEMY = Destination(
     interval=timedelta(seconds=1),
     interval_reason="a load takes about a second",
     cost="nothing beside the server",
+    is_dataset_chosen=True,
+    has_naive_instants=True,
     mistaken_schemes={
         "sqlite": 'SQLite has no instants with a time zone: use DuckDB (warehouse.destination = "duckdb")'
     },

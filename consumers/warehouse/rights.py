@@ -75,11 +75,11 @@ def _try_other(settings: Settings) -> Finding:
         seconds = try_destination(settings)
     except WarehouseUnavailable as error:
         return failed("warehouse", str(error), f"does the user have {kind.grants}?")
+    reason = f", because {kind.interval_reason}" if settings.consumer.linger is None else ""
     return ok(
         "warehouse",
-        f"{kind.title} takes rows and returns them unchanged: a load took {seconds:.1f} s, and one is made"
-        f" every {format_duration(settings.linger)} at most, because {kind.interval_reason}."
-        f" Cost of loads: {kind.cost}",
+        f"{kind.title} takes rows and returns them unchanged. A load took {seconds:.1f} s; a batch waits"
+        f" {format_duration(settings.linger)} for more records{reason}. What loads cost: {kind.cost}",
     )
 
 
