@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from typing import Any
 
 _TEXT_64K = 65_535
 _MIB = 1024 * 1024
@@ -37,6 +38,7 @@ class Destination:
     - `rows` is how rows are given to dlt: where JSON in Arrow is refused or becomes a JSON string, as values.
     - `table_format` is that of files, which need one to have rows replaced.
     - `longest_text` and `longest_json` are the bytes that a column holds; None where any body fits.
+    - `table_hints` are dlt's hints for a table when it is made, by table.
     - `interval` is the time between two loads that `consumer.linger` has by default, and `interval_reason` is
       why; `cost` is what a load costs.
     - `grants` is what the user needs there, for who has no right to it yet.
@@ -53,6 +55,7 @@ class Destination:
     table_format: str | None = None
     longest_text: int | None = None
     longest_json: int | None = None
+    table_hints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     fence: Fence = Fence.NONE
     interval: timedelta = timedelta(seconds=60)
     interval_reason: str
@@ -84,6 +87,10 @@ BIGQUERY = Destination(
     name="bigquery",
     title="BigQuery",
     rows=RowFormat.VALUES,
+    table_hints={  # queries of one account or of a time read a part of a table
+        "bookings": {"x-bigquery-cluster-columns": ["vendor", "account", "starts_at"]},
+        "booking_events": {"x-bigquery-cluster-columns": ["vendor", "account", "received_at"]},
+    },
     longest_text=10 * _MIB,
     longest_json=10 * _MIB,
     interval_reason="a table takes 1,500 load jobs a day, which is one every 58 seconds",
