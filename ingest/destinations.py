@@ -94,7 +94,7 @@ BIGQUERY = Destination(
     longest_text=10 * _MIB,
     longest_json=10 * _MIB,
     interval_reason="a table takes 1,500 load jobs a day, which is one every 58 seconds",
-    cost="load jobs are free; each merge bills the bytes it reads of the tables, at least 10 MB each",
+    cost="load jobs are free; each load bills a read of all of bookings and of the keys of booking_events",
     grants="the roles BigQuery Data Editor and BigQuery Job User in the project",
 )
 SNOWFLAKE = Destination(
