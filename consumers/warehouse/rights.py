@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -74,7 +75,7 @@ def _try_other(settings: Settings) -> Finding:
     try:
         seconds = try_destination(settings)
     except WarehouseUnavailable as error:
-        return failed("warehouse", str(error), f"does the user have {kind.grants}?")
+        return replace(failure("warehouse", error), remedy=f"the user needs {kind.grants}")
     reason = f", because {kind.interval_reason}" if settings.consumer.linger is None else ""
     return ok(
         "warehouse",

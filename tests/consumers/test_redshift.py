@@ -3,6 +3,7 @@
 It has neither Redshift's COPY nor its SUPER: that is JSON here.
 """
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,13 +12,16 @@ import pyarrow as pa
 import pytest
 from dlt.destinations.impl.redshift.factory import RedshiftTypeMapper
 
+from consumers.loader import Loader
 from consumers.rows import Row, plain_rows
 from consumers.warehouse import tables
 from consumers.warehouse.rights import check_warehouse
+from ingest.destinations import DESTINATIONS, REDSHIFT
 from ingest.errors import ConfigurationError
 from ingest.readiness import State
 from ingest.settings import Settings
 from ingest.warehouse.destination import destination, reading_client
+from ingest.warehouse.query import query
 from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.postgres import PostgresServer
 from tests.consumers.samples import TOPIC, moment, sample
@@ -147,6 +151,22 @@ def test_check_tells_that_versions_become_rows_of_their_own(
     assert finding.state is State.FAILED
     assert "two versions of a booking are 2 rows" in finding.detail
     assert not [name for name in datasets(redshift) if "trial" in name]
+
+
+def test_a_destination_that_is_not_tested_is_tried_at_the_start(
+    redshift: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DESTINATIONS, "redshift", replace(REDSHIFT, is_tested=False))
+    trusted = redshift.settings.warehouse.model_copy(update={"untested": True})
+    settings = redshift.settings.model_copy(update={"warehouse": trusted})
+    loader = Loader(settings, redshift.consumer, redshift.producer, redshift.warehouse)
+    with monkeypatch.context() as wrong:
+        wrong.setattr(tables, "plain_rows", lambda name, rows: plain_rows(name, rows)[:0])
+        with pytest.raises(ConfigurationError, match="0 rows that can be read"):
+            loader.run(threading.Event())
+    loader._prepare()
+    loader.close()
+    assert query(settings, "select count(*) from bookings").rows == [(0,)]
 
 
 def test_a_destination_that_is_not_tested_is_refused(postgres_tree: Tree) -> None:
