@@ -123,8 +123,10 @@ def test_a_load_without_rows_works(redshift: ConsumerHarness) -> None:
 
 def test_check_tries_it_in_a_scratch_dataset_which_it_drops(redshift: ConsumerHarness) -> None:
     before = datasets(redshift)
-    [finding] = check_warehouse(redshift.settings)
+    [finding, interval] = check_warehouse(redshift.settings)
     assert finding.state is State.OK, finding
+    assert interval.state is State.WARNING
+    assert interval.detail.startswith("consumer.linger is 10ms, and the cluster commits")
     assert "Redshift takes rows and returns them unchanged" in finding.detail
     assert datasets(redshift) == before
 
@@ -138,7 +140,7 @@ def test_check_tells_what_comes_back_changed(
         ]
 
     monkeypatch.setattr(tables, "plain_rows", an_hour_late)
-    [finding] = check_warehouse(redshift.settings)
+    [finding, *_] = check_warehouse(redshift.settings)
     assert finding.state is State.FAILED
     assert "values come back changed in starts_at" in finding.detail
 
@@ -147,7 +149,7 @@ def test_check_tells_that_versions_become_rows_of_their_own(
     redshift: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "_merge", lambda *_: {"disposition": "append", "strategy": ""})
-    [finding] = check_warehouse(redshift.settings)
+    [finding, *_] = check_warehouse(redshift.settings)
     assert finding.state is State.FAILED
     assert "two versions of a booking are 2 rows" in finding.detail
     assert not [name for name in datasets(redshift) if "trial" in name]
