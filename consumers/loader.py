@@ -23,6 +23,7 @@ from consumers.reading import ReadingProcess
 from consumers.reporting import report_dead_letters
 from consumers.warehouse import Warehouse
 from consumers.warehouse.locks import blockers
+from consumers.warehouse.trial import try_destination
 from consumers.writer import BatchWriter, WarehouseReplaced
 from ingest.dead_letter import append_dead_letters
 from ingest.errors import (
@@ -116,7 +117,8 @@ class Loader:
     def run(self, stop: threading.Event) -> None:
         """Load until `stop` is set, and wait while the log or the warehouse is out of reach.
 
-        Raises DeadLetterLimit.
+        Raises DeadLetterLimit, and ConfigurationError where the destination returns other rows than were
+        loaded.
         """
         pause = _FIRST_PAUSE_SECONDS
         while not stop.is_set():
@@ -156,6 +158,7 @@ class Loader:
         else:
             self._reading.close()
         self.undone.end()
+        self._thread.submit(self._warehouse.maintain).result()
         self._report_lag()
         return len(records)
 
@@ -164,8 +167,14 @@ class Loader:
         self._reading.close()
 
     def _prepare(self) -> None:
-        """Make the tables before the first event, so that they can be read."""
+        """Make the tables before the first event, so that they can be read.
+
+        A destination that the project does not test is tried first.
+        """
         if not self._is_prepared:
+            if not self._settings.warehouse.kind.is_tested:
+                self.undone.begin("the destination is being tried")
+                self._thread.submit(try_destination, self._settings).result()
             self.undone.begin("the tables are being made")
             self._thread.submit(self._warehouse.prepare).result()
             self._is_prepared = True

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import structlog
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 from consumers.batch import Chunk, Item, Plan, find_incomplete, plan_load, to_dead_letter
 from consumers.dead_letters.limit import FailureLimit
@@ -11,13 +12,25 @@ from consumers.letter_rows import dead_letter_row, former_id, is_letter_of_same_
 from consumers.reporting import report_dead_letters, report_load
 from consumers.warehouse import Warehouse
 from ingest.dead_letter import DeadLetter
-from ingest.errors import LoadRefused, RowsTooLarge, WarehouseUnavailable
+from ingest.errors import LoadedMeanwhile, LoadRefused, RowsTooLarge, WarehouseUnavailable
 from ingest.log import StoredRecord
 from ingest.settings import Settings
 
 log = structlog.get_logger()
 
+_ATTEMPTS = 5
+_LONGEST_WAIT_SECONDS = 0.5  # between two attempts
 _LARGE_SHARE = 256  # of DuckDB's memory: a record of less does not fill it, whatever is in it
+
+
+def _replanning() -> Retrying:
+    """Return attempts of a load, of which another one follows where somebody else loaded meanwhile."""
+    return Retrying(
+        retry=retry_if_exception_type(LoadedMeanwhile),
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_random(max=_LONGEST_WAIT_SECONDS),
+        reraise=True,
+    )
 
 
 class WarehouseReplaced(WarehouseUnavailable):
@@ -62,6 +75,11 @@ class BatchWriter:
 
     def _load(self, chunk: Chunk) -> None:
         """Load all rows of a chunk, or none. Raises as `write` and `Warehouse.load` do."""
+        for attempt in _replanning():
+            with attempt:
+                self._load_once(chunk)
+
+    def _load_once(self, chunk: Chunk) -> None:
         with self._warehouse.turn(stored.partition for stored in chunk.records):
             if not self._warehouse.has(self._needed_loads):
                 raise WarehouseReplaced("the warehouse no longer has what was loaded before")
@@ -127,8 +145,9 @@ class BatchWriter:
         error: LoadRefused | RowsTooLarge = refusal
         for row in shortened(dead_letter_row(letter, datetime.now(UTC))):
             try:
-                with self._warehouse.turn([letter.partition]):
-                    self.load_id = self._warehouse.load({"dead_letters": [row]})
+                for attempt in _replanning():
+                    with attempt, self._warehouse.turn([letter.partition]):
+                        self.load_id = self._warehouse.load({"dead_letters": [row]})
             except (LoadRefused, RowsTooLarge) as newest:
                 error = newest
             else:

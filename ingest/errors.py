@@ -136,6 +136,10 @@ class NothingLoaded(WarehouseUnavailable):
     """The destination has no dataset yet."""
 
 
+class LoadedMeanwhile(WarehouseUnavailable):
+    """Somebody else changed a table after it was read: the load has to be planned anew."""
+
+
 class OutOfMemory(WarehouseUnavailable):
     """The destination, or this process, has too little memory for these rows; fewer may fit."""
 

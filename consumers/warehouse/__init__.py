@@ -25,11 +25,12 @@ from consumers.rows import (
     how_to_fill,
     stored_booking_row,
 )
-from consumers.warehouse.direct import DuckDBTables, PostgresTables
+from consumers.warehouse.direct import PostgresTables
+from consumers.warehouse.duckdb_tables import DuckDBTables
 from consumers.warehouse.locks import Fence, loading_turn, lock_folder
-from consumers.warehouse.tables import Tables, columns_of
+from consumers.warehouse.tables import Tables
 from ingest.destinations import FILESYSTEM, POSTGRES
-from ingest.errors import LoadRefused, OutOfMemory, UnreadableValue, WarehouseUnavailable
+from ingest.errors import IngestError, LoadRefused, OutOfMemory, UnreadableValue, WarehouseUnavailable
 from ingest.log import Partition
 from ingest.settings import Settings
 from ingest.warehouse import readable_values
@@ -40,6 +41,7 @@ log = structlog.get_logger()
 
 _TURN_SECONDS = 10.0
 _LOOK_SECONDS = 60.0
+_MAINTENANCE_SECONDS = 600.0  # between two looks whether it is time
 _TABLE_NAMES = [table.name for table in TABLES]
 # The columns that decide whether most messages change a row.
 _VERSION_COLUMNS = (
@@ -51,8 +53,6 @@ _VERSION_COLUMNS = (
     "last_event_id",
     "column_versions",
 )
-_SCHEMAS_TABLE = "_dlt_version"  # in which dlt notes the tables that it made
-_LOADS_TABLE = "_dlt_loads"  # in which dlt notes each load, last of all
 
 
 class Warehouse:
@@ -83,6 +83,7 @@ class Warehouse:
         self._has_all_columns = False
         self._loads_were_asked = False
         self._stamp_after_turn: tuple[int, ...] = ()
+        self._maintenance_due = 0.0
         self.is_new = False
         with translated():
             self._pipeline = self._fresh_pipeline()
@@ -192,16 +193,14 @@ class Warehouse:
         """
         self._loads_were_asked = True
         with translated():
-            rows = list(self._tables.select(("load_id", "status"), _LOADS_TABLE, "load_id", loads))
+            rows = list(
+                self._tables.select(("load_id", "status"), self._tables.loads_table, "load_id", loads)
+            )
         return {str(load_id) for load_id, status in rows if status == 0}
 
     def has(self, loads: frozenset[str]) -> bool:
-        """Return whether it has all of these loads; within a turn. Raises WarehouseUnavailable.
-
-        Files are not asked, and then the answer is True: dlt would read those of every load there ever was.
-        There only `loaded` finds out, when a consumer starts.
-        """
-        return self._settings.kind is FILESYSTEM or self.loaded(loads) == loads
+        """Return whether it has all of these loads; within a turn. Raises WarehouseUnavailable."""
+        return self.loaded(loads) == loads
 
     def load(self, rows: Mapping[str, Sequence[Row]]) -> str:
         """Load rows, by table, within a turn at whose end they are visible, and return the load's id.
@@ -222,6 +221,25 @@ class Warehouse:
         with self.turn():
             self.load({name: [] for name in _TABLE_NAMES})
 
+    def drop(self) -> None:
+        """Drop the dataset, and the staging dataset of this pipeline. Raises WarehouseUnavailable."""
+        with translated():
+            self._tables.drop()
+
+    def maintain(self) -> None:
+        """Do what the destination leaves to us, as compacting small files; outside of a turn.
+
+        Nothing is lost where it fails: the log says why, and it is tried again later.
+        """
+        if time.monotonic() < self._maintenance_due:
+            return
+        self._maintenance_due = time.monotonic() + _MAINTENANCE_SECONDS
+        try:
+            with translated():
+                self._tables.maintain(self._settings.compact_every)
+        except IngestError as error:
+            log.warning("warehouse.maintenance_failed", why=str(error))
+
     def close(self) -> None:
         """Release the pipeline."""
         if self._pipeline.is_active:  # a reader in this process makes its own the active one
@@ -235,7 +253,7 @@ class Warehouse:
         """
         try:
             with translated():
-                if self._failed or not self._tables.has(_SCHEMAS_TABLE):
+                if self._failed or not self._tables.has(self._tables.notes_table):
                     fence.acquire("tables")
                     self._restart()
         except LoadRefused as error:
@@ -252,33 +270,19 @@ class Warehouse:
             raise WarehouseUnavailable(
                 f"{self._folder} cannot be emptied, and what a load left there would be loaded again"
             )
-        missing = self._missing_tables([*_TABLE_NAMES, _SCHEMAS_TABLE])
-        self.is_new = set(missing) >= set(_TABLE_NAMES)
-        missing_columns = self._missing_columns([name for name in _TABLE_NAMES if name not in missing])
+        existing = self._tables.columns([*_TABLE_NAMES, self._tables.notes_table])
+        missing = [name for name in _TABLE_NAMES if name not in existing]
+        self.is_new = missing == _TABLE_NAMES
+        missing_columns = _missing_columns(existing)
         for table, columns in missing_columns.items():
             why = f"they are made anew, empty in the rows that are there: {how_to_fill(table)}"
             log.warning("warehouse.columns_missing", table=table, columns=columns, why=why)
-        if (missing or missing_columns) and _SCHEMAS_TABLE not in missing:
-            with self._pipeline.sql_client() as client:
-                schemas = client.make_qualified_table_name(_SCHEMAS_TABLE)
-                client.execute_sql(f"DELETE FROM {schemas} WHERE schema_name = %s", self._name)  # noqa: S608 - our own names
-        if missing or missing_columns or not self._has_all_columns:
+        has_notes = self._tables.notes_table in existing
+        if (missing or missing_columns) and has_notes:
+            self._tables.forget_made()
+        if missing or missing_columns or not has_notes or not self._has_all_columns:
             self._tables.make({name: arrow_table(name, []) for name in _TABLE_NAMES})
         self._has_all_columns = True
-
-    def _missing_tables(self, tables: Iterable[str]) -> list[str]:
-        with self._pipeline.sql_client() as client:
-            return [name for name in tables if columns_of(client, name) is None]
-
-    def _missing_columns(self, tables: Iterable[str]) -> dict[str, list[str]]:
-        """Return our columns that tables lack, by table: they are older, or somebody has dropped columns."""
-        missing: dict[str, list[str]] = {}
-        with self._pipeline.sql_client() as client:
-            for name in tables:
-                existing = columns_of(client, name) or set()
-                if columns := [column for column in SCHEMAS[name].names if column not in existing]:
-                    missing[name] = columns
-        return missing
 
     def _fresh_pipeline(self) -> dlt.Pipeline:
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -291,8 +295,22 @@ class Warehouse:
 
     def _choose_tables(self) -> Tables:
         """Return the tables as this destination is best read and written."""
-        if self._settings.duckdb_file:
-            return DuckDBTables(self._pipeline, self._folder, self._settings.kind)
+        if database := self._settings.duckdb_file:
+            return DuckDBTables(self._pipeline, self._folder, self._settings.kind, database)
         if self._settings.kind is POSTGRES:
             return PostgresTables(self._pipeline, self._folder, self._settings.kind)
+        if self._settings.kind is FILESYSTEM:
+            from consumers.warehouse.lake import LakeTables
+
+            return LakeTables(self._pipeline, self._folder, self._all_settings)
         return Tables(self._pipeline, self._folder, self._settings.kind)
+
+
+def _missing_columns(existing: Mapping[str, set[str]]) -> dict[str, list[str]]:
+    """Return our columns that tables lack, by table: they are older, or somebody has dropped columns."""
+    missing = {
+        name: [column for column in SCHEMAS[name].names if column not in existing[name]]
+        for name in _TABLE_NAMES
+        if name in existing
+    }
+    return {name: columns for name, columns in missing.items() if columns}

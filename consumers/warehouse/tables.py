@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,31 @@ from dlt.extract import DltResource
 from consumers.rows import TABLES, Table, dlt_columns, plain_rows
 from consumers.warehouse.locks import Fence
 from ingest.destinations import Destination, RowFormat
-from ingest.errors import WarehouseUnavailable
+from ingest.errors import ConfigurationError, WarehouseUnavailable
 from ingest.warehouse.destination import keep_values
 
 _VALUES_PER_QUERY = 500
-_ROWS_PER_FETCH = 16  # a row may be as large as a body
+ROWS_PER_FETCH = 16  # a row may be as large as a body
 
 Values = Sequence[Any]
 
 
 class Tables:
-    """The tables of a destination, which dlt's load packages write."""
+    """The tables of a destination, which dlt's load packages write.
+
+    `notes_table` has a note about the tables that were made, and `loads_table` each load, noted last of all.
+    """
+
+    notes_table = "_dlt_version"
+    loads_table = "_dlt_loads"
 
     def __init__(self, pipeline: dlt.Pipeline, folder: Path, kind: Destination) -> None:
-        """`folder` is the pipeline's working folder. Another pipeline may take the place of this one."""
+        """`folder` is the pipeline's working folder. Another pipeline may take the place of this one.
+
+        Raises ConfigurationError where rows cannot be replaced.
+        """
         self.pipeline, self._folder, self._kind = pipeline, folder, kind
+        self._merges = {table.name: _merge(table, pipeline, kind) for table in TABLES}
 
     @contextmanager
     def turn(self, patience: float) -> Iterator[Fence]:  # noqa: ARG002 - there is nothing to wait for
@@ -40,8 +50,27 @@ class Tables:
 
     def has(self, table: str) -> bool:
         """Return whether there is a table of this name; within a turn."""
+        return table in self.columns([table])
+
+    def columns(self, tables: Iterable[str]) -> dict[str, set[str]]:
+        """Return the columns of those of these tables that exist, in lower case."""
         with self.pipeline.sql_client() as client:
-            return columns_of(client, table) is not None
+            columns = {name: columns_of(client, name) for name in tables}
+        return {name: of_table for name, of_table in columns.items() if of_table is not None}
+
+    def forget_made(self) -> None:
+        """Delete dlt's note that the pipeline's tables exist, so that the next load makes them."""
+        with self.pipeline.sql_client() as client:
+            notes = client.make_qualified_table_name(self.notes_table)
+            client.execute_sql(f"DELETE FROM {notes} WHERE schema_name = %s", self.pipeline.pipeline_name)  # noqa: S608 - our own names
+
+    def drop(self) -> None:
+        """Drop the dataset, and the staging dataset of this pipeline."""
+        with self.pipeline.destination_client() as client:
+            client.drop_storage()
+
+    def maintain(self, every: timedelta) -> None:
+        """Do what has to be done to the tables `every` so often: nothing, where the destination does it."""
 
     def select(
         self, columns: Sequence[str], table: str, column: str, values: Iterable[str]
@@ -78,19 +107,6 @@ class Tables:
         keys = zip(*(rows[column].to_pylist() for column in table.key), strict=True)
         return rows.filter(pa.array([key not in stored for key in keys]))
 
-    @cached_property
-    def _merges(self) -> dict[str, Any]:
-        """How each table is written, with the best strategies that the destination has."""
-        strategies = self.pipeline.destination_client().capabilities.supported_merge_strategies or []
-        wanted = {table.name: "upsert" if table.replaces else "insert-only" for table in TABLES}
-        return {
-            name: {
-                "disposition": "merge",
-                "strategy": strategy if strategy in strategies else "delete-insert",
-            }
-            for name, strategy in wanted.items()
-        }
-
     def make(self, empty: Mapping[str, pa.Table]) -> None:
         """Make missing tables and columns, by a load of these tables without rows. Raises as `write` does."""
         self.write(empty)
@@ -117,6 +133,25 @@ class Tables:
         return max(extracted.loads_ids)
 
 
+def _merge(table: Table, pipeline: dlt.Pipeline, kind: Destination) -> dict[str, Any]:
+    """Return how a table is written, with the best strategy that the destination has.
+
+    Raises ConfigurationError where it has none: dlt would append the rows.
+    """
+    capabilities = pipeline.destination.capabilities()
+    strategies = capabilities.supported_merge_strategies or []
+    if select := capabilities.merge_strategies_selector:
+        schema: Any = {"name": table.name, "table_format": kind.table_format}
+        strategies = select(strategies, table_schema=schema)
+    for strategy in ("upsert" if table.replaces else "insert-only", "delete-insert"):
+        if strategy in strategies:
+            return {"disposition": "merge", "strategy": strategy}
+    raise ConfigurationError(
+        f"warehouse.destination {kind.name!r} cannot replace rows by their key: each version of a booking"
+        " would be a row of its own"
+    )
+
+
 def resource_of(table: Table, rows: pa.Table, kind: Destination) -> DltResource:
     """Return a resource of rows, with the hints of their table. Raises LoadRefused."""
     columns: dict[str, Any] = {column: {"data_type": "json"} for column in table.json}
@@ -128,6 +163,7 @@ def resource_of(table: Table, rows: pa.Table, kind: Destination) -> DltResource:
     resource: DltResource = dlt.resource(
         data, name=table.name, primary_key=table.key, columns=columns, **hints
     )
+    resource.apply_hints(additional_table_hints=dict(kind.table_hints.get(table.name, {})))
     return resource
 
 
@@ -151,5 +187,5 @@ def select_by_marks(
         marks = ", ".join(["%s"] * len(part))
         sql = f"SELECT {', '.join(columns)} FROM {name} WHERE {column} IN ({marks})"  # noqa: S608 - our own names, and marks
         with client.execute_query(sql, *part) as cursor:
-            while rows := cursor.fetchmany(_ROWS_PER_FETCH):
+            while rows := cursor.fetchmany(ROWS_PER_FETCH):
                 yield from rows

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 from pydantic import ValidationInfo
 
-from ingest.destinations import DUCKDB, find_destination
+from ingest.destinations import DUCKDB, FILESYSTEM, find_destination
 from ingest.files import absolute_path, absolute_url
 
 DEFAULT_FILE = "data/warehouse.duckdb"
@@ -79,6 +79,8 @@ def usable_credentials(url: str, info: ValidationInfo) -> str:
         if duckdb_path(url) is None:
             return url
         return absolute_url(url, _DUCKDB, info) if url.startswith(_DUCKDB) else absolute_path(url, info)
+    if find_destination(info.data.get("destination", "")) is FILESYSTEM and "://" not in url:
+        return absolute_path(url, info)
     if url.startswith(_SQLITE) and not url.endswith(":memory:"):
         return absolute_url(url, _SQLITE, info)
     match = _PASSWORD.fullmatch(url)

@@ -60,6 +60,11 @@ def _admin_port(port: int) -> Any:
     return Field(port, ge=0, le=65535, description="Port of the admin listener.")
 
 
+def _as_identifier(value: Any) -> Any:
+    """Write a name with hyphens, such as that of a pod, as a part of a table's name."""
+    return value.replace("-", "_") if isinstance(value, str) else value
+
+
 Hosts = Annotated[tuple[Host, ...], BeforeValidator(as_list)]
 
 
@@ -185,11 +190,11 @@ class ConsumerSettings(Section):
         description="Consumer group. A new name reads the log from its beginning. The embedded log keeps "
         "what the old group has not read.",
     )
-    instance: str = Field(
+    instance: Annotated[str, BeforeValidator(_as_identifier)] = Field(
         "",
         pattern=r"^([a-z0-9]+(_[a-z0-9]+)*)?$",
-        description="Name of this consumer. If several consumers load into one warehouse, each needs a "
-        "different name.",
+        description="Name of this consumer: lower-case letters, digits, and `_` or `-`, which mean the same. "
+        "If several consumers load into one warehouse, each needs a different name.",
     )
     max_records: int = Field(5000, ge=1, description="A batch is loaded when it has this many records.")
     max_bytes: int = Field(
@@ -236,12 +241,25 @@ class ConsumerSettings(Section):
         return (self.memory - CONSUMER_BASE_BYTES) // 2
 
 
+_REFUSED_FORMATS = {
+    "iceberg": "without a catalog that all writers share, two of them lose each other's loads",
+    "parquet": "rows of plain files cannot be replaced, so every change would be one more row",
+}
+
+
 class WarehouseSettings(Section):
-    """The warehouse: any dlt destination."""
+    """The warehouse: a destination of dlt."""
 
     destination: str = Field(
         "duckdb",
-        description="Name of a [dlt destination](https://dlthub.com/docs/dlt-ecosystem/destinations).",
+        description="`duckdb`, `postgres`, `bigquery`, `snowflake`, `redshift`, `databricks`, `filesystem` "
+        "or another [dlt destination](https://dlthub.com/docs/dlt-ecosystem/destinations) with "
+        "`warehouse.untested`.",
+    )
+    untested: bool = Field(
+        False,
+        description="Whether a destination is used that this project does not test. The consumer then tries "
+        "it in a scratch dataset whenever it starts, and stops if rows come back wrong.",
     )
     credentials: SecretStr | None = Field(
         None,
@@ -255,6 +273,24 @@ class WarehouseSettings(Section):
     work_dir: LocalPath = Field(
         "data/dlt", description="dlt's working folder. It can be deleted while nothing runs."
     )
+
+    table_format: str = Field(
+        "delta",
+        description="Format of the tables in a folder or bucket, for the destination `filesystem` only: "
+        "`delta`.",
+    )
+    compact_every: Duration = Field(
+        timedelta(days=1),
+        description="How often a consumer makes large files of many small ones in a folder or bucket, and "
+        "deletes those that were replaced more than a day ago.",
+    )
+
+    @field_validator("table_format")
+    @classmethod
+    def _check_table_format(cls, name: str) -> str:
+        if reason := _REFUSED_FORMATS.get(name, "" if name == "delta" else "it is not known"):
+            raise ValueError(f'{reason}; set it to "delta"')
+        return name
 
     @field_validator("credentials")
     @classmethod

@@ -34,7 +34,7 @@ _ATTACHED_MEMORY = "200MB"
 _RETRY_SECONDS = 0.1
 # What a query could reach besides the tables, and where it could write:
 # https://duckdb.org/docs/stable/operations_manual/securing_duckdb/overview
-_LOCKED_DOWN = {
+LOCKED_DOWN = {
     "temp_directory": "''",
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
@@ -71,18 +71,18 @@ class DuckDBFile:
         with self._opened() as connection:
             results = []
             for sql in statements:
-                _check_statement(connection, sql)
-                results.append(_result(connection.execute(sql, parameters)))
+                check_statement(connection, sql)
+                results.append(result_of(connection.execute(sql, parameters)))
             return results
 
     def query_bounded(self, sql: str, bounds: Bounds, running: RunningQuery) -> QueryResult:
         """Run a statement that somebody wrote. Raises as `ingest.warehouse.query.query_bounded` does."""
         with self._opened() as connection:
-            for name, value in _LOCKED_DOWN.items():
+            for name, value in LOCKED_DOWN.items():
                 connection.execute(f"SET {name} = {value}")
-            _check_statement(connection, sql, only_reading=True)
+            check_statement(connection, sql, only_reading=True)
             running.start(connection.interrupt)
-            return _result(connection.execute(sql), bounds)
+            return result_of(connection.execute(sql), bounds)
 
     def query_attached(self, sql: str, parameters: Sequence[Any]) -> QueryResult:
         """Run one of many queries, and return values as DuckDB has them.
@@ -144,7 +144,7 @@ class DuckDBFile:
             except duckdb.IOException as error:
                 trouble = "is held by another program" if "lock" in str(error) else "cannot be opened"
                 raise WarehouseUnavailable(f"{self._path} {trouble}: {_first_line(error)}") from None
-            with connection, _translated_errors(self._path):
+            with connection, translated_errors(self._path):
                 connection.execute("SET TimeZone = 'UTC'")
                 any_table = "SELECT 1 FROM information_schema.tables WHERE table_schema = ? LIMIT 1"
                 if connection.execute(any_table, [dataset]).fetchone() is None:
@@ -158,7 +158,8 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _translated_errors(path: Path) -> Iterator[None]:
+def translated_errors(place: Path | str) -> Iterator[None]:
+    """Raise DuckDB's errors as ours."""
     import duckdb
 
     try:
@@ -174,14 +175,14 @@ def _translated_errors(path: Path) -> Iterator[None]:
     except duckdb.InterruptException:
         raise ConfigurationError("the query was stopped before its end") from None
     except duckdb.IOException as error:
-        raise WarehouseUnavailable(f"{path} cannot be read: {_first_line(error)}") from None
+        raise WarehouseUnavailable(f"{place} cannot be read: {_first_line(error)}") from None
     except duckdb.CatalogException as error:
         raise NoSuchTable(str(error)) from None
     except duckdb.Error as error:
         raise ConfigurationError(str(error)) from None
 
 
-def _check_statement(connection: "DuckDBPyConnection", sql: str, *, only_reading: bool = False) -> None:
+def check_statement(connection: "DuckDBPyConnection", sql: str, *, only_reading: bool = False) -> None:
     """Raise ConfigurationError unless there is exactly one statement, and it reads if `only_reading`."""
     statements = connection.extract_statements(sql)
     number = len(statements)
@@ -196,7 +197,8 @@ def _check_statement(connection: "DuckDBPyConnection", sql: str, *, only_reading
         )
 
 
-def _result(cursor: "DuckDBPyConnection", bounds: Bounds | None = None) -> QueryResult:
+def result_of(cursor: "DuckDBPyConnection", bounds: Bounds | None = None) -> QueryResult:
+    """Return the result of a statement, with JSON as JsonText and instants in UTC."""
     columns = [(column[0], str(column[1])) for column in cursor.description or ()]
     converters = [_CONVERTERS.get(kind, in_utc) for _, kind in columns]
     rows = bounds.fetch(cursor.fetchmany) if bounds else cursor.fetchall()

@@ -5,8 +5,10 @@ The dataset's tables have their bare names in every statement.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
 
+from ingest.destinations import FILESYSTEM
 from ingest.errors import NoSuchTable, NothingLoaded
 from ingest.settings import Settings
 from ingest.warehouse import (
@@ -20,6 +22,9 @@ from ingest.warehouse import (
     parsed_json,
 )
 from ingest.warehouse.duckdb_file import DuckDBFile
+
+if TYPE_CHECKING:
+    from ingest.warehouse.lake import Lake
 
 
 def query(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> QueryResult:
@@ -41,12 +46,11 @@ def query_or_empty(settings: Settings, sql: str, parameters: Sequence[Any] = ())
 
 def query_exact(settings: Settings, sql: str, parameters: Sequence[Any] = ()) -> QueryResult:
     """Run a statement as `query` does, with JSON as JsonText: parsed numbers would lose digits."""
-    if file := settings.warehouse.duckdb_file:
-        duckdb_sql = sql.replace("%s", "?") if parameters else sql
-        return DuckDBFile(file, settings.warehouse).query([duckdb_sql], parameters)[0]
+    if reader := _reader(settings):
+        return reader.query([sql.replace("%s", "?") if parameters else sql], parameters)[0]
     from ingest.warehouse.destination import read
 
-    return _in_utc(*read(settings, sql, parameters))
+    return _in_utc(settings, *read(settings, sql, parameters))
 
 
 def query_bounded(settings: Settings, sql: str, bounds: Bounds) -> QueryResult:
@@ -56,24 +60,36 @@ def query_bounded(settings: Settings, sql: str, bounds: Bounds) -> QueryResult:
     """
 
     def run(running: RunningQuery) -> QueryResult:
-        if file := settings.warehouse.duckdb_file:
-            return DuckDBFile(file, settings.warehouse).query_bounded(sql, bounds, running)
+        if reader := _reader(settings):
+            return reader.query_bounded(sql, bounds, running)
         from ingest.warehouse.destination import read_bounded
 
-        return _in_utc(*read_bounded(settings, sql, bounds, running))
+        return _in_utc(settings, *read_bounded(settings, sql, bounds, running))
 
     return RunningQuery().result(run, bounds)
 
 
 def query_all(settings: Settings, statements: Sequence[str]) -> list[QueryResult]:
-    """Run several statements as `query` does, at DuckDB in one turn."""
-    if file := settings.warehouse.duckdb_file:
-        return list(map(_with_parsed_json, DuckDBFile(file, settings.warehouse).query(statements)))
+    """Run several statements as `query` does, where DuckDB reads in one turn."""
+    if reader := _reader(settings):
+        return list(map(_with_parsed_json, reader.query(statements)))
     return [query(settings, sql) for sql in statements]
 
 
-def _in_utc(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> QueryResult:
-    return QueryResult(distinct_names(columns), [tuple(map(in_utc, row)) for row in rows])
+def _reader(settings: Settings) -> "DuckDBFile | Lake | None":
+    """Return what reads by DuckDB; None where dlt's own client reads."""
+    if file := settings.warehouse.duckdb_file:
+        return DuckDBFile(file, settings.warehouse)
+    if settings.warehouse.kind is FILESYSTEM:
+        from ingest.warehouse.lake import Lake
+
+        return Lake(settings.warehouse)
+    return None
+
+
+def _in_utc(settings: Settings, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> QueryResult:
+    zone = UTC if settings.warehouse.kind.has_naive_instants else None
+    return QueryResult(distinct_names(columns), [tuple(in_utc(value, zone) for value in row) for row in rows])
 
 
 def _with_parsed_json(exact: QueryResult) -> QueryResult:

@@ -8,6 +8,7 @@ from tests.consumers.postgres import PostgresServer
 from tests.destinations.black_box import open_black_box
 from tests.destinations.databases import duckdb_file, postgres_server
 from tests.destinations.destination import Destination
+from tests.destinations.lake import local_lake
 
 
 def check(folder: Path, destination: Destination) -> None:
@@ -24,3 +25,7 @@ def test_duckdb(tmp_path: Path) -> None:
 @pytest.mark.postgres
 def test_postgres(tmp_path: Path, postgres: PostgresServer) -> None:
     check(tmp_path, postgres_server(postgres))
+
+
+def test_lake_in_a_folder(tmp_path: Path) -> None:
+    check(tmp_path, local_lake(tmp_path))

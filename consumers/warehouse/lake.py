@@ -1,0 +1,223 @@
+"""The tables of a lake, which deltalake reads and writes.
+
+dlt would write a load as several files beside the tables, and merge by reading whole tables. Each table is
+read at one version in a turn, and written as the version after that. A consumer that was frozen, and whose
+partitions others have taken over, is refused.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import dlt
+import duckdb
+import numpy as np
+import pyarrow as pa
+import structlog
+from deltalake import DeltaTable, Transaction
+from dlt.common.storages.load_package import create_load_id
+from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
+from pyarrow.dataset import FileSystemDataset
+
+from consumers.rows import TABLES, Table, arrow_schema
+from consumers.warehouse.delta import (
+    add_missing_columns,
+    append,
+    compact,
+    condition_of,
+    create,
+    replace,
+    with_json_marked,
+)
+from consumers.warehouse.locks import Fence
+from consumers.warehouse.tables import ROWS_PER_FETCH, Tables, Values
+from ingest.errors import WarehouseUnavailable
+from ingest.settings import Settings
+from ingest.warehouse.lake import Lake, dataset_of, schema_of
+
+log = structlog.get_logger()
+
+_LOADS_TABLE = "_ingest_loads"
+_LOADS = arrow_schema(load_id=pa.string(), status=pa.int64(), inserted_at=pa.timestamp("us", tz="UTC"))
+_JSON = {table.name: table.json for table in TABLES}
+# The columns of which the log has each file's least and greatest value.
+_STATISTICS = {
+    "booking_events": ("vendor", "account", "time", "received_at", "loaded_at"),
+    "bookings": ("vendor", "account", "starts_at", "updated_at", "loaded_at"),
+    "dead_letters": ("happened_at", "loaded_at"),
+    "reconciliations": ("vendor", "account", "started_at"),
+    _LOADS_TABLE: ("load_id", "inserted_at"),
+}
+# A change of one booking writes its file anew, so these files are smaller than what readers like best.
+_FILE_BYTES = {"bookings": 16 * 1024 * 1024}
+_COMPACTION = "ingest/compaction"
+
+
+class LakeTables(Tables):
+    """Delta tables, each of which is read once in a turn, and written as the version after that."""
+
+    notes_table = loads_table = _LOADS_TABLE
+
+    def __init__(self, pipeline: dlt.Pipeline, folder: Path, settings: Settings) -> None:
+        super().__init__(pipeline, folder, settings.warehouse.kind)
+        self._settings = settings
+        self._lake = Lake(settings.warehouse)
+        self._versions: dict[str, DeltaTable] = {}  # of this turn
+        self._duckdb = duckdb.connect(config={"memory_limit": f"{settings.consumer.duckdb_bytes} B"})
+        self._ids = _FileIds(self._duckdb)
+
+    @contextmanager
+    def turn(self, patience: float) -> Iterator[Fence]:  # noqa: ARG002 - nobody is waited for
+        """Read the newest version of each table that the turn needs."""
+        self._lake = Lake(self._settings.warehouse)  # tokens of a cloud may be new
+        self._versions.clear()
+        yield Fence(None, self.pipeline.dataset_name)
+
+    def columns(self, tables: Iterable[str]) -> dict[str, set[str]]:
+        """Return the columns of those of these tables that exist."""
+        versions = {name: version for name in tables if (version := self._find(name))}
+        return {name: set(schema_of(version).names) for name, version in versions.items()}
+
+    def forget_made(self) -> None:
+        """Do nothing: whether a table is there, its log says."""
+
+    def make(self, empty: Mapping[str, pa.Table]) -> None:
+        """Make missing tables and columns. Raises WarehouseUnavailable."""
+        schemas = {name: with_json_marked(rows.schema, _JSON[name]) for name, rows in empty.items()}
+        for name, schema in [*schemas.items(), (_LOADS_TABLE, _LOADS)]:
+            if version := self._find(name):
+                add_missing_columns(version, schema)
+            else:
+                create(self._lake, name, schema, _STATISTICS[name])
+        self._versions.clear()
+
+    def select(
+        self, columns: Sequence[str], table: str, column: str, values: Iterable[str]
+    ) -> Iterator[Values]:
+        """Yield columns of the rows in which one column has one of these values; within a turn."""
+        wanted = sorted(set(values))
+        if not wanted:
+            return
+        files = self._ids.files_with(table, dataset_of(self._version(table)), column, wanted)
+        if files is None:
+            return
+        self._duckdb.register("ingest_files", files)
+        self._duckdb.register("ingest_ids", pa.table({"id": pa.array(wanted)}))
+        cursor = self._duckdb.execute(
+            f"SELECT {', '.join(columns)} FROM ingest_files WHERE {column} IN (SELECT id FROM ingest_ids)"  # noqa: S608 - our own names
+        )
+        while rows := cursor.fetchmany(ROWS_PER_FETCH):
+            yield from rows
+
+    def write(self, rows: Mapping[str, pa.Table]) -> str:
+        """Write rows, by table, and note the load, last of all; return its id.
+
+        Raises LoadedMeanwhile where somebody else has written a table since the turn read it, and what
+        deltalake raises. What was written by then is right, and stays.
+        """
+        load_id = create_load_id()
+        for table in TABLES:
+            new = rows.get(table.name)
+            if new is not None and new.num_rows:
+                self._write_table(table, new)
+        note = {"load_id": load_id, "status": 0, "inserted_at": datetime.now(UTC)}
+        append(self._version(_LOADS_TABLE), pa.Table.from_pylist([note], schema=_LOADS))
+        return load_id
+
+    def drop(self) -> None:
+        """Remove the dataset's folder. dlt would not, without its own file in it."""
+        with self.pipeline.destination_client() as client:
+            cast(FilesystemClient, client).drop_dataset()
+
+    def maintain(self, every: timedelta) -> None:
+        """Make few large files of many small ones, and delete files that are replaced, where it is time.
+
+        Raises what deltalake raises, and LoadedMeanwhile.
+        """
+        lake = Lake(self._settings.warehouse)
+        for name in lake.names():
+            table = lake.open(name)
+            if (
+                table is None
+                or (table.transaction_version(_COMPACTION) or 0) > time.time() - every.total_seconds()
+            ):
+                continue
+            note = Transaction(_COMPACTION, int(time.time()))
+            counts = compact(table, _FILE_BYTES.get(name), note)
+            deleted = table.vacuum(dry_run=False, full=True)
+            table.cleanup_metadata()
+            log.info(
+                "lake.compacted",
+                table=name,
+                removed=counts["numFilesRemoved"],
+                added=counts["numFilesAdded"],
+                deleted=len(deleted),
+            )
+
+    def _write_table(self, table: Table, rows: pa.Table) -> None:
+        absent = self._absent(table, rows)
+        if table.replaces and absent.num_rows < rows.num_rows:
+            replace(self._version(table.name), rows, condition_of(table.key, rows))
+        elif absent.num_rows:
+            append(self._version(table.name), absent)
+
+    def _find(self, table: str) -> DeltaTable | None:
+        """Return the version of a table that the turn reads; None where there is no such table."""
+        if table not in self._versions and (version := self._lake.open(table)):
+            self._versions[table] = version
+        return self._versions.get(table)
+
+    def _version(self, table: str) -> DeltaTable:
+        version = self._find(table)
+        if version is None:
+            raise WarehouseUnavailable(f"table {table} is gone: it is made anew")
+        return version
+
+
+class _FileIds:
+    """Which files of a table have which ids: 32 bits of each, sorted.
+
+    A file never changes, so it is read once.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._duckdb = connection
+        self._hashes: dict[str, dict[str, np.ndarray[Any, Any]]] = {}  # by table and file
+
+    def files_with(
+        self, table: str, dataset: FileSystemDataset, column: str, ids: Sequence[str]
+    ) -> FileSystemDataset | None:
+        """Return the files in which one of these ids may be, None where there is no such file."""
+        files = {fragment.path: fragment for fragment in dataset.get_fragments()}
+        known = self._hashes.get(table, {})
+        self._hashes[table] = known = {
+            path: known[path]
+            if path in known
+            else self._hashes_of(fragment.to_table(columns=[column])[column])
+            for path, fragment in files.items()
+        }
+        wanted = self._hashes_of(pa.array(ids))
+        fragments = [fragment for path, fragment in files.items() if _have_common(known[path], wanted)]
+        if not fragments:
+            return None
+        return FileSystemDataset(fragments, dataset.schema, dataset.format, dataset.filesystem)
+
+    def _hashes_of(self, ids: Any) -> np.ndarray[Any, Any]:
+        self._duckdb.register("ingest_hashed", pa.table({"id": ids}))
+        answer = self._duckdb.execute(
+            "SELECT (hash(id) >> 32)::UINTEGER AS hash FROM ingest_hashed WHERE id IS NOT NULL ORDER BY hash"
+        )
+        hashes = np.asarray(answer.fetchnumpy()["hash"])
+        self._duckdb.unregister("ingest_hashed")
+        return hashes
+
+
+def _have_common(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> bool:
+    """Return whether two sorted arrays have a common value."""
+    if not len(first):
+        return False
+    places = np.searchsorted(first, second).clip(max=len(first) - 1)
+    return bool((first[places] == second).any())

@@ -1,0 +1,164 @@
+"""A lake: Delta tables in a folder or a bucket, which DuckDB reads in memory, over Arrow.
+
+Nothing is downloaded for it: deltalake reads the files and the tables' logs at every store, and DuckDB needs
+no extension. https://delta-io.github.io/delta-rs/
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import dlt
+import pyarrow as pa
+from pyarrow.dataset import FileSystemDataset
+
+from ingest.errors import NothingLoaded
+from ingest.settings import WarehouseSettings
+from ingest.warehouse import Bounds, QueryResult, RunningQuery, readable_values
+from ingest.warehouse.duckdb_file import LOCKED_DOWN, check_statement, result_of, translated_errors
+from ingest.warehouse.errors import translated
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+    from duckdb import DuckDBPyConnection
+
+JSON_FIELD: dict[bytes | str, bytes | str] = {b"ingest.type": b"json"}
+"""The metadata of a text column that holds JSON."""
+
+_WORD = re.compile(r"\w+")
+
+
+class Lake:
+    """The Delta tables of a dataset. Each call reads the newest state. Raises ConfigurationError."""
+
+    def __init__(self, settings: WarehouseSettings) -> None:
+        self._settings = settings
+        with translated():
+            import deltalake
+            from dlt.common.libs.deltalake import deltalake_storage_options
+
+            # Without a folder or bucket dlt looks for its own `bucket_url`; keys of a bucket it always finds
+            # itself.
+            url = settings.credentials.get_secret_value() if settings.credentials else ""
+            destination: Any = dlt.destination("filesystem", **({"bucket_url": url} if url else {}))
+            config: Any = destination.configuration(
+                destination.spec()._bind_dataset_name(dataset_name=settings.dataset)  # noqa: SLF001 - as dlt's pipelines do
+            )
+            self._options = deltalake_storage_options(config.credentials, config.deltalake_storage_options)
+        self._deltalake = deltalake
+        self._url = f"{config.bucket_url.rstrip('/')}/{settings.dataset}"
+
+    def url(self, table: str) -> str:
+        """Return the URL of a table's folder."""
+        return f"{self._url}/{table}"
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Return what deltalake needs to reach the store, secrets included."""
+        return self._options
+
+    def open(self, table: str) -> "DeltaTable | None":
+        """Return the newest state of a table; None where there is no such table."""
+        from deltalake.exceptions import TableNotFoundError
+
+        with translated():
+            try:
+                return self._deltalake.DeltaTable(self.url(table), storage_options=self._options)
+            except TableNotFoundError:
+                return None
+
+    def names(self) -> list[str]:
+        """Return the names of the dataset's Delta tables."""
+        return [name for name in self._folders() if self._is_table(name)]
+
+    def query(self, statements: Sequence[str], parameters: Sequence[Any] = ()) -> list[QueryResult]:
+        """Run statements, with JSON as JsonText. Raises as `ingest.warehouse.query.query` does."""
+        with self._opened(statements) as connection:
+            results = []
+            for sql in statements:
+                check_statement(connection, sql)
+                results.append(result_of(connection.execute(sql, parameters)))
+            return results
+
+    def query_bounded(self, sql: str, bounds: Bounds, running: RunningQuery) -> QueryResult:
+        """Run a statement that somebody wrote. Raises as `ingest.warehouse.query.query_bounded` does."""
+        with self._opened([sql]) as connection:
+            for name, value in LOCKED_DOWN.items():
+                connection.execute(f"SET {name} = {value}")
+            check_statement(connection, sql, only_reading=True)
+            running.start(connection.interrupt)
+            return result_of(connection.execute(sql), bounds)
+
+    @contextmanager
+    def _opened(self, statements: Iterable[str]) -> "Iterator[DuckDBPyConnection]":
+        """Open a database in memory with the tables that statements name, or all where they name none."""
+        import duckdb
+
+        dataset = self._settings.dataset
+        folders = self._folders()
+        words = set(_WORD.findall(" ".join(statements).lower()))
+        named = [name for name in folders if name.lower() in words]
+        tables = {name: table for name in named or folders if (table := self.open(name))}
+        if not tables and not self.names():
+            raise NothingLoaded(f"nothing has been loaded yet: the dataset {dataset} has no tables")
+        with readable_values(), duckdb.connect() as connection, translated_errors(self._url):
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute(f'CREATE SCHEMA "{dataset}"')
+            connection.execute(f'USE "{dataset}"')
+            for name, table in tables.items():
+                connection.register(f"{name} as files", dataset_of(table))
+                json = ", ".join(f'"{column}"::JSON AS "{column}"' for column in _json_columns(table))
+                replaced = f" REPLACE ({json})" if json else ""
+                connection.execute(
+                    f'CREATE VIEW "{dataset}"."{name}" AS SELECT *{replaced} FROM temp."{name} as files"'  # noqa: S608 - names of folders, quoted
+                )
+            yield connection
+
+    def _folders(self) -> list[str]:
+        """Return the names of the dataset's folders; most are tables."""
+        from pyarrow.fs import FileSelector, FileType
+
+        with translated():
+            entries = self._files.get_file_info(FileSelector("", allow_not_found=True))
+            folders = (entry.base_name for entry in entries if entry.type == FileType.Directory)
+            return sorted(name for name in folders if '"' not in name)
+
+    def _is_table(self, name: str) -> bool:
+        with translated():
+            return bool(self._deltalake.DeltaTable.is_deltatable(self.url(name), self._options))
+
+    @cached_property
+    def _files(self) -> Any:
+        from deltalake.fs import DeltaStorageHandler
+        from pyarrow.fs import PyFileSystem
+
+        return PyFileSystem(DeltaStorageHandler(self._url, self._options))
+
+    def remove(self, table: str) -> None:
+        """Remove a table with all its files."""
+        with translated(), suppress(FileNotFoundError):
+            self._files.delete_dir(table)
+
+
+def schema_of(table: "DeltaTable") -> pa.Schema:
+    """Return the columns of a table, as Arrow has them."""
+    return pa.schema(cast(Any, table.schema().to_arrow()))
+
+
+def dataset_of(table: "DeltaTable") -> FileSystemDataset:
+    """Return the files of a table as Arrow's dataset, of which DuckDB reads the columns that it needs.
+
+    Texts are views: deltalake writes some files so, and Arrow cannot compare a view with a text. DuckDB knows
+    that, and compares views itself.
+    """
+    fields = [
+        field.with_type(pa.string_view()) if pa.types.is_string(field.type) else field
+        for field in schema_of(table)
+    ]
+    return cast(FileSystemDataset, table.to_pyarrow_dataset(schema=pa.schema(fields)))
+
+
+def _json_columns(table: "DeltaTable") -> list[str]:
+    return [field.name for field in schema_of(table) if JSON_FIELD.items() <= (field.metadata or {}).items()]
