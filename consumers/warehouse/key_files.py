@@ -16,7 +16,10 @@ from consumers.warehouse.sorted_keys import Entry, SortedKeys, can_have, entry_s
 log = structlog.get_logger()
 
 _RUNS_TABLE = "_lookup_runs"
-_COLUMNS = "table_name VARCHAR, run INTEGER, file_run INTEGER, file VARCHAR, entries BIGINT, stored_rows BIGINT, last_write VARCHAR"
+_COLUMNS = (
+    "table_name VARCHAR, run INTEGER, file_run INTEGER, file VARCHAR, entries BIGINT, stored_rows BIGINT"
+    ", last_write VARCHAR"
+)
 _ROWS_WORTH_A_FILE = 1_000_000  # a load reads the keys of so many rows in some milliseconds
 _SHARE_WORTH_A_FILE = 32  # of a table: to make its file takes as long as to read the keys some ten times
 _SEARCHES_WORTH_A_FILE = 64
