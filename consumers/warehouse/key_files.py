@@ -156,8 +156,8 @@ class KeyFiles:
                 connection = self._client.native_connection
                 connection.execute(f"DELETE FROM {runs} WHERE table_name = ?", [table])  # noqa: S608 - our own names
                 connection.execute(
-                    f"INSERT INTO {runs} VALUES (?, ?, ?, ?, ?, ?, '')",  # noqa: S608 - our own names
-                    [table, last + 1, file_run, file.name, size, count],
+                    f"INSERT INTO {runs} VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - our own names
+                    [table, last + 1, file_run, file.name, size, count, file.name],
                 )
         except Exception as error:  # noqa: BLE001 - whatever is in the way
             file.unlink(missing_ok=True)
