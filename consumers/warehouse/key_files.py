@@ -191,9 +191,8 @@ class KeyFiles:
         ).fetchall()
         self._runs, self._usable = {table: (run, file_run) for table, run, file_run, *_ in rows}, {}
         for table, _, _, file, size, stored_rows, last_write in rows:
-            if (
-                self._known(table).last_write != last_write
-            ):  # another process has written, or the database was restored
+            # Otherwise another process has written, or the database was restored.
+            if self._known(table).last_write != last_write:
                 self._tables[table] = _Table(last_write)
             if file is None:
                 continue
