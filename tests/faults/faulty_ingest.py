@@ -19,8 +19,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, SupportsIndex
 
-from consumers.warehouse import key_files
-
 # The steps of each command's loop in their order, with the function that carries out each.
 STEPS = {
     "consume": {
@@ -104,7 +102,10 @@ def _sleep(seconds: float | SupportsIndex) -> None:
 # A receiver's workers import this module as well, by another name: they are to obey too.
 if __name__ in {"__main__", "__mp_main__"}:
     time.sleep = _sleep
-    key_files._ROWS_WORTH_A_FILE = 300  # so that small tables have files too
+    if sys.argv[1] == "consume":
+        from consumers.warehouse import key_files
+
+        key_files._ROWS_WORTH_A_FILE = 300  # so that small tables have files too
     _arm(sys.argv[1], Path(os.environ[ORDERS]))
 
 if __name__ == "__main__":
