@@ -64,6 +64,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Clien
         running.enter_context(start_ingest(folder, "simulate", "--rate", "3", "--folder", "site"))
         config = folder / "site" / "ingest.toml"
         wait_for(config.with_name("ingest.secrets.toml").exists, "the settings are written")
+        config.write_text(config.read_text().replace("[reconcile]\n", '[reconcile]\njitter = "0s"\n'))
         settings = tomllib.loads(config.read_text())
         command = [*COMMAND, "up", "--config", str(config)]
         running.enter_context(IngestProcess(folder, "up", command, environment()))
