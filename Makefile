@@ -59,10 +59,12 @@ fuzz: $(VENV)/installed-dev ## a million hostile requests at a receiver, what it
 kafka: $(VENV)/installed-dev ## a real one-node Apache Kafka on a free port, until interrupted (needs Java and Maven)
 	@$(BIN)/python -m tests.kafka.broker
 
-docs: $(VENV)/installed-dev ## write the tables of README.md, docs/settings.md and docs/sources.md from the code
+docs: $(VENV)/installed-dev ## write the tables of README.md, docs/settings.md and docs/sources.md, and Grafana's dashboard, from the code
 	@$(BIN)/python -m tests.ingest.vendors.reference
 	@$(BIN)/python -m tests.ingest.settings.reference
+	@$(BIN)/python -m tests.ingest.cli.reference
 	@$(BIN)/python -m tests.consumers.sync.reference
+	@$(BIN)/python -m tests.deploy.dashboard
 
 lock: $(VENV)/installed-dev ## pin the newest versions that pyproject.toml allows: with all extras, then without, then with the development tools
 	@$(COMPILE) --all-extras -o requirements-extras.lock --upgrade

@@ -14,6 +14,7 @@ from consumers.warehouse import Warehouse
 from ingest.admin import serve_admin
 from ingest.disks import watch_disks
 from ingest.readiness import Probe
+from ingest.service_manager import notify_ready
 from ingest.settings import Settings
 from ingest.settings.sources import Live, load_settings, watched_paths
 from ingest.warehouse.destination import check_reachable
@@ -49,6 +50,7 @@ def consume(settings: Settings) -> None:
     log.info(
         "consumer.started", destination=settings.warehouse.destination, dataset=settings.warehouse.dataset
     )
+    notify_ready()
     try:
         loader.run(stop)
     finally:

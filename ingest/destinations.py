@@ -39,8 +39,9 @@ class Destination:
     - `longest_text` and `longest_json` are the bytes that a column holds; None where any body fits.
     - `interval` is the time between two loads that `consumer.linger` has by default, and `interval_reason` is
       why; `cost` is what a load costs.
+    - `grants` is what the user needs there, for who has no right to it yet.
     - `has_upper_case_names` says that names come back in capitals where they are not quoted.
-    - `mistaken_schemes` are the remedies for URLs that look right and are not, by their scheme.
+    - `mistaken_schemes` say what to write instead of URLs that look right and are not, by their scheme.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Destination:
     interval: timedelta = timedelta(seconds=60)
     interval_reason: str
     cost: str
+    grants: str = "the right to make schemas and tables in them, and to read and write these"
     has_upper_case_names: bool = False
     mistaken_schemes: Mapping[str, str] = field(default_factory=dict)
 
@@ -82,6 +84,7 @@ BIGQUERY = Destination(
     longest_json=10 * _MIB,
     interval_reason="a table takes 1,500 load jobs a day, which is one every 58 seconds",
     cost="load jobs are free; each merge bills the bytes it reads of the tables, at least 10 MB each",
+    grants="the roles BigQuery Data Editor and BigQuery Job User in the project",
 )
 SNOWFLAKE = Destination(
     name="snowflake",
@@ -91,6 +94,7 @@ SNOWFLAKE = Destination(
     longest_json=16 * _MIB,
     interval_reason="a warehouse that is resumed bills at least 60 seconds",
     cost="the warehouse runs while it loads: an X-Small that never suspends takes 24 credits a day",
+    grants="USAGE on a warehouse, USAGE and CREATE SCHEMA on the database",
     has_upper_case_names=True,
 )
 REDSHIFT = Destination(
@@ -101,7 +105,8 @@ REDSHIFT = Destination(
     longest_json=_TEXT_64K,
     interval_reason="the cluster commits one transaction at a time, loads and queries alike",
     cost="nothing beside a cluster; Redshift Serverless bills at least 60 seconds of its RPUs",
-    mistaken_schemes={"redshift": "postgresql://"},
+    grants="CREATE on the database",
+    mistaken_schemes={"redshift": "write postgresql://user:password@host:5439/database"},
 )
 DATABRICKS = Destination(
     name="databricks",
@@ -111,6 +116,7 @@ DATABRICKS = Destination(
     interval=timedelta(seconds=300),
     interval_reason="a SQL warehouse that is asked more often never stops",
     cost="the SQL warehouse runs while it loads, and until its auto-stop, ten minutes by default",
+    grants="CAN USE on the SQL warehouse, USE CATALOG and CREATE SCHEMA on the catalog",
 )
 FILESYSTEM = Destination(
     name="filesystem",
@@ -129,6 +135,9 @@ SQLALCHEMY = Destination(
     interval=timedelta(seconds=1),
     interval_reason="a load takes about a second",
     cost="nothing beside the server",
+    mistaken_schemes={
+        "sqlite": 'SQLite has no instants with a time zone: use DuckDB (warehouse.destination = "duckdb")'
+    },
 )
 
 DESTINATIONS = {

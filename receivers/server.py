@@ -21,6 +21,7 @@ from ingest.admin import registry, serve_admin
 from ingest.files import scratch_folder
 from ingest.log_probes import AppendProbe
 from ingest.readiness import Finding, failed
+from ingest.service_manager import notify_ready
 from ingest.settings import Settings
 from ingest.settings.sources import Live, load_settings, watched_paths
 from ingest.sockets import bind
@@ -67,6 +68,7 @@ def serve(settings: Settings) -> None:
         "receiver.listening", host=receiver.host, port=port, admin_port=admin_port, workers=receiver.workers
     )
     signal.signal(signal.SIGTERM, _exit_cleanly)
+    notify_ready()
     try:
         if receiver.workers > 1:
             _run_workers(settings, WorkerApp(live), sock)

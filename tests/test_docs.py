@@ -12,6 +12,7 @@ from typer.main import get_command
 from ingest import telemetry
 from ingest.cli.commands import app
 from ingest.settings import section_models
+from tests.ingest.cli import reference
 from tests.ingest.vendors.reference import with_table
 
 ROOT = Path(__file__).parents[1]
@@ -100,3 +101,8 @@ def test_commands_and_options_that_are_named_exist(page: Path) -> None:
     for command, line in _command_lines(page.read_text()):
         options = {option for parameter in command.params for option in parameter.opts} | {"-h", "--help"}
         assert set(re.findall(r"--[a-z-]+", line)) <= options | {"--config"}, line
+
+
+def test_the_commands_in_the_documentation_are_those_of_the_program() -> None:
+    text = reference.FILE.read_text(encoding="utf-8")
+    assert reference.with_commands(text) == text, "run make docs"

@@ -220,6 +220,11 @@ class Warehouse:
         with self.turn():
             self.load({name: [] for name in _TABLE_NAMES})
 
+    def drop(self) -> None:
+        """Drop the dataset, and the staging dataset of this pipeline. Raises WarehouseUnavailable."""
+        with translated():
+            self._tables.drop()
+
     def maintain(self) -> None:
         """Do what the destination leaves to us, as compacting small files; outside of a turn.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dlt
 import duckdb
@@ -18,6 +18,7 @@ import pyarrow as pa
 import structlog
 from deltalake import DeltaTable
 from dlt.common.storages.load_package import create_load_id
+from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 from pyarrow.dataset import FileSystemDataset
 
 from consumers.rows import TABLES, Table, arrow_schema
@@ -130,6 +131,11 @@ class LakeTables(Tables):
         note = {"load_id": load_id, "status": 0, "inserted_at": datetime.now(UTC)}
         append(self._version(_LOADS_TABLE), pa.Table.from_pylist([note], schema=_LOADS))
         return load_id
+
+    def drop(self) -> None:
+        """Remove the dataset's folder. dlt would not, without its own file in it."""
+        with self.pipeline.destination_client() as client:
+            cast(FilesystemClient, client).drop_dataset()
 
     def maintain(self, every: timedelta) -> None:
         """Keep each table's files few, where it is time. Raises what deltalake raises."""

@@ -8,10 +8,12 @@ from uuid import uuid4
 import duckdb
 
 from consumers.rows import TABLES
+from consumers.warehouse.trial import try_destination
 from ingest.destinations import POSTGRES
 from ingest.errors import IngestError, WarehouseUnavailable
 from ingest.readiness import Finding, failed, failure, ok, warning
 from ingest.settings import Settings
+from ingest.times import format_duration
 from ingest.warehouse.destination import (
     check_reachable,
     reading_client,
@@ -40,7 +42,7 @@ def check_warehouse(settings: Settings) -> list[Finding]:
             return [_check_duckdb(settings)]
         if settings.warehouse.kind is POSTGRES:
             return list(_check_postgres(settings))
-        return [_check_other(settings)]
+        return [_try_other(settings)]
     except IngestError as error:
         return [failure("warehouse", error)]
 
@@ -66,14 +68,18 @@ def _check_duckdb(settings: Settings) -> Finding:
     return ok("warehouse", f"{file} can be written to, dataset {settings.warehouse.dataset}")
 
 
-def _check_other(settings: Settings) -> Finding:
-    with reading_client(settings) as client:
-        state = "exists" if client.has_dataset() else "will be created by the first load"
-    destination, dataset = settings.warehouse.destination, settings.warehouse.dataset
+def _try_other(settings: Settings) -> Finding:
+    """Load into a scratch dataset and read it back, and say what loads take and cost."""
+    kind = settings.warehouse.kind
+    try:
+        seconds = try_destination(settings)
+    except WarehouseUnavailable as error:
+        return failed("warehouse", str(error), f"does the user have {kind.grants}?")
     return ok(
         "warehouse",
-        f"{destination} can be reached, dataset {dataset} {state};"
-        " whether it may be written to, the first load shows",
+        f"{kind.title} takes rows and returns them unchanged: a load took {seconds:.1f} s, and one is made"
+        f" every {format_duration(settings.linger)} at most, because {kind.interval_reason}."
+        f" Cost of loads: {kind.cost}",
     )
 
 

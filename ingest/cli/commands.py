@@ -23,6 +23,27 @@ from ingest.cli.up import consume, receive, up
 from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
 
 
+def show_help(
+    context: typer.Context,
+    command: Annotated[
+        list[str] | None, typer.Argument(help="Which command; all of them when left out.")
+    ] = None,
+) -> None:
+    """Show the help of a command.
+
+    Examples:
+        ingest help
+        ingest help webhooks plan
+    """
+    found, path = context.find_root(), "ingest"
+    for name in command or []:
+        inner = getattr(found.command, "commands", {}).get(name)
+        if inner is None:
+            raise ConfigurationError(f"{path} has no command {name}: `ingest help` lists all")
+        found, path = type(found)(inner, parent=found, info_name=name), f"{path} {name}"
+    print_line(found.get_help())
+
+
 class InterruptibleGroup(TyperGroup):
     """A group whose commands end with one line after Ctrl-C, and quietly when nobody reads their output."""
 
@@ -78,6 +99,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (  # in the order in which the help
 )
 for _command in _COMMANDS:
     app.command()(_command)
+app.command("help")(show_help)
 app.add_typer(webhooks.group, name="webhooks")
 app.add_typer(dead_letters.group, name="dead-letters")
 

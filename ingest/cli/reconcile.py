@@ -27,6 +27,7 @@ from ingest.cli.options import (
 from ingest.cli.output import Console, counted, new_table, print_json, print_line, show_waits
 from ingest.errors import ConfigurationError, VendorRefused
 from ingest.files import require_writable
+from ingest.service_manager import notify_ready
 from ingest.settings import Settings
 from ingest.settings.sources import Live as LiveSettings
 from ingest.settings.sources import load_settings, watched_paths
@@ -177,6 +178,7 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
         # In a thread that a stop may cut off, which loses nothing: a vendor may have it wait for minutes.
         worker = threading.Thread(target=schedule.run, args=(stop,), name="watch", daemon=True)
         worker.start()
+        notify_ready()
         while worker.is_alive() and not stop.wait(_POLL_SECONDS):
             pass
         worker.join(_STOP_SECONDS)

@@ -60,6 +60,11 @@ def _admin_port(port: int) -> Any:
     return Field(port, ge=0, le=65535, description="Port of the admin listener.")
 
 
+def _as_identifier(value: Any) -> Any:
+    """Write a name with hyphens, such as that of a pod, as a part of a table's name."""
+    return value.replace("-", "_") if isinstance(value, str) else value
+
+
 Hosts = Annotated[tuple[Host, ...], BeforeValidator(as_list)]
 
 
@@ -185,11 +190,11 @@ class ConsumerSettings(Section):
         description="Consumer group. A new name reads the log from its beginning. The embedded log keeps "
         "what the old group has not read.",
     )
-    instance: str = Field(
+    instance: Annotated[str, BeforeValidator(_as_identifier)] = Field(
         "",
         pattern=r"^([a-z0-9]+(_[a-z0-9]+)*)?$",
-        description="Name of this consumer. If several consumers load into one warehouse, each needs a "
-        "different name.",
+        description="Name of this consumer: lower-case letters, digits, and `_` or `-`, which mean the same. "
+        "If several consumers load into one warehouse, each needs a different name.",
     )
     max_records: int = Field(5000, ge=1, description="A batch is loaded when it has this many records.")
     max_bytes: int = Field(
@@ -243,11 +248,18 @@ _REFUSED_FORMATS = {
 
 
 class WarehouseSettings(Section):
-    """The warehouse: any dlt destination."""
+    """The warehouse: a destination of dlt."""
 
     destination: str = Field(
         "duckdb",
-        description="Name of a [dlt destination](https://dlthub.com/docs/dlt-ecosystem/destinations).",
+        description="`duckdb`, `postgres`, `bigquery`, `snowflake`, `redshift`, `databricks`, `filesystem` "
+        "or another [dlt destination](https://dlthub.com/docs/dlt-ecosystem/destinations) with "
+        "`warehouse.untested`.",
+    )
+    untested: bool = Field(
+        False,
+        description="Whether a destination is used that this project does not test. The consumer then tries "
+        "it in a scratch dataset whenever it starts, and stops if rows come back wrong.",
     )
     credentials: SecretStr | None = Field(
         None,

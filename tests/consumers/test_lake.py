@@ -9,7 +9,9 @@ from deltalake import DeltaTable
 from starlette.responses import JSONResponse
 
 from consumers.rows import Row
+from consumers.warehouse.rights import check_warehouse
 from ingest.errors import ConfigurationError, NothingLoaded
+from ingest.readiness import State
 from ingest.settings import Settings
 from ingest.warehouse import Bounds
 from ingest.warehouse.lake import Lake
@@ -146,6 +148,15 @@ def test_a_table_or_column_that_is_taken_away_is_made_again(harness: ConsumerHar
         harness.column(EVENTS)
     harness.load(sample(2, "B2"))
     assert harness.column(EVENTS) == ["E1", "E2"]
+
+
+def test_check_tries_it_in_a_scratch_dataset_which_it_removes(
+    harness: ConsumerHarness, tmp_path: Path
+) -> None:
+    harness.load(sample(1))
+    [finding] = check_warehouse(harness.settings)
+    assert finding.state is State.OK, finding
+    assert [folder.name for folder in (tmp_path / "lake").iterdir()] == ["ingest"]
 
 
 def test_a_query_reads_tables_and_nothing_else(harness: ConsumerHarness, tmp_path: Path) -> None:

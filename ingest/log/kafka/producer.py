@@ -25,13 +25,15 @@ _DELIVERY_SECONDS = 3.5  # the receiver answers 503 after 4
 _CLOSE_SECONDS = 10.0
 _POLL_SECONDS = 0.25  # how late an append may be found overdue
 _IDLE_SECONDS = 2.0
+_TURN_SECONDS = 0.1  # for which the thread leaves the client to a caller that has polled it
 
 _OPTIONS: dict[str, str | int | bool] = {
     "acks": "all",
     "enable.idempotence": True,
     "partitioner": "murmur2_random",
     "compression.type": "zstd",
-    "linger.ms": 2,  # for a lone delivery too; without it, requests of few records take more CPU than Python
+    "compression.level": 1,
+    "linger.ms": 0,  # callers append together what comes together
     "batch.size": 256 * 1024,
     "message.max.bytes": LARGEST_RECORD,
     "queue.buffering.max.kbytes": 256 * 1024,
@@ -88,6 +90,7 @@ class KafkaLogProducer:
         self._client: Producer | None = None
         self._client_error = ""
         self._has_work = threading.Event()
+        self._polled_until = 0.0  # until when a caller may be expected to poll again
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="log-producer", daemon=True)
         self._thread.start()
@@ -101,8 +104,16 @@ class KafkaLogProducer:
                 self._waiting.append(append)
             else:
                 self._send(self._client, append)
+                if self._is_polled():  # to wake a thread for each append takes longer than the append
+                    return append.future
         self._has_work.set()
         return append.future
+
+    def poll(self) -> None:
+        client = self._client
+        if client is not None:
+            self._polled_until = time.monotonic() + _TURN_SECONDS
+            client.poll(0)
 
     def close(self) -> None:
         with self._lock:
@@ -116,7 +127,9 @@ class KafkaLogProducer:
         while not self._closed or self._waiting:
             self._send_waiting()
             client = self._client  # a failed append takes it away in another thread
-            if self._sent and client is not None:
+            if self._is_polled():
+                self._has_work.wait(_TURN_SECONDS)
+            elif self._sent and client is not None:
                 client.poll(_POLL_SECONDS)  # calls back for each record that has an outcome
             else:
                 self._has_work.wait(_POLL_SECONDS if self._sent else _IDLE_SECONDS)
@@ -126,6 +139,9 @@ class KafkaLogProducer:
             self._client.flush(_CLOSE_SECONDS / 2)
         for append in self._sent:
             append.fail(self._overdue("before the log was closed"))
+
+    def _is_polled(self) -> bool:
+        return self._polled_until > time.monotonic()
 
     def _send_waiting(self) -> None:
         """Send the appends that waited, or fail them all for the reason that none can be sent."""
@@ -165,17 +181,11 @@ class KafkaLogProducer:
         append.client = client
         self._sent.append(append)
         on_delivery = partial(self._on_delivery, append)
+        records, append.records = append.records, ()  # the client has copies
         try:
-            for record in append.records:
-                client.produce(
-                    append.topic,
-                    record.value,
-                    record.key.encode("utf-8", "replace"),
-                    headers=[
-                        (name, value.encode("utf-8", "replace")) for name, value in record.headers.items()
-                    ],
-                    on_delivery=on_delivery,
-                )
+            for record in records:
+                key, headers = _encode(record)
+                client.produce(append.topic, record.value, key, headers=headers, on_delivery=on_delivery)
         except BufferError as error:
             self._fail(append, self._cluster.unavailable(error))
         except KafkaException as error:
@@ -216,3 +226,13 @@ class KafkaLogProducer:
     def _overdue(self, limit: str) -> LogUnavailable:
         reason = f": {self._client_error}" if self._client_error else ""
         return self._cluster.unavailable(errors.KafkaTimeoutError(f"not acknowledged {limit}{reason}"))
+
+
+def _encode(record: Record) -> tuple[bytes, list[tuple[str, str | bytes | None]]]:
+    """Return a record's key and headers as bytes."""
+    try:
+        return record.key.encode(), [(name, value.encode()) for name, value in record.headers.items()]
+    except UnicodeEncodeError:  # for half a surrogate pair
+        return record.key.encode("utf-8", "replace"), [
+            (name, value.encode("utf-8", "replace")) for name, value in record.headers.items()
+        ]

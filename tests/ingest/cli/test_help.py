@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 
 from ingest.cli.commands import app
-from tests.support.processes import Result, ingest
+from tests.support.processes import Result, ingest, refused
 
 
 def commands(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
@@ -61,3 +61,10 @@ def test_an_unknown_command_is_refused(tmp_path: Path) -> None:
     result = ingest(tmp_path, "recieve")
     assert result.code == 2
     assert "recieve" in result.err
+
+
+def test_help_of_a_command_is_what_the_command_itself_shows(tmp_path: Path) -> None:
+    asked, shown = ingest(tmp_path, "help", "webhooks", "plan"), ingest(tmp_path, "webhooks", "plan", "-h")
+    assert (asked.code, asked.out.strip()) == (0, shown.out.strip())
+    assert ingest(tmp_path, "help").out.strip() == ingest(tmp_path, "-h").out.strip()
+    assert "no command nothing" in refused(ingest(tmp_path, "help", "webhooks", "nothing"))
