@@ -5,7 +5,6 @@ read at one version in a turn, and written as the version after that. A consumer
 partitions others have taken over, is refused.
 """
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import structlog
-from deltalake import DeltaTable, Transaction
+from deltalake import DeltaTable
 from dlt.common.storages.load_package import create_load_id
 from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 from pyarrow.dataset import FileSystemDataset
@@ -26,15 +25,16 @@ from consumers.rows import TABLES, Table, arrow_schema
 from consumers.warehouse.delta import (
     add_missing_columns,
     append,
-    compact,
+    check_refusal,
     condition_of,
     create,
+    maintain,
     replace,
     with_json_marked,
 )
 from consumers.warehouse.locks import Fence
 from consumers.warehouse.tables import ROWS_PER_FETCH, Tables, Values
-from ingest.errors import WarehouseUnavailable
+from ingest.errors import LoadedMeanwhile, WarehouseUnavailable
 from ingest.settings import Settings
 from ingest.warehouse.lake import Lake, dataset_of, schema_of
 
@@ -53,7 +53,6 @@ _STATISTICS = {
 }
 # A change of one booking writes its file anew, so these files are smaller than what readers like best.
 _FILE_BYTES = {"bookings": 16 * 1024 * 1024}
-_COMPACTION = "ingest/compaction"
 
 
 class LakeTables(Tables):
@@ -85,13 +84,19 @@ class LakeTables(Tables):
         """Do nothing: whether a table is there, its log says."""
 
     def make(self, empty: Mapping[str, pa.Table]) -> None:
-        """Make missing tables and columns. Raises WarehouseUnavailable."""
+        """Make missing tables and columns.
+
+        Raises WarehouseUnavailable; ConfigurationError where a new lake's store is none for it.
+        """
+        is_new = self._find(_LOADS_TABLE) is None
         schemas = {name: with_json_marked(rows.schema, _JSON[name]) for name, rows in empty.items()}
         for name, schema in [*schemas.items(), (_LOADS_TABLE, _LOADS)]:
             if version := self._find(name):
                 add_missing_columns(version, schema)
             else:
                 create(self._lake, name, schema, _STATISTICS[name])
+        if is_new:
+            check_refusal(self._lake, _LOADS_TABLE)
         self._versions.clear()
 
     def select(
@@ -133,29 +138,17 @@ class LakeTables(Tables):
             cast(FilesystemClient, client).drop_dataset()
 
     def maintain(self, every: timedelta) -> None:
-        """Make few large files of many small ones, and delete files that are replaced, where it is time.
-
-        Raises what deltalake raises, and LoadedMeanwhile.
-        """
+        """Keep each table's files few, where it is time. Raises what deltalake raises."""
         lake = Lake(self._settings.warehouse)
         for name in lake.names():
             table = lake.open(name)
-            if (
-                table is None
-                or (table.transaction_version(_COMPACTION) or 0) > time.time() - every.total_seconds()
-            ):
+            try:
+                counts = maintain(table, every, _FILE_BYTES.get(name)) if table else None
+            except LoadedMeanwhile as error:
+                log.info("lake.maintenance_postponed", table=name, why=str(error))
                 continue
-            note = Transaction(_COMPACTION, int(time.time()))
-            counts = compact(table, _FILE_BYTES.get(name), note)
-            deleted = table.vacuum(dry_run=False, full=True)
-            table.cleanup_metadata()
-            log.info(
-                "lake.compacted",
-                table=name,
-                removed=counts["numFilesRemoved"],
-                added=counts["numFilesAdded"],
-                deleted=len(deleted),
-            )
+            if counts and any(counts.values()):
+                log.info("lake.maintained", table=name, **counts)
 
     def _write_table(self, table: Table, rows: pa.Table) -> None:
         absent = self._absent(table, rows)
