@@ -140,7 +140,9 @@ class Loader:
         """Load one batch, from poll to commit; return the number of its records."""
         batch = self._ahead.popleft() if self._ahead else self._poll(_POLL_SECONDS)
         records, generation = batch.records, batch.generation
-        self._report_changes()
+        self._unreported_changes += self._consumer.changes()
+        report_changes(self._unreported_changes, self._settings, self._producer)
+        self._unreported_changes = []
         if self._consumer.generation() != generation:
             self._start_over()  # some of these records may be another consumer's by now
             return 0
@@ -202,11 +204,6 @@ class Loader:
             size += total_bytes(following)
             records += following
         return _Polled(records, generation, is_full)
-
-    def _report_changes(self) -> None:
-        self._unreported_changes += self._consumer.changes()
-        report_changes(self._unreported_changes, self._settings, self._producer)
-        self._unreported_changes = []
 
     def _read_again_what_is_missing(self) -> bool:
         """Go back in the log where the warehouse is behind what was committed, and return whether it was.

@@ -179,6 +179,8 @@ def _querying_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
             raise NothingLoaded(
                 f"nothing has been loaded yet: there is no dataset {settings.warehouse.dataset}"
             )
+        if settings.warehouse.kind.is_dataset_chosen:
+            client.execute_sql(f"USE {client.fully_qualified_dataset_name()}")
         try:
             yield client
         except DatabaseUndefinedRelation as error:

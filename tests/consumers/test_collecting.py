@@ -64,7 +64,7 @@ def test_a_batch_lingers_for_what_comes_soon_after_its_first_record(tree: Tree) 
         batch = threads.submit(harness.loader._poll, 1.0)
         harness.append(sample(2, received_at=received(timedelta())))
         harness.append(sample(3, received_at=received(timedelta())))
-        assert len(batch.result(PATIENCE)) == 3
+        assert len(batch.result(PATIENCE).records) == 3
 
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=5), timedelta(days=9)])
