@@ -74,13 +74,21 @@ def append(table: DeltaTable, rows: pa.Table) -> None:
         write_deltalake(table, rows, mode="append", commit_properties=_NEXT_VERSION)
 
 
-def replace(table: DeltaTable, rows: pa.Table, condition: str) -> None:
+def replace(table: DeltaTable, rows: pa.Table, condition: str, file_bytes: int | None = None) -> None:
     """Write rows in place of those that meet an SQL condition, which the new ones meet, too.
 
-    Only files with such rows are written anew. Raises LoadedMeanwhile.
+    Only files with such rows are written anew, as files of `file_bytes` or deltalake's own size. Raises
+    LoadedMeanwhile.
     """
     with _refused_as_loaded(_name(table)):
-        write_deltalake(table, rows, mode="overwrite", predicate=condition, commit_properties=_NEXT_VERSION)
+        write_deltalake(
+            table,
+            rows,
+            mode="overwrite",
+            predicate=condition,
+            target_file_size=file_bytes,
+            commit_properties=_NEXT_VERSION,
+        )
 
 
 def maintain(table: DeltaTable, every: timedelta, file_bytes: int | None) -> dict[str, int] | None:
@@ -94,7 +102,7 @@ def maintain(table: DeltaTable, every: timedelta, file_bytes: int | None) -> dic
         return None
     with _refused_as_loaded(_name(table)):
         # It is right beside loads of others: files that a load has replaced meanwhile are refused.
-        counts = table.optimize.compact(target_size=file_bytes)
+        counts = table.optimize.compact(target_size=file_bytes, max_concurrent_tasks=1)
         deleted = table.vacuum(dry_run=False, full=True)  # also what loads left that were refused
         table.cleanup_metadata()
         table.alter.set_table_properties({_MAINTAINED_AT: f"{time.time():.0f}"}, raise_if_not_exists=False)
