@@ -17,9 +17,9 @@ class BatchSize:
         self.records = settings.max_records
         self.bytes = settings.batch_bytes
 
-    def is_reached_by(self, records: Sequence[StoredRecord]) -> bool:
-        """Return whether a batch has all that it may have, so that there are probably more records."""
-        return len(records) >= self.records or total_bytes(records) >= self.bytes
+    def is_reached_by(self, records: int, size: int) -> bool:
+        """Return whether a batch of so many records and bytes has all that it may have."""
+        return records >= self.records or size >= self.bytes
 
     def halve(self, records: Sequence[StoredRecord]) -> None:
         """Allow half of these records, for which memory was short."""

@@ -1,13 +1,15 @@
 """The loop of a consumer: poll, read, load, commit.
 
-While there is a backlog, the next batch is read in a process of its own during the load of this one. Nothing
-is committed that is not in the warehouse, or in the log as a dead letter.
+While there is a backlog, the next batches are read in a process of their own during the load of this one.
+Nothing is committed that is not in the warehouse, or in the log as a dead letter.
 """
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
@@ -21,6 +23,7 @@ from consumers.reading import ReadingProcess
 from consumers.reporting import report_dead_letters
 from consumers.warehouse import Warehouse
 from consumers.warehouse.locks import blockers
+from consumers.warehouse.trial import try_destination
 from consumers.writer import BatchWriter, WarehouseReplaced
 from ingest.dead_letter import append_dead_letters
 from ingest.errors import (
@@ -51,6 +54,21 @@ _LEAST_TO_READ_AHEAD = (
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
 _LAG_EVERY_SECONDS = 15.0
+_BATCHES_AHEAD = 2  # one that is being read, and one that waits for that
+
+
+@dataclass(slots=True)
+class _Polled:
+    """Records that were polled together, with the consumer's generation before that.
+
+    `is_full` says that they are all that a batch may have, so that there are probably more behind them.
+    `contents` are what the other process reads of them, if anything.
+    """
+
+    records: list[StoredRecord]
+    generation: int
+    is_full: bool
+    contents: "Future[list[Content] | None] | None" = None
 
 
 class Loader:
@@ -83,9 +101,7 @@ class Loader:
         self._mapper = BookingMapper(settings.build_accounts())
         self._may_read_ahead = settings.consumer.memory >= _LEAST_TO_READ_AHEAD
         self._reading = ReadingProcess()
-        # The next batch, if it was polled already, with the consumer's generation before that.
-        self._next: tuple[list[StoredRecord], int] | None = None
-        self._is_being_read = False
+        self._ahead: deque[_Polled] = deque()  # the next batches, as far as they were polled already
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._is_prepared = False
         # The consumer's generation in which the warehouse had all loads that the committed positions depend
@@ -101,7 +117,8 @@ class Loader:
     def run(self, stop: threading.Event) -> None:
         """Load until `stop` is set, and wait while the log or the warehouse is out of reach.
 
-        Raises DeadLetterLimit.
+        Raises DeadLetterLimit, and ConfigurationError where the destination returns other rows than were
+        loaded.
         """
         pause = _FIRST_PAUSE_SECONDS
         while not stop.is_set():
@@ -121,8 +138,8 @@ class Loader:
 
     def step(self) -> int:
         """Load one batch, from poll to commit; return the number of its records."""
-        records, generation = self._next or self._poll(_POLL_SECONDS)
-        self._next = None
+        batch = self._ahead.popleft() if self._ahead else self._poll(_POLL_SECONDS)
+        records, generation = batch.records, batch.generation
         self._report_changes()
         if self._consumer.generation() != generation:
             self._start_over()  # some of these records may be another consumer's by now
@@ -133,7 +150,7 @@ class Loader:
             self._compared_generation = generation
         if records:
             self.undone.begin(f"{len(records)} records from {records[0].position} on are being loaded")
-            if not self._try_to_load(records) or self._consumer.generation() != generation:
+            if not self._try_to_load(batch) or self._consumer.generation() != generation:
                 self._start_over()
                 return 0
             self._consumer.commit(records, self._writer.load_id)
@@ -150,28 +167,31 @@ class Loader:
         self._reading.close()
 
     def _prepare(self) -> None:
-        """Make the tables before the first event, so that they can be read."""
+        """Make the tables before the first event, so that they can be read.
+
+        A destination that the project does not test is tried first.
+        """
         if not self._is_prepared:
+            if not self._settings.warehouse.kind.is_tested:
+                self.undone.begin("the destination is being tried")
+                self._thread.submit(try_destination, self._settings).result()
             self.undone.begin("the tables are being made")
             self._thread.submit(self._warehouse.prepare).result()
             self._is_prepared = True
 
-    def _poll(self, seconds: float) -> tuple[list[StoredRecord], int]:
-        generation = self._consumer.generation()
-        return self._collect(seconds), generation
-
-    def _collect(self, seconds: float = _POLL_SECONDS) -> list[StoredRecord]:
+    def _poll(self, seconds: float) -> _Polled:
         """Poll until the batch is full, or its first record was received `consumer.linger` ago.
 
         Wait at most `seconds` for the first record.
         """
+        generation = self._consumer.generation()
         records = self._consumer.poll(min(self._size.records, _POLL_RECORDS), seconds, self._size.bytes)
         if not records:
-            return records
+            return _Polled(records, generation, is_full=False)
         linger = self._settings.linger.total_seconds()
         deadline = time.monotonic() + linger - _age(records[0], datetime.now(UTC))
         size = total_bytes(records)
-        while len(records) < self._size.records and size < self._size.bytes:
+        while not (is_full := self._size.is_reached_by(len(records), size)):
             most = min(self._size.records - len(records), _POLL_RECORDS)
             wait = _FETCH_SECONDS if len(records) >= _BACKLOG_RECORDS else 0.0
             following = self._consumer.poll(
@@ -181,7 +201,7 @@ class Loader:
                 break
             size += total_bytes(following)
             records += following
-        return records
+        return _Polled(records, generation, is_full)
 
     def _report_changes(self) -> None:
         self._unreported_changes += self._consumer.changes()
@@ -199,7 +219,7 @@ class Loader:
             self._start_over()
         return bool(bookmarks)
 
-    def _try_to_load(self, records: Sequence[StoredRecord]) -> bool:
+    def _try_to_load(self, batch: _Polled) -> bool:
         """Load a batch, and return False where it is to be read again.
 
         It is read again in halves where memory is short, and after others where the warehouse was replaced.
@@ -208,14 +228,12 @@ class Loader:
         settings = self._current_settings()
         if settings is not self._mapped_settings:
             self._mapped_settings, self._mapper = settings, BookingMapper(settings.build_accounts())
-        needed_loads = committed_loads(self._consumer.bookmarks())
+        records, needed_loads = batch.records, committed_loads(self._consumer.bookmarks())
         try:
-            contents = self._reading.finish() if self._is_being_read else None
-            self._is_being_read = False
+            contents = batch.contents.result() if batch.contents else None
             load = self._thread.submit(self._process, records, needed_loads, contents)
             try:
-                if self._may_read_ahead and self._size.is_reached_by(records):
-                    self._read_ahead()
+                self._read_ahead(batch)
             finally:
                 load.result()
         except WarehouseReplaced:
@@ -233,15 +251,16 @@ class Loader:
         self._size.grow()
         return True
 
-    def _read_ahead(self) -> None:
-        """Poll the next batch, and let the other process read it, while this one is loaded."""
-        records, _ = self._next = self._poll(_FETCH_SECONDS)
-        if records:
-            with_events = [stored.record for stored in records if self._topics.has_events(stored)]
-            self._reading.begin(with_events, self._mapper)
-            self._is_being_read = True
-        else:
-            self._next = None
+    def _read_ahead(self, batch: _Polled) -> None:
+        """Poll the batches after this one, and let the other process read them, while it is loaded."""
+        newest = self._ahead[-1] if self._ahead else batch
+        while self._may_read_ahead and newest.is_full and len(self._ahead) < _BATCHES_AHEAD:
+            newest = self._poll(_FETCH_SECONDS)
+            if not newest.records:
+                break
+            with_events = [stored.record for stored in newest.records if self._topics.has_events(stored)]
+            newest.contents = self._reading.read(with_events, self._mapper)
+            self._ahead.append(newest)
 
     def _process(
         self,
@@ -279,10 +298,9 @@ class Loader:
 
     def _start_over(self) -> None:
         """Read again from what was committed."""
-        self._next = None
-        if self._is_being_read:
+        if self._ahead:
             self._reading.close()
-            self._is_being_read = False
+            self._ahead.clear()
         self._compared_generation = None
         self._unreadable.rewind()
         self._writer.refused.rewind()

@@ -9,63 +9,71 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import IO, cast
 
 from consumers.contents import Content, Mapper, read_contents
 from ingest.log import Record
 
-_BROKEN = (OSError, EOFError, pickle.UnpicklingError)
+_BROKEN = (OSError, EOFError, ValueError, pickle.UnpicklingError)
 
 
 class ReadingProcess:
-    """A process that reads the records of one batch at a time."""
+    """A process that reads the records of one batch after the other.
+
+    A thread hands the batches over, so that the process has the next one at once.
+    """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._mapper: Mapper | None = None  # the one that the process has
+        self._thread: ThreadPoolExecutor | None = None
 
-    def begin(self, records: Sequence[Record], mapper: Mapper) -> None:
-        """Let the process read these records, of which `finish` returns the contents."""
-        if self._process is None:
+    def read(self, records: Sequence[Record], mapper: Mapper) -> "Future[list[Content] | None]":
+        """Let the process read these records after those that it already has.
+
+        The result is None when the process has ended, and a MemoryError when it could not get more memory.
+        """
+        if self._process and self._process.poll() is not None:
+            self.close()
+        if not self._process or not self._thread:
             command = [sys.executable, "-m", __name__]
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
             )
-        request = (
-            None if mapper is self._mapper else mapper,
-            [(record.value, record.headers) for record in records],
-        )
-        self._mapper = mapper
-        with suppress(OSError):  # `finish` finds the process ended too
-            requests = cast("IO[bytes]", self._process.stdin)
-            pickle.dump(request, requests, pickle.HIGHEST_PROTOCOL)
-            requests.flush()
-
-    def finish(self) -> list[Content] | None:
-        """Return the contents of the records; None when the process has ended.
-
-        Raises MemoryError when the process could not get more memory.
-        """
-        answer: list[Content] | MemoryError | None = None
-        if self._process and self._process.stdout:
-            with suppress(*_BROKEN):
-                answer = pickle.load(self._process.stdout)  # noqa: S301 - of our own process
-        if answer is None:
-            self.close()
-        if isinstance(answer, MemoryError):
-            raise answer
-        return answer
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="reading")
+        new_mapper, self._mapper = None if mapper is self._mapper else mapper, mapper
+        return self._thread.submit(_exchange, self._process, records, new_mapper)
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
-        if self._process and self._process.stdin and self._process.stdout:
+        """End the process, whatever it is doing, and the results that are still expected."""
+        if self._process and self._thread and self._process.stdin and self._process.stdout:
             self._process.kill()
             self._process.wait()
+            self._thread.shutdown(cancel_futures=True)
             with suppress(OSError):  # what was not written is lost
                 self._process.stdin.close()
             self._process.stdout.close()
-        self._process = self._mapper = None
+        self._process = self._mapper = self._thread = None
+
+
+def _exchange(
+    process: "subprocess.Popen[bytes]", records: Sequence[Record], mapper: Mapper | None
+) -> list[Content] | None:
+    """Send records to the process, and return their contents; None when the process has ended."""
+    requests, answers = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
+    try:
+        request = mapper, [(record.value, record.headers) for record in records]
+        pickle.dump(request, requests, pickle.HIGHEST_PROTOCOL)
+        requests.flush()
+        answer: list[Content] | MemoryError = pickle.load(answers)  # noqa: S301 - of our own process
+    except _BROKEN:
+        process.kill()
+        return None
+    if isinstance(answer, MemoryError):
+        raise answer
+    return answer
 
 
 def _serve() -> None:

@@ -36,16 +36,17 @@ _TEXT, _INT, _REAL, _TIME, _PRICE = (
 )
 
 
-def _schema(**columns: pa.DataType) -> pa.Schema:
+def arrow_schema(**columns: pa.DataType) -> pa.Schema:
+    """Make a schema of columns with their types."""
     return pa.schema(list(columns.items()))
 
 
 SCHEMAS: Mapping[str, pa.Schema] = {
-    "booking_events": _schema(
+    "booking_events": arrow_schema(
         id=_TEXT, source=_TEXT, type=_TEXT, subject=_TEXT, time=_TIME, vendor=_TEXT, account=_TEXT, via=_TEXT,
         received_at=_TIME, signed_by=_TEXT, position=_TEXT, data=_TEXT, loaded_at=_TIME, cut=_TEXT,
     ),
-    "bookings": _schema(
+    "bookings": arrow_schema(
         vendor=_TEXT, account=_TEXT, booking_id=_TEXT, group_id=_TEXT, status=_TEXT, starts_at=_TIME,
         ends_at=_TIME, timezone=_TEXT, created_at=_TIME, updated_at=_TIME, version=_TEXT, service_id=_TEXT,
         service_name=_TEXT, staff=_TEXT, staff_name=_TEXT, location=_TEXT, customer_id=_TEXT,
@@ -55,12 +56,12 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         answers=_TEXT, tracking=_TEXT, guests=_TEXT, cancelled_at=_TIME, conference_url=_TEXT,
         column_versions=_TEXT,
     ),
-    "dead_letters": _schema(
+    "dead_letters": arrow_schema(
         id=_TEXT, source=_TEXT, reason=_TEXT, detail=_TEXT, happened_at=_TIME, position=_TEXT, query=_TEXT,
         headers=_TEXT, data=_TEXT, loaded_at=_TIME, signed_by=_TEXT, data_base64=_TEXT, data_sha256=_TEXT,
         data_bytes=_INT, letter_position=_TEXT, cut=_TEXT,
     ),
-    "reconciliations": _schema(
+    "reconciliations": arrow_schema(
         id=_TEXT, vendor=_TEXT, account=_TEXT, since=_TIME, until=_TIME, started_at=_TIME, finished_at=_TIME,
         duration_seconds=_REAL, seen=_INT, matched=_INT, missed=_INT, repaired=_INT, untold=_INT,
         newer_here=_INT, gone=_INT, unreadable=_INT, requests=_INT, least_requests=_INT, outcome=_TEXT,

@@ -18,7 +18,7 @@ from starlette.routing import Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ingest.disks import watch_disks
-from ingest.log import Producer
+from ingest.log import PolledProducer
 from ingest.log_probes import probe_records
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings, watched_paths
@@ -33,6 +33,8 @@ from receivers.webhook import Webhooks, count_from_zero
 
 # The header by which `ingest check` recognises a receiver of its own installation behind the public URL.
 SITE_HEADER = "x-ingest-site"
+
+_GARBAGE_THRESHOLD = 20_000  # objects between two searches for those that only refer to each other
 
 
 def create_app(settings: Settings | None = None) -> Starlette:
@@ -55,16 +57,18 @@ def create_app(settings: Settings | None = None) -> Starlette:
     return build_app(settings, accounts, open_producer(settings))
 
 
-def build_app(settings: Settings, accounts: Accounts, producer: Producer) -> "ReceiverApp":
+def build_app(settings: Settings, accounts: Accounts, producer: PolledProducer) -> "ReceiverApp":
     """Build the application over a producer, which is flushed and closed when the application stops."""
     watched = WatchedProducer(producer, settings.audit_topic, partial(probe_records, settings))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         watched.watch()
-        # What is there by now stays: without looking at it again and again, deliveries take less time.
+        # What is there by now stays: without looking at it again and again, deliveries take less time. Nor is
+        # it worth while to look at each delivery's objects, hundreds of which are there at a time.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_GARBAGE_THRESHOLD)
         yield
         await asyncio.to_thread(watched.close)
 

@@ -1,13 +1,17 @@
-"""Appends deliveries to the log: those that arrive in one turn of the event loop go together."""
+"""Appends deliveries to the log, many of them together under load."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 
 from ingest.errors import LogRefused, LogUnavailable
-from ingest.log import Producer, Record
+from ingest.log import PolledProducer, Record
+
+_POLL_SECONDS = 0.001
+_HOLD_SECONDS = 0.01
 
 Outcome = LogUnavailable | None
 """None when a record is durable; the error when that is not certain."""
@@ -34,16 +38,20 @@ class _Entry:
 
 
 class Appender:
-    """Appends records for an event loop, those of one turn of it with one append of a producer.
+    """Appends records for an event loop, many of them with one append of a producer.
 
-    Under load this saves most of what an append costs: a transaction or a request to a broker, a lock, and
-    above all that the producer's thread wakes this one. A lone record does not wait for others.
+    Those of one turn of the loop go together, and so does what comes while an append is under way, for
+    `_HOLD_SECONDS` at most. Under load this saves most of what an append costs: a transaction or requests
+    to a broker, a lock, and that a thread of the producer wakes this one. A lone record does not wait.
     """
 
-    def __init__(self, producer: Producer, timeout: float) -> None:
+    def __init__(self, producer: PolledProducer, timeout: float) -> None:
         """`timeout` is in how many seconds a record has to be durable."""
         self._producer, self._timeout = producer, timeout
         self._next: dict[str, list[_Entry]] = {}  # by topic, what the next appends have
+        self._held_since = 0.0  # when the first of them came
+        self._undone = 0  # appends without an outcome
+        self._is_polling = False
         self._retries: set[asyncio.Task[None]] = set()
 
     def append(
@@ -60,18 +68,37 @@ class Appender:
         """
         if not self._next:
             loop = asyncio.get_running_loop()
-            loop.call_soon(self._append_together, loop)
+            self._held_since = loop.time()
+            loop.call_soon(self._continue, loop)
         self._next.setdefault(topic, []).append(_Entry(record, on_answer, on_outcome))
 
-    def _append_together(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _continue(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ask for outcomes, and append what need not wait. Repeats itself while an append is under way."""
+        self._producer.poll()
+        if not self._undone or loop.time() >= self._held_since + _HOLD_SECONDS:
+            self._append_next(loop)
+        if self._undone and not self._is_polling:
+            self._is_polling = True
+            loop.call_later(_POLL_SECONDS, self._poll, loop)
+
+    def _poll(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._is_polling = False
+        self._continue(loop)
+
+    def _append_next(self, loop: asyncio.AbstractEventLoop) -> None:
         appends, self._next = self._next, {}
         for topic, entries in appends.items():
             self._append(loop, topic, entries)
 
     def _append(self, loop: asyncio.AbstractEventLoop, topic: str, entries: Sequence[_Entry]) -> None:
+        self._undone += 1
         deadline = loop.call_later(self._timeout, _give_up, entries)
+        thread_of_loop = threading.get_ident()
 
         def settle_in_loop(outcome: "Future[None]") -> None:
+            if threading.get_ident() == thread_of_loop:
+                self._settle(topic, entries, deadline, outcome)
+                return
             with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
                 loop.call_soon_threadsafe(self._settle, topic, entries, deadline, outcome)
 
@@ -94,12 +121,12 @@ class Appender:
         outcome: "Future[None]",
     ) -> None:
         error = outcome.exception()
-        if isinstance(error, LogRefused):
+        if isinstance(error, LogRefused) and len(entries) > 1:
             retry = asyncio.get_running_loop().create_task(self._append_apart(topic, entries, deadline))
             self._retries.add(retry)
             retry.add_done_callback(self._retries.discard)
             return
-        deadline.cancel()
+        self._end(deadline)
         _resolve(entries, error)
 
     async def _append_apart(
@@ -113,7 +140,15 @@ class Appender:
             future = self._append_to_log(topic, [entry])
             await asyncio.wait([asyncio.wrap_future(future)])
             _resolve([entry], future.exception())
+        self._end(deadline)
+
+    def _end(self, deadline: asyncio.TimerHandle) -> None:
+        """End an append that has its outcome, and let what was held meanwhile follow."""
         deadline.cancel()
+        self._undone -= 1
+        if self._next and not self._undone:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._continue, loop)
 
 
 def _resolve(entries: Iterable[_Entry], error: BaseException | None) -> None:

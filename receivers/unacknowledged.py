@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from ingest.errors import LogRefused
-from ingest.log import Producer, Record
+from ingest.log import PolledProducer, Record
 from ingest.telemetry import OLDEST_UNDONE_SECONDS
 
 _UPDATE_SECONDS = 1.0
@@ -19,7 +19,7 @@ class WatchedProducer:
     Safe to use from several threads.
     """
 
-    def __init__(self, producer: Producer, topic: str, probe: Callable[[], Sequence[Record]]) -> None:
+    def __init__(self, producer: PolledProducer, topic: str, probe: Callable[[], Sequence[Record]]) -> None:
         """Take the producer, and what to append to `topic` when appends have failed and no more come.
 
         That shows whether the log takes records again.
@@ -49,6 +49,10 @@ class WatchedProducer:
             self._pending[future] = begun
         future.add_done_callback(partial(self._note, begun))
         return future
+
+    def poll(self) -> None:
+        """Poll the other producer."""
+        self._producer.poll()
 
     def watch(self) -> None:
         """Update the metric in a thread until this is closed."""

@@ -19,7 +19,7 @@ from ingest.clock import CLOCK_REMEDY
 from ingest.dead_letter import DeadLetter, redact_headers, redact_query
 from ingest.errors import LogUnavailable, PayloadError, VerificationError, WrongTime
 from ingest.event import RECEIVED_BY, SENT_AT
-from ingest.log import Producer, Record
+from ingest.log import PolledProducer, Record
 from ingest.settings import Settings
 from ingest.telemetry import (
     CLOCK_SKEW_SECONDS,
@@ -83,7 +83,7 @@ class Webhooks:
     It has no request and no response of Starlette, which take as long as everything that is done here.
     """
 
-    def __init__(self, settings: Settings, accounts: Accounts, producer: Producer) -> None:
+    def __init__(self, settings: Settings, accounts: Accounts, producer: PolledProducer) -> None:
         self._settings = settings
         self._accounts = accounts
         self._producer = producer

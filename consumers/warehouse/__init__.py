@@ -25,7 +25,8 @@ from consumers.rows import (
     how_to_fill,
     stored_booking_row,
 )
-from consumers.warehouse.direct import DuckDBTables, PostgresTables
+from consumers.warehouse.direct import PostgresTables
+from consumers.warehouse.duckdb_tables import DuckDBTables
 from consumers.warehouse.locks import Fence, loading_turn, lock_folder
 from consumers.warehouse.tables import Tables
 from ingest.destinations import FILESYSTEM, POSTGRES
@@ -220,6 +221,11 @@ class Warehouse:
         with self.turn():
             self.load({name: [] for name in _TABLE_NAMES})
 
+    def drop(self) -> None:
+        """Drop the dataset, and the staging dataset of this pipeline. Raises WarehouseUnavailable."""
+        with translated():
+            self._tables.drop()
+
     def maintain(self) -> None:
         """Do what the destination leaves to us, as compacting small files; outside of a turn.
 
@@ -289,8 +295,8 @@ class Warehouse:
 
     def _choose_tables(self) -> Tables:
         """Return the tables as this destination is best read and written."""
-        if self._settings.duckdb_file:
-            return DuckDBTables(self._pipeline, self._folder, self._settings.kind)
+        if database := self._settings.duckdb_file:
+            return DuckDBTables(self._pipeline, self._folder, self._settings.kind, database)
         if self._settings.kind is POSTGRES:
             return PostgresTables(self._pipeline, self._folder, self._settings.kind)
         if self._settings.kind is FILESYSTEM:

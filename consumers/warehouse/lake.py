@@ -1,61 +1,55 @@
 """The tables of a lake, which deltalake reads and writes.
 
-dlt would write a load as several files beside the table, and merge by reading the whole table. Each table is
-read at one version of its log, and written as the version that follows. The store accepts one such version
-only, so nobody else can have changed the table in between: what was decided by the rows that were read is
-still right when it is written. A consumer that was frozen, and whose partitions others have taken over, is
-refused. https://github.com/delta-io/delta/blob/master/PROTOCOL.md#delta-log-entries
+dlt would write a load as several files beside the tables, and merge by reading whole tables. Each table is
+read at one version in a turn, and written as the version after that. A consumer that was frozen, and whose
+partitions others have taken over, is refused.
 """
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dlt
 import duckdb
 import numpy as np
 import pyarrow as pa
 import structlog
-from deltalake import CommitProperties, DeltaTable, Field, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake import DeltaTable, Transaction
 from dlt.common.storages.load_package import create_load_id
+from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 from pyarrow.dataset import FileSystemDataset
 
-from consumers.rows import TABLES, Table
+from consumers.rows import TABLES, Table, arrow_schema
+from consumers.warehouse.delta import (
+    add_missing_columns,
+    append,
+    compact,
+    condition_of,
+    create,
+    replace,
+    with_json_marked,
+)
 from consumers.warehouse.locks import Fence
 from consumers.warehouse.tables import ROWS_PER_FETCH, Tables, Values
-from ingest.errors import LoadedMeanwhile, WarehouseUnavailable
+from ingest.errors import WarehouseUnavailable
 from ingest.settings import Settings
-from ingest.warehouse.lake import JSON_FIELD, Lake, dataset_of, schema_of
+from ingest.warehouse.lake import Lake, dataset_of, schema_of
 
 log = structlog.get_logger()
 
 _LOADS_TABLE = "_ingest_loads"
-_LOADS = pa.schema(
-    [
-        pa.field("load_id", pa.string()),
-        pa.field("status", pa.int64()),
-        pa.field("inserted_at", pa.timestamp("us", tz="UTC")),
-    ]
-)
+_LOADS = arrow_schema(load_id=pa.string(), status=pa.int64(), inserted_at=pa.timestamp("us", tz="UTC"))
+_JSON = {table.name: table.json for table in TABLES}
 # The columns of which the log has each file's least and greatest value.
 _STATISTICS = {
-    "booking_events": "vendor,account,time,received_at,loaded_at",
-    "bookings": "vendor,account,starts_at,updated_at,loaded_at",
-    "dead_letters": "happened_at,loaded_at",
-    "reconciliations": "vendor,account,started_at",
-    _LOADS_TABLE: "load_id,inserted_at",
-}
-# https://docs.delta.io/table-properties/
-_PROPERTIES = {
-    "delta.checkpointInterval": "20",  # loads begin by reading the log since the last checkpoint
-    "delta.logRetentionDuration": "interval 7 days",
-    "delta.deletedFileRetentionDuration": "interval 1 days",  # a file of bookings is replaced again and again
+    "booking_events": ("vendor", "account", "time", "received_at", "loaded_at"),
+    "bookings": ("vendor", "account", "starts_at", "updated_at", "loaded_at"),
+    "dead_letters": ("happened_at", "loaded_at"),
+    "reconciliations": ("vendor", "account", "started_at"),
+    _LOADS_TABLE: ("load_id", "inserted_at"),
 }
 # A change of one booking writes its file anew, so these files are smaller than what readers like best.
 _FILE_BYTES = {"bookings": 16 * 1024 * 1024}
@@ -92,20 +86,12 @@ class LakeTables(Tables):
 
     def make(self, empty: Mapping[str, pa.Table]) -> None:
         """Make missing tables and columns. Raises WarehouseUnavailable."""
-        for name in [*empty, _LOADS_TABLE]:
-            schema = _json_marked(name, empty[name].schema) if name in empty else _LOADS
-            version = self._find(name)
-            if version is None:
-                properties = {**_PROPERTIES, "delta.dataSkippingStatsColumns": _STATISTICS[name]}
-                url, options = self._lake.url(name), self._lake.options
-                with _one_writer(name):
-                    DeltaTable.create(url, schema, configuration=properties, storage_options=options)
-                continue
-            existing = schema_of(version).names
-            missing = [Field.from_arrow(field) for field in schema if field.name not in existing]
-            if missing:
-                with _one_writer(name):
-                    version.alter.add_columns(missing)
+        schemas = {name: with_json_marked(rows.schema, _JSON[name]) for name, rows in empty.items()}
+        for name, schema in [*schemas.items(), (_LOADS_TABLE, _LOADS)]:
+            if version := self._find(name):
+                add_missing_columns(version, schema)
+            else:
+                create(self._lake, name, schema, _STATISTICS[name])
         self._versions.clear()
 
     def select(
@@ -138,9 +124,13 @@ class LakeTables(Tables):
             if new is not None and new.num_rows:
                 self._write_table(table, new)
         note = {"load_id": load_id, "status": 0, "inserted_at": datetime.now(UTC)}
-        with _one_writer(_LOADS_TABLE):
-            self._append(_LOADS_TABLE, pa.Table.from_pylist([note], schema=_LOADS))
+        append(self._version(_LOADS_TABLE), pa.Table.from_pylist([note], schema=_LOADS))
         return load_id
+
+    def drop(self) -> None:
+        """Remove the dataset's folder. dlt would not, without its own file in it."""
+        with self.pipeline.destination_client() as client:
+            cast(FilesystemClient, client).drop_dataset()
 
     def maintain(self, every: timedelta) -> None:
         """Make few large files of many small ones, and delete files that are replaced, where it is time.
@@ -156,12 +146,8 @@ class LakeTables(Tables):
             ):
                 continue
             note = Transaction(_COMPACTION, int(time.time()))
-            with _one_writer(name):
-                counts = table.optimize.compact(
-                    target_size=_FILE_BYTES.get(name),
-                    commit_properties=CommitProperties(max_commit_retries=0, app_transactions=[note]),
-                )
-                deleted = table.vacuum(dry_run=False, full=True)
+            counts = compact(table, _FILE_BYTES.get(name), note)
+            deleted = table.vacuum(dry_run=False, full=True)
             table.cleanup_metadata()
             log.info(
                 "lake.compacted",
@@ -173,22 +159,10 @@ class LakeTables(Tables):
 
     def _write_table(self, table: Table, rows: pa.Table) -> None:
         absent = self._absent(table, rows)
-        with _one_writer(table.name):
-            if not table.replaces or absent.num_rows == rows.num_rows:
-                if absent.num_rows:
-                    self._append(table.name, absent)
-                return
-            keys = zip(*(rows[column].to_pylist() for column in table.key), strict=True)
-            write_deltalake(
-                self._version(table.name),
-                rows,
-                mode="overwrite",
-                predicate=_condition(table.key, keys),
-                commit_properties=_NEXT_VERSION,
-            )
-
-    def _append(self, table: str, rows: pa.Table) -> None:
-        write_deltalake(self._version(table), rows, mode="append", commit_properties=_NEXT_VERSION)
+        if table.replaces and absent.num_rows < rows.num_rows:
+            replace(self._version(table.name), rows, condition_of(table.key, rows))
+        elif absent.num_rows:
+            append(self._version(table.name), absent)
 
     def _find(self, table: str) -> DeltaTable | None:
         """Return the version of a table that the turn reads; None where there is no such table."""
@@ -201,18 +175,6 @@ class LakeTables(Tables):
         if version is None:
             raise WarehouseUnavailable(f"table {table} is gone: it is made anew")
         return version
-
-
-# Without retries a commit is either the version after the one that was read, or refused.
-_NEXT_VERSION = CommitProperties(max_commit_retries=0)
-
-
-@contextmanager
-def _one_writer(table: str) -> Iterator[None]:
-    try:
-        yield
-    except CommitFailedError as error:
-        raise LoadedMeanwhile(f"table {table}: somebody else has changed it meanwhile ({error})") from None
 
 
 class _FileIds:
@@ -259,24 +221,3 @@ def _have_common(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> b
         return False
     places = np.searchsorted(first, second).clip(max=len(first) - 1)
     return bool((first[places] == second).any())
-
-
-def _json_marked(table: str, schema: pa.Schema) -> pa.Schema:
-    """Return a schema in which JSON columns are marked, since Delta has no type for them."""
-    json = {column for each in TABLES if each.name == table for column in each.json}
-    return pa.schema([field.with_metadata(JSON_FIELD) if field.name in json else field for field in schema])
-
-
-def _condition(columns: Sequence[str], keys: Iterable[tuple[Any, ...]]) -> str:
-    """Return the SQL condition of rows with these keys."""
-    *others, last = columns
-    groups = []
-    for prefix, group in groupby(sorted(keys), itemgetter(slice(len(others)))):
-        equal = [f"{column} = {_literal(value)}" for column, value in zip(others, prefix, strict=True)]
-        values = ", ".join(_literal(key[-1]) for key in group)
-        groups.append(" AND ".join([*equal, f"{last} IN ({values})"]))
-    return " OR ".join(f"({group})" for group in groups)
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import duckdb
 
 from consumers.rows import TABLES
+from consumers.warehouse.trial import try_destination
 from ingest.destinations import POSTGRES
 from ingest.errors import IngestError, WarehouseUnavailable
 from ingest.readiness import Finding, failed, failure, ok, warning
 from ingest.settings import Settings
+from ingest.times import format_duration
 from ingest.warehouse.destination import (
     check_reachable,
     reading_client,
@@ -40,7 +43,7 @@ def check_warehouse(settings: Settings) -> list[Finding]:
             return [_check_duckdb(settings)]
         if settings.warehouse.kind is POSTGRES:
             return list(_check_postgres(settings))
-        return [_check_other(settings)]
+        return [_try_other(settings), *_check_interval(settings)]
     except IngestError as error:
         return [failure("warehouse", error)]
 
@@ -66,15 +69,30 @@ def _check_duckdb(settings: Settings) -> Finding:
     return ok("warehouse", f"{file} can be written to, dataset {settings.warehouse.dataset}")
 
 
-def _check_other(settings: Settings) -> Finding:
-    with reading_client(settings) as client:
-        state = "exists" if client.has_dataset() else "will be created by the first load"
-    destination, dataset = settings.warehouse.destination, settings.warehouse.dataset
+def _try_other(settings: Settings) -> Finding:
+    """Load into a scratch dataset and read it back, and say what loads take and cost."""
+    kind = settings.warehouse.kind
+    try:
+        seconds = try_destination(settings)
+    except WarehouseUnavailable as error:
+        return replace(failure("warehouse", error), remedy=f"the user needs {kind.grants}")
+    reason = f", because {kind.interval_reason}" if settings.consumer.linger is None else ""
     return ok(
         "warehouse",
-        f"{destination} can be reached, dataset {dataset} {state};"
-        " whether it may be written to, the first load shows",
+        f"{kind.title} takes rows and returns them unchanged. A load took {seconds:.1f} s; a batch waits"
+        f" {format_duration(settings.linger)} for more records{reason}. What loads cost: {kind.cost}",
     )
+
+
+def _check_interval(settings: Settings) -> Iterator[Finding]:
+    kind = settings.warehouse.kind
+    if settings.linger < kind.interval:
+        interval = format_duration(kind.interval)
+        yield warning(
+            "warehouse interval",
+            f"consumer.linger is {format_duration(settings.linger)}, and {kind.interval_reason}",
+            f"leave it out to load every {interval}, or set it to at least {interval}",
+        )
 
 
 def _check_postgres(settings: Settings) -> Iterator[Finding]:

@@ -18,16 +18,16 @@ from tempfile import TemporaryFile
 from typing import IO, Any
 
 import dlt
-import orjson
 import structlog
-from dlt.common.destination.client import WithStateSync
 from dlt.extract import DltResource, DltSource
 from dlt.sources.rest_api import rest_api_resources
 
 from consumers.warehouse.fields import Fields
 from consumers.warehouse.locks import loading_turn, lock_folder
-from ingest.errors import IngestError, LoadRefused, VendorUnavailable, WarehouseUnavailable
-from ingest.settings import Settings
+from consumers.warehouse.sync_store import SyncStore
+from ingest.destinations import FILESYSTEM
+from ingest.errors import IngestError, LoadRefused, VendorUnavailable
+from ingest.settings import Settings, WarehouseSettings
 from ingest.vendors.rest import AnyRest
 from ingest.warehouse.destination import destination, sync_pipeline
 from ingest.warehouse.errors import causes_of, translated
@@ -103,6 +103,7 @@ class SyncPipeline:
         self._name = f"ingest_sync_{self._account}"
         self._folder = Path(settings.warehouse.work_dir) / self._name
         self._pipeline: dlt.Pipeline | None = None
+        self._store = _store(settings.warehouse)
         self._folder_lock = lock_folder(
             self._folder, f"another sync of account {self._account} is running: wait for its end"
         )
@@ -135,8 +136,8 @@ class SyncPipeline:
             # The pipeline is used again only if all goes well.
             pipeline, self._pipeline = self._pipeline or self._restore_pipeline(), None
             try:
-                rows = self._load(pipeline, self._resource_to_read(name, count, keyless, row_file))
-                self._pipeline = pipeline
+                resource = self._resource_to_read(name, count, keyless, row_file)
+                self._pipeline, rows = self._load(pipeline, resource)
             except LoadRefused as refusal:
                 if not row_file.key:  # a part of it would replace the others
                     raise
@@ -161,7 +162,8 @@ class SyncPipeline:
             part = parts.pop()
             pipeline = pipeline or self._restore_pipeline()
             try:
-                loaded += self._load(pipeline, self._resource_of_rows(name, part, row_file.owners))
+                pipeline, rows = self._load(pipeline, self._resource_of_rows(name, part, row_file.owners))
+                loaded += rows
             except LoadRefused as why:
                 pipeline = None
                 if len(part) > 1:
@@ -179,16 +181,16 @@ class SyncPipeline:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder_lock.release()
 
-    def _load(self, pipeline: dlt.Pipeline, resource: DltResource) -> int:
+    def _load(self, pipeline: dlt.Pipeline, resource: DltResource) -> tuple[dlt.Pipeline | None, int]:
+        """Load a resource; return the pipeline for the next one, if it can be used again, and the rows."""
         source = DltSource(self._schema(pipeline, resource.name), self._vendor, [resource])
         with self._reading(resource.name):
             pipeline.extract(source)
             counts = pipeline.normalize().row_counts
+        table, key = self.table(resource.name), _primary_key(self._declared_resources()[resource.name])
         with loading_turn(self._settings, _TURN_SECONDS), translated():
-            info = pipeline.load()
-            if pipeline.has_pending_data or any(package.state != "loaded" for package in info.load_packages):
-                raise WarehouseUnavailable("dlt did not load the package it was given; sync it again")
-        return counts.get(self.table(resource.name), 0)
+            next_pipeline = self._store.load(pipeline, table, key)
+        return next_pipeline, counts.get(table, 0)
 
     def _restore_pipeline(self) -> dlt.Pipeline:
         """Make the pipeline anew, with the state of the last load that succeeded."""
@@ -200,21 +202,13 @@ class SyncPipeline:
                 destination=destination(self._settings, sync_pipeline(self._account)),
                 dataset_name=self._settings.warehouse.dataset,
             )
-            pipeline.sync_destination()
+            self._store.restore(pipeline)
         return pipeline
 
     def _schema(self, pipeline: dlt.Pipeline, resource: str) -> dlt.Schema:
         """Return the warehouse's newest schema of a resource, with which the types must agree."""
-        name = f"{self._vendor}_{resource}"
-        with (
-            loading_turn(self._settings, _TURN_SECONDS),
-            translated(),
-            pipeline.destination_client() as client,
-        ):
-            stored = None
-            if isinstance(client, WithStateSync) and client.is_storage_initialized():
-                stored = client.get_stored_schema(name)
-        return dlt.Schema.from_dict(orjson.loads(stored.schema)) if stored else dlt.Schema(name)
+        with loading_turn(self._settings, _TURN_SECONDS), translated():
+            return self._store.schema(pipeline, f"{self._vendor}_{resource}")
 
     def _declared_resources(self) -> dict[str, DltResource]:
         return {resource.name: resource for resource in rest_api_resources(self._config)}
@@ -247,7 +241,7 @@ class SyncPipeline:
         """Add the account to the key. Rows without a key of their own replace all rows of the account."""
         keys: dict[str, Any] = {"primary_key": ["account", *key]} if key else {"merge_key": "account"}
         resource.apply_hints(table_name=self.table(name), write_disposition="merge", **keys)
-        return resource
+        return self._store.prepare(resource)
 
     def _row_maker(
         self, name: str, count: Count, row_file: _RowFile
@@ -288,6 +282,14 @@ class SyncPipeline:
             raise VendorUnavailable(
                 f"{self._label}: {what} cannot be read as the vendor describes it ({fault})"
             ) from error
+
+
+def _store(settings: WarehouseSettings) -> SyncStore:
+    if settings.kind is not FILESYSTEM:
+        return SyncStore()
+    from consumers.warehouse.lake_sync import LakeSyncStore
+
+    return LakeSyncStore(settings)
 
 
 def _primary_key(resource: DltResource) -> list[str]:

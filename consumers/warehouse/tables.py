@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from dlt.extract import DltResource
 from consumers.rows import TABLES, Table, dlt_columns, plain_rows
 from consumers.warehouse.locks import Fence
 from ingest.destinations import Destination, RowFormat
-from ingest.errors import WarehouseUnavailable
+from ingest.errors import ConfigurationError, WarehouseUnavailable
 from ingest.warehouse.destination import keep_values
 
 _VALUES_PER_QUERY = 500
@@ -37,8 +36,12 @@ class Tables:
     loads_table = "_dlt_loads"
 
     def __init__(self, pipeline: dlt.Pipeline, folder: Path, kind: Destination) -> None:
-        """`folder` is the pipeline's working folder. Another pipeline may take the place of this one."""
+        """`folder` is the pipeline's working folder. Another pipeline may take the place of this one.
+
+        Raises ConfigurationError where rows cannot be replaced.
+        """
         self.pipeline, self._folder, self._kind = pipeline, folder, kind
+        self._merges = {table.name: _merge(table, pipeline, kind) for table in TABLES}
 
     @contextmanager
     def turn(self, patience: float) -> Iterator[Fence]:  # noqa: ARG002 - there is nothing to wait for
@@ -60,6 +63,11 @@ class Tables:
         with self.pipeline.sql_client() as client:
             notes = client.make_qualified_table_name(self.notes_table)
             client.execute_sql(f"DELETE FROM {notes} WHERE schema_name = %s", self.pipeline.pipeline_name)  # noqa: S608 - our own names
+
+    def drop(self) -> None:
+        """Drop the dataset, and the staging dataset of this pipeline."""
+        with self.pipeline.destination_client() as client:
+            client.drop_storage()
 
     def maintain(self, every: timedelta) -> None:
         """Do what has to be done to the tables `every` so often: nothing, where the destination does it."""
@@ -99,19 +107,6 @@ class Tables:
         keys = zip(*(rows[column].to_pylist() for column in table.key), strict=True)
         return rows.filter(pa.array([key not in stored for key in keys]))
 
-    @cached_property
-    def _merges(self) -> dict[str, Any]:
-        """How each table is written, with the best strategies that the destination has."""
-        strategies = self.pipeline.destination_client().capabilities.supported_merge_strategies or []
-        wanted = {table.name: "upsert" if table.replaces else "insert-only" for table in TABLES}
-        return {
-            name: {
-                "disposition": "merge",
-                "strategy": strategy if strategy in strategies else "delete-insert",
-            }
-            for name, strategy in wanted.items()
-        }
-
     def make(self, empty: Mapping[str, pa.Table]) -> None:
         """Make missing tables and columns, by a load of these tables without rows. Raises as `write` does."""
         self.write(empty)
@@ -138,6 +133,25 @@ class Tables:
         return max(extracted.loads_ids)
 
 
+def _merge(table: Table, pipeline: dlt.Pipeline, kind: Destination) -> dict[str, Any]:
+    """Return how a table is written, with the best strategy that the destination has.
+
+    Raises ConfigurationError where it has none: dlt would append the rows.
+    """
+    capabilities = pipeline.destination.capabilities()
+    strategies = capabilities.supported_merge_strategies or []
+    if select := capabilities.merge_strategies_selector:
+        schema: Any = {"name": table.name, "table_format": kind.table_format}
+        strategies = select(strategies, table_schema=schema)
+    for strategy in ("upsert" if table.replaces else "insert-only", "delete-insert"):
+        if strategy in strategies:
+            return {"disposition": "merge", "strategy": strategy}
+    raise ConfigurationError(
+        f"warehouse.destination {kind.name!r} cannot replace rows by their key: each version of a booking"
+        " would be a row of its own"
+    )
+
+
 def resource_of(table: Table, rows: pa.Table, kind: Destination) -> DltResource:
     """Return a resource of rows, with the hints of their table. Raises LoadRefused."""
     columns: dict[str, Any] = {column: {"data_type": "json"} for column in table.json}
@@ -149,6 +163,7 @@ def resource_of(table: Table, rows: pa.Table, kind: Destination) -> DltResource:
     resource: DltResource = dlt.resource(
         data, name=table.name, primary_key=table.key, columns=columns, **hints
     )
+    resource.apply_hints(additional_table_hints=dict(kind.table_hints.get(table.name, {})))
     return resource
 
 

@@ -108,6 +108,17 @@ class Producer(Protocol):
         """Wait for records under way, and free all resources."""
 
 
+class PolledProducer(Producer, Protocol):
+    """A producer for an event loop."""
+
+    def poll(self) -> None:
+        """Resolve the futures of appends that have an outcome by now, in this thread. Does not wait.
+
+        They are resolved without it too, by a thread of the producer. A caller that polls often gets them
+        sooner, and without threads that interrupt each other.
+        """
+
+
 class Consumer(Protocol):
     """Reads records as a member of a group, from one thread."""
 

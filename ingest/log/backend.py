@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ingest.errors import LogUnavailable
-from ingest.log import Backlog, Consumer, Producer, Reader
+from ingest.log import Backlog, Consumer, PolledProducer, Reader
 from ingest.log.kafka_settings import KafkaSettings
 from ingest.readiness import Finding, failure, ok
 from ingest.waits import STALLED_SECONDS, ignore, wait_while
@@ -27,7 +27,7 @@ class Log(Protocol):
     def file(self) -> Path | None:
         """The file of the embedded log; None for Kafka, where receivers keep a spool."""
 
-    def producer(self) -> Producer:
+    def producer(self) -> PolledProducer:
         """Open a producer. Raises LogUnavailable."""
 
     def consumer(self) -> Consumer:
@@ -64,7 +64,7 @@ class SqliteLog:
     def file(self) -> Path:
         return self._path
 
-    def producer(self) -> Producer:
+    def producer(self) -> PolledProducer:
         from ingest.log.sqlite import SqliteProducer
 
         return SqliteProducer(self._path)
@@ -115,7 +115,7 @@ class KafkaLog:
     def file(self) -> None:
         return None
 
-    def producer(self) -> Producer:
+    def producer(self) -> PolledProducer:
         from ingest.log.kafka import KafkaLogProducer
 
         return KafkaLogProducer(self.servers, self._settings, self._topics)

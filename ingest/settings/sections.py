@@ -248,11 +248,18 @@ _REFUSED_FORMATS = {
 
 
 class WarehouseSettings(Section):
-    """The warehouse: any dlt destination."""
+    """The warehouse: a destination of dlt."""
 
     destination: str = Field(
         "duckdb",
-        description="Name of a [dlt destination](https://dlthub.com/docs/dlt-ecosystem/destinations).",
+        description="`duckdb`, `postgres`, `bigquery`, `snowflake`, `redshift`, `databricks`, `filesystem` "
+        "or another [dlt destination](https://dlthub.com/docs/dlt-ecosystem/destinations) with "
+        "`warehouse.untested`.",
+    )
+    untested: bool = Field(
+        False,
+        description="Whether a destination is used that this project does not test. The consumer then tries "
+        "it in a scratch dataset whenever it starts, and stops if rows come back wrong.",
     )
     credentials: SecretStr | None = Field(
         None,

@@ -3,8 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -181,12 +180,11 @@ def read_json(shape: type[P], raw: bytes) -> P:
     A document that the strict parser refuses is read by a lenient one, because one odd value is no reason to
     lose a booking. Raises PayloadError with the names of the wrong fields, never with their values.
     """
-    with _payload_errors():
-        try:
-            return shape.model_validate_json(raw)
-        except ValidationError as error:
-            if error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid":
-                raise
+    try:
+        return shape.model_validate_json(raw)
+    except (ValueError, OverflowError, RecursionError) as error:
+        if not _is_json_invalid(error):
+            raise _payload_error(error) from None
     try:
         value: object = lenient_json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -199,23 +197,28 @@ def read_json(shape: type[P], raw: bytes) -> P:
 
 def read_value(shape: type[P], value: object) -> P:
     """Validate JSON that is already parsed, otherwise like `read_json`."""
-    with _payload_errors():
-        return shape.model_validate(value)
-
-
-@contextmanager
-def _payload_errors() -> Iterator[None]:
-    """Raise PayloadError for values that validation refuses."""
     try:
-        yield
-    except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
-        fields = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['type']}" for fault in faults[:5]
-        )
-        raise PayloadError(f"not the documented shape: {fields}") from None
+        return shape.model_validate(value)
     except (ValueError, OverflowError, RecursionError) as error:
-        raise PayloadError(f"not the documented shape: {type(error).__name__}") from None
+        raise _payload_error(error) from None
+
+
+def _is_json_invalid(error: Exception) -> bool:
+    return (
+        isinstance(error, ValidationError)
+        and error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid"
+    )
+
+
+def _payload_error(error: Exception) -> PayloadError:
+    """Return the error for a value that validation refuses, without the value."""
+    if not isinstance(error, ValidationError):
+        return PayloadError(f"not the documented shape: {type(error).__name__}")
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    fields = "; ".join(
+        f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['type']}" for fault in faults[:5]
+    )
+    return PayloadError(f"not the documented shape: {fields}")
 
 
 # Columns of `bookings`, each with the fields of the payload that it is read from. A field is a dotted path of

@@ -14,7 +14,7 @@ import sqlglot
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 from dlt.destinations.sql_client import SqlClientBase
 
-from ingest.destinations import FILESYSTEM, POSTGRES, Destination
+from ingest.destinations import DESTINATIONS, FILESYSTEM, POSTGRES, Destination
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded, WarehouseUnavailable
 from ingest.event import digest
 from ingest.files import check_scratch, explain_unwritable, is_usable, scratch_folder
@@ -179,6 +179,8 @@ def _querying_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
             raise NothingLoaded(
                 f"nothing has been loaded yet: there is no dataset {settings.warehouse.dataset}"
             )
+        if settings.warehouse.kind.is_dataset_chosen:
+            client.execute_sql(f"USE {client.fully_qualified_dataset_name()}")
         try:
             yield client
         except DatabaseUndefinedRelation as error:
@@ -226,6 +228,7 @@ def destination(settings: Settings, pipeline: str = "") -> Any:
     Raises ConfigurationError.
     """
     warehouse = settings.warehouse
+    _check_usable(warehouse)
     layout = "_".join(filter(None, ["%s_staging", pipeline]))
     secret = credentials(warehouse)
     options = {"bucket_url" if warehouse.kind is FILESYSTEM else "credentials": secret} if secret else {}
@@ -246,6 +249,20 @@ def destination(settings: Settings, pipeline: str = "") -> Any:
             f" ({type(error).__name__}):"
             " https://dlthub.com/docs/dlt-ecosystem/destinations lists those that are"
         ) from None
+
+
+def _check_usable(warehouse: WarehouseSettings) -> None:
+    """Raise ConfigurationError for a destination, or a form of its URL, that is known not to work."""
+    kind, url = warehouse.kind, credentials(warehouse)
+    if remedy := kind.mistaken_schemes.get(re.split("[+:]", url, maxsplit=1)[0]):
+        raise ConfigurationError(f"warehouse.credentials: {remedy}")
+    if not kind.is_tested and not warehouse.untested:
+        tested = ", ".join(name for name, known in DESTINATIONS.items() if known.is_tested)
+        raise ConfigurationError(
+            f"warehouse.destination {warehouse.destination!r} is not tested by this project, unlike {tested}:"
+            " set warehouse.untested = true to use it all the same; it is then tried in a scratch dataset at"
+            " every start"
+        )
 
 
 def credentials(settings: WarehouseSettings) -> str:

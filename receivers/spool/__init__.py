@@ -11,7 +11,7 @@ from functools import partial
 import structlog
 
 from ingest.errors import LogRefused, LogUnavailable
-from ingest.log import Producer, Record
+from ingest.log import PolledProducer, Record
 from ingest.telemetry import SPOOL_OLDEST_SECONDS, SPOOL_RECORDS, SPOOLED
 from receivers.spool.file import SpoolFile, oldest_seconds
 
@@ -43,7 +43,7 @@ class SpoolingProducer:
     booking.
     """
 
-    def __init__(self, producer: Producer, files: Sequence[SpoolFile], after: float) -> None:
+    def __init__(self, producer: PolledProducer, files: Sequence[SpoolFile], after: float) -> None:
         """Take the log's producer and the files: the first is written to, the others are only drained.
 
         `after` so many seconds an append goes to the spool, together with all later ones.
@@ -72,6 +72,10 @@ class SpoolingProducer:
                 self._unacknowledged[append] = None
                 self._producer.append(topic, records).add_done_callback(partial(self._on_log_answer, append))
         return append.future
+
+    def poll(self) -> None:
+        """Resolve the futures of what the log has acknowledged."""
+        self._producer.poll()
 
     def close(self) -> None:
         """Close the log and the spool. Whoever opens the spool next drains it."""

@@ -14,7 +14,7 @@ import structlog
 
 from ingest.errors import ConfigurationError, LogHeld, LogUnavailable
 from ingest.files import explain_unwritable, replace_private
-from ingest.log import Producer
+from ingest.log import PolledProducer
 from ingest.log.sqlite import extent
 from ingest.readiness import Finding, State, failure, judge_undone, ok, warning
 from ingest.settings import Settings
@@ -48,7 +48,7 @@ class SpoolState:
     bytes: int
 
 
-def open_producer(settings: Settings) -> Producer:
+def open_producer(settings: Settings) -> PolledProducer:
     """Open the producer of a worker, with a spool where the log is Kafka.
 
     The embedded log is as near and as durable as a spool.

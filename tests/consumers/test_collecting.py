@@ -16,7 +16,7 @@ from tests.support.settings import Tree, with_section
 
 def collected(harness: ConsumerHarness, *appended: Event) -> int:
     harness.append(*appended)
-    return len(harness.loader._collect())
+    return len(harness.loader._poll(1.0).records)
 
 
 def received(ago: timedelta) -> datetime:
@@ -29,7 +29,7 @@ def test_a_batch_closes_by_count(tree: Tree) -> None:
             collected(harness, *(sample(number, received_at=received(timedelta())) for number in range(310)))
             == 150
         )
-        assert len(harness.loader._collect()) == 150
+        assert len(harness.loader._poll(1.0).records) == 150
 
 
 def test_a_batch_closes_by_bytes_also_when_many_records_wait(tree: Tree) -> None:
@@ -61,10 +61,10 @@ def test_a_batch_lingers_for_what_comes_soon_after_its_first_record(tree: Tree) 
         ThreadPoolExecutor(1) as threads,
     ):
         harness.append(sample(1, received_at=received(timedelta())))
-        batch = threads.submit(harness.loader._collect)
+        batch = threads.submit(harness.loader._poll, 1.0)
         harness.append(sample(2, received_at=received(timedelta())))
         harness.append(sample(3, received_at=received(timedelta())))
-        assert len(batch.result(PATIENCE)) == 3
+        assert len(batch.result(PATIENCE).records) == 3
 
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=5), timedelta(days=9)])
@@ -72,7 +72,9 @@ def test_a_receiver_whose_clock_is_ahead_does_not_hold_up_the_load(tree: Tree, a
     with open_consumer(with_section(tree, "consumer", linger="50ms")) as harness:
         harness.append(sample(1, received_at=received(-ahead)))
         sizes: list[int] = []
-        thread = threading.Thread(target=lambda: sizes.append(len(harness.loader._collect())), daemon=True)
+        thread = threading.Thread(
+            target=lambda: sizes.append(len(harness.loader._poll(1.0).records)), daemon=True
+        )
         thread.start()
         thread.join(PATIENCE / 4)
         assert sizes == [1]

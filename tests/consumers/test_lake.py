@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from consumers.warehouse.rights import check_warehouse
+from ingest.readiness import State
 from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.samples import sample
 from tests.support.settings import Tree, settings_tree
@@ -40,3 +42,12 @@ def test_each_booking_has_one_row_and_each_event_too(harness: ConsumerHarness) -
     assert harness.column("select data->>'$.data.subject' from booking_events where id = 'E3'") == [
         "told by E3"
     ]
+
+
+def test_check_tries_it_in_a_scratch_dataset_which_it_removes(
+    harness: ConsumerHarness, tmp_path: Path
+) -> None:
+    harness.load(sample(1))
+    [finding, *_] = check_warehouse(harness.settings)
+    assert finding.state is State.OK, finding
+    assert [folder.name for folder in (tmp_path / "lake").iterdir()] == ["ingest"]

@@ -3,16 +3,28 @@
 It has neither Redshift's COPY nor its SUPER: that is JSON here.
 """
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
 import psycopg2
+import pyarrow as pa
 import pytest
 from dlt.destinations.impl.redshift.factory import RedshiftTypeMapper
 
+from consumers.loader import Loader
+from consumers.rows import Row, plain_rows
+from consumers.warehouse import tables
+from consumers.warehouse.rights import check_warehouse
+from ingest.destinations import DESTINATIONS, REDSHIFT
+from ingest.errors import ConfigurationError
+from ingest.readiness import State
+from ingest.settings import Settings
+from ingest.warehouse.destination import destination, reading_client
+from ingest.warehouse.query import query
 from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.postgres import PostgresServer
-from tests.consumers.samples import TOPIC, sample
+from tests.consumers.samples import TOPIC, moment, sample
 from tests.support.settings import Tree, with_section
 
 pytestmark = pytest.mark.postgres
@@ -107,3 +119,82 @@ def test_a_load_without_rows_works(redshift: ConsumerHarness) -> None:
     redshift.load(sample(1))
     redshift.warehouse.load_nothing()
     assert redshift.column("select id from booking_events") == ["E1"]
+
+
+def test_check_tries_it_in_a_scratch_dataset_which_it_drops(redshift: ConsumerHarness) -> None:
+    before = datasets(redshift)
+    [finding, interval] = check_warehouse(redshift.settings)
+    assert finding.state is State.OK, finding
+    assert interval.state is State.WARNING
+    assert interval.detail.startswith("consumer.linger is 10ms, and the cluster commits")
+    assert "Redshift takes rows and returns them unchanged" in finding.detail
+    assert datasets(redshift) == before
+
+
+def test_check_tells_what_comes_back_changed(
+    redshift: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def an_hour_late(name: str, rows: pa.Table) -> list[Row]:
+        return [
+            row | {"starts_at": moment(0)} if "starts_at" in row else row for row in plain_rows(name, rows)
+        ]
+
+    monkeypatch.setattr(tables, "plain_rows", an_hour_late)
+    [finding, *_] = check_warehouse(redshift.settings)
+    assert finding.state is State.FAILED
+    assert "values come back changed in starts_at" in finding.detail
+
+
+def test_check_tells_that_versions_become_rows_of_their_own(
+    redshift: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_merge", lambda *_: {"disposition": "append", "strategy": ""})
+    [finding, *_] = check_warehouse(redshift.settings)
+    assert finding.state is State.FAILED
+    assert "two versions of a booking are 2 rows" in finding.detail
+    assert not [name for name in datasets(redshift) if "trial" in name]
+
+
+def test_a_destination_that_is_not_tested_is_tried_at_the_start(
+    redshift: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DESTINATIONS, "redshift", replace(REDSHIFT, is_tested=False))
+    trusted = redshift.settings.warehouse.model_copy(update={"untested": True})
+    settings = redshift.settings.model_copy(update={"warehouse": trusted})
+    loader = Loader(settings, redshift.consumer, redshift.producer, redshift.warehouse)
+    with monkeypatch.context() as wrong:
+        wrong.setattr(tables, "plain_rows", lambda name, rows: plain_rows(name, rows)[:0])
+        with pytest.raises(ConfigurationError, match="0 rows that can be read"):
+            loader.run(threading.Event())
+    loader._prepare()
+    loader.close()
+    assert query(settings, "select count(*) from bookings").rows == [(0,)]
+
+
+def test_a_destination_that_is_not_tested_is_refused(postgres_tree: Tree) -> None:
+    settings = Settings.model_validate(
+        with_section(postgres_tree, "warehouse", destination="sqlalchemy", credentials="mysql://h/d")
+    )
+    with pytest.raises(ConfigurationError, match=r"set warehouse\.untested = true"):
+        destination(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "remedy"),
+    [
+        ("redshift", "redshift://u:p@h:5439/d", "write postgresql://"),
+        ("sqlalchemy", "sqlite:///data/w.db", "use DuckDB"),
+        ("sqlalchemy", "sqlite+pysqlite:///data/w.db", "use DuckDB"),
+    ],
+)
+def test_a_url_that_cannot_work_is_refused_with_what_to_write(
+    postgres_tree: Tree, name: str, url: str, remedy: str
+) -> None:
+    tree = with_section(postgres_tree, "warehouse", destination=name, credentials=url, untested=True)
+    with pytest.raises(ConfigurationError, match=remedy):
+        destination(Settings.model_validate(tree))
+
+
+def datasets(harness: ConsumerHarness) -> set[str]:
+    with reading_client(harness.settings) as client:
+        return {name for (name,) in client.execute_sql("SELECT nspname FROM pg_namespace") or ()}

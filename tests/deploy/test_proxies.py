@@ -14,7 +14,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.deploy.tools import traefik
+from tests.deploy.tools import python_tool
 from tests.fuzz.accounts import ACCOUNTS, Sample, booking_sample, environment
 from tests.receivers.in_process import stored
 from tests.receivers.running import Receiver
@@ -148,7 +148,7 @@ def _traefik(folder: Path, certificate: Path, path: str, ports: dict[str, int]) 
     routes["tls"] = {"stores": {"default": {"defaultCertificate": files}}}
     (folder / "traefik.yaml").write_text(json.dumps(static))  # which is YAML
     (folder / "routes.yaml").write_text(json.dumps(routes))
-    return [str(traefik()), "--configFile=traefik.yaml"]
+    return [str(python_tool("traefik", "proxy")), "--configFile=traefik.yaml"]
 
 
 _CONFIGURE = {"nginx": _nginx, "caddy": _caddy, "traefik": _traefik}

@@ -20,4 +20,4 @@ def local_lake(folder: Path) -> Destination:
 
 def rows_of(table: DeltaTable) -> list[Row]:
     """Return all rows of a table."""
-    return pa.table(table.scan().read_all()).to_pylist()
+    return list(pa.table(table.scan().read_all()).to_pylist())

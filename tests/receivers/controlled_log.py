@@ -33,6 +33,9 @@ class ControlledLog:
             future.set_result(None)
         return future
 
+    def poll(self) -> None:
+        """Do nothing: it has no outcome to tell later, except by `take_silenced`."""
+
     def take_silenced(self) -> None:
         """Take what came while it was silent."""
         silenced, self._silenced = self._silenced, []

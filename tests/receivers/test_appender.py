@@ -9,6 +9,7 @@ import pytest
 
 from ingest.errors import LogRefused, LogUnavailable
 from ingest.log import Record
+from receivers import appender as appender_module
 from receivers.appender import Appender, Outcome
 from tests.receivers.controlled_log import ControlledLog
 
@@ -112,6 +113,58 @@ def test_the_log_is_asked_for_each_of_the_records_that_it_refused_together() -> 
     _run(ControlledLog(), {"topic": [good, refused, last]})
     assert good.answers == last.answers == [None]
     assert isinstance(refused.answers[0], LogUnavailable)
+
+
+def test_a_lone_record_that_is_refused_is_not_appended_again() -> None:
+    appends = 0
+
+    class Log(ControlledLog):
+        def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
+            nonlocal appends
+            appends += 1
+            return super().append(topic, records)
+
+    refused = _Caller(b"too large")
+    _run(Log(), {"topic": [refused]})
+    assert isinstance(refused.answers[0], LogUnavailable)
+    assert appends == 1
+
+
+def test_what_comes_while_an_append_is_under_way_goes_together_and_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(appender_module, "_HOLD_SECONDS", _TIMEOUT)
+    appends: list[list[bytes]] = []
+
+    class SlowLog(ControlledLog):
+        """A log that has the outcome of each append when it is polled."""
+
+        def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
+            appends.append([record.value for record in records])
+            self.state = "silent"
+            return super().append(topic, records)
+
+        def poll(self) -> None:
+            if len(callers) == 10:  # all have come
+                self.take_silenced()
+
+    callers: list[_Caller] = []
+
+    async def run() -> None:
+        appender = Appender(SlowLog(), _TIMEOUT)
+        for number in range(10):
+            caller = _Caller(b"%d" % number)
+            caller.append(appender)
+            callers.append(caller)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        async with asyncio.timeout(_TIMEOUT / 2):
+            for caller in callers:
+                await caller.has_outcome.wait()
+
+    asyncio.run(run())
+    assert appends == [[b"0"], [b"%d" % number for number in range(1, 10)]]
+    assert all(caller.answers == [None] for caller in callers)
 
 
 def test_records_of_one_turn_go_together_and_each_topic_apart() -> None:

@@ -25,13 +25,15 @@ _DELIVERY_SECONDS = 3.5  # the receiver answers 503 after 4
 _CLOSE_SECONDS = 10.0
 _POLL_SECONDS = 0.25  # how late an append may be found overdue
 _IDLE_SECONDS = 2.0
+_TURN_SECONDS = 0.1  # for which the thread leaves the client to a caller that has polled it
 
 _OPTIONS: dict[str, str | int | bool] = {
     "acks": "all",
     "enable.idempotence": True,
     "partitioner": "murmur2_random",
     "compression.type": "zstd",
-    "linger.ms": 2,  # for a lone delivery too; without it, requests of few records take more CPU than Python
+    "compression.level": 1,
+    "linger.ms": 0,  # callers append together what comes together
     "batch.size": 256 * 1024,
     "message.max.bytes": LARGEST_RECORD,
     "queue.buffering.max.kbytes": 256 * 1024,
@@ -88,21 +90,35 @@ class KafkaLogProducer:
         self._client: Producer | None = None
         self._client_error = ""
         self._has_work = threading.Event()
+        self._polled_until = 0.0  # until when a caller may be expected to poll again
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="log-producer", daemon=True)
         self._thread.start()
 
     def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
         append = _Append(topic, records)
+        error: LogUnavailable | None = None
+        must_wake = True
         with self._lock:
             if self._closed:
-                append.fail(LogUnavailable("the log was closed before this append; open it again"))
+                error = LogUnavailable("the log was closed before this append; open it again")
             elif self._client is None or self._waiting or topic not in self._topics:
                 self._waiting.append(append)
             else:
-                self._send(self._client, append)
-        self._has_work.set()
+                error = self._send(self._client, append)
+                must_wake = not self._is_polled()  # to wake a thread takes longer than to append
+        if error is not None:
+            self._fail(append, error)
+        if must_wake:
+            self._has_work.set()
         return append.future
+
+    def poll(self) -> None:
+        client = self._client
+        if client is not None:
+            self._polled_until = time.monotonic() + _TURN_SECONDS
+            client.poll(0)
+            self._fail_overdue()
 
     def close(self) -> None:
         with self._lock:
@@ -116,7 +132,9 @@ class KafkaLogProducer:
         while not self._closed or self._waiting:
             self._send_waiting()
             client = self._client  # a failed append takes it away in another thread
-            if self._sent and client is not None:
+            if self._is_polled():
+                self._has_work.wait(_TURN_SECONDS)
+            elif self._sent and client is not None:
                 client.poll(_POLL_SECONDS)  # calls back for each record that has an outcome
             else:
                 self._has_work.wait(_POLL_SECONDS if self._sent else _IDLE_SECONDS)
@@ -126,6 +144,9 @@ class KafkaLogProducer:
             self._client.flush(_CLOSE_SECONDS / 2)
         for append in self._sent:
             append.fail(self._overdue("before the log was closed"))
+
+    def _is_polled(self) -> bool:
+        return self._polled_until > time.monotonic()
 
     def _send_waiting(self) -> None:
         """Send the appends that waited, or fail them all for the reason that none can be sent."""
@@ -145,10 +166,12 @@ class KafkaLogProducer:
                 return
             with self._lock:
                 append = self._waiting.popleft()
-                if append.deadline > time.monotonic():
-                    self._send(client, append)
-                else:  # which the client is not to blame for
-                    append.fail(self._overdue(f"within {_DELIVERY_SECONDS} s, which it took to connect"))
+                is_overdue = append.deadline <= time.monotonic()
+                refusal = None if is_overdue else self._send(client, append)
+            if is_overdue:  # which the client is not to blame for
+                append.fail(self._overdue(f"within {_DELIVERY_SECONDS} s, which it took to connect"))
+            elif refusal is not None:
+                self._fail(append, refusal)
 
     def _connect(self) -> Producer:
         self._cluster.ensure_topics(sorted(self._topics))
@@ -160,26 +183,25 @@ class KafkaLogProducer:
     def _note_client_error(self, error: KafkaError) -> None:
         self._client_error = error.str()
 
-    def _send(self, client: Producer, append: _Append) -> None:
-        """Give an append to the client, which does not block. The caller holds the lock."""
+    def _send(self, client: Producer, append: _Append) -> LogUnavailable | None:
+        """Give an append to the client, which does not block, and return the error if that fails.
+
+        The caller holds the lock, and fails the append without it: whoever waits for the append may hold a
+        lock that another caller of this producer has, too.
+        """
         append.client = client
         self._sent.append(append)
         on_delivery = partial(self._on_delivery, append)
+        records, append.records = append.records, ()  # the client has copies
         try:
-            for record in append.records:
-                client.produce(
-                    append.topic,
-                    record.value,
-                    record.key.encode("utf-8", "replace"),
-                    headers=[
-                        (name, value.encode("utf-8", "replace")) for name, value in record.headers.items()
-                    ],
-                    on_delivery=on_delivery,
-                )
+            for record in records:
+                key, headers = _encode(record)
+                client.produce(append.topic, record.value, key, headers=headers, on_delivery=on_delivery)
         except BufferError as error:
-            self._fail(append, self._cluster.unavailable(error))
+            return self._cluster.unavailable(error)
         except KafkaException as error:
-            self._fail(append, self._translated(error.args[0]))
+            return self._translated(error.args[0])
+        return None
 
     def _on_delivery(self, append: _Append, error: KafkaError | None, _message: Message) -> None:
         if error is None:
@@ -190,8 +212,11 @@ class KafkaLogProducer:
     def _fail_overdue(self) -> None:
         """Fail overdue appends: librdkafka looks at its own time limit only once a second."""
         now = time.monotonic()
-        while self._sent and (self._sent[0].future.done() or self._sent[0].deadline < now):
-            append = self._sent.popleft()
+        ended = []
+        with self._lock:
+            while self._sent and (self._sent[0].future.done() or self._sent[0].deadline < now):
+                ended.append(self._sent.popleft())
+        for append in ended:
             if not append.future.done():
                 self._fail(append, self._overdue(f"within {_DELIVERY_SECONDS} s"))
 
@@ -216,3 +241,13 @@ class KafkaLogProducer:
     def _overdue(self, limit: str) -> LogUnavailable:
         reason = f": {self._client_error}" if self._client_error else ""
         return self._cluster.unavailable(errors.KafkaTimeoutError(f"not acknowledged {limit}{reason}"))
+
+
+def _encode(record: Record) -> tuple[bytes, list[tuple[str, str | bytes | None]]]:
+    """Return a record's key and headers as bytes."""
+    try:
+        return record.key.encode(), [(name, value.encode()) for name, value in record.headers.items()]
+    except UnicodeEncodeError:  # for half a surrogate pair
+        return record.key.encode("utf-8", "replace"), [
+            (name, value.encode("utf-8", "replace")) for name, value in record.headers.items()
+        ]

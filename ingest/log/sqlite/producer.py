@@ -53,6 +53,9 @@ class SqliteProducer:
                 self._waiting.put((topic, records, future))
         return future
 
+    def poll(self) -> None:
+        """Do nothing: the thread that waits for the disk has each outcome first."""
+
     def close(self) -> None:
         with self._closing:
             if not self._closed:

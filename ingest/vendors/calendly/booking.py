@@ -194,6 +194,8 @@ class InviteeChange(Payload):
 
         A no-show does not change `updated_at`, so the times of the invitee's parts are considered too.
         """
+        if not (self.cancellation or self.no_show or self.reconfirmation):
+            return self.updated_at
         return latest(
             self.updated_at,
             self.cancellation.created_at if self.cancellation else None,
