@@ -156,8 +156,8 @@ class KeyFiles:
                 connection = self._client.native_connection
                 connection.execute(f"DELETE FROM {runs} WHERE table_name = ?", [table])  # noqa: S608 - our own names
                 connection.execute(
-                    f"INSERT INTO {runs} VALUES (?, ?, ?, ?, ?, ?, '')",  # noqa: S608 - our own names
-                    [table, last + 1, file_run, file.name, size, count],
+                    f"INSERT INTO {runs} VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - our own names
+                    [table, last + 1, file_run, file.name, size, count, file.name],
                 )
         except Exception as error:  # noqa: BLE001 - whatever is in the way
             file.unlink(missing_ok=True)
@@ -191,9 +191,8 @@ class KeyFiles:
         ).fetchall()
         self._runs, self._usable = {table: (run, file_run) for table, run, file_run, *_ in rows}, {}
         for table, _, _, file, size, stored_rows, last_write in rows:
-            if (
-                self._known(table).last_write != last_write
-            ):  # another process has written, or the database was restored
+            # Otherwise another process has written, or the database was restored.
+            if self._known(table).last_write != last_write:
                 self._tables[table] = _Table(last_write)
             if file is None:
                 continue

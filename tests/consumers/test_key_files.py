@@ -159,6 +159,20 @@ def test_rows_are_found_by_the_file_and_searched_only_when_they_are_no_longer_th
 
 
 @pytest.mark.usefixtures("always")
+def test_a_row_that_was_deleted_and_is_there_again_with_a_restored_copy_is_found(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_consumer(tree) as harness:
+        harness.load(*(sample(number, f"B{number}") for number in range(9)))
+        monkeypatch.setattr(key_files, "_ROWS_WORTH_A_FILE", 1000)
+        keep_copy(harness, tmp_path)
+        harness.load(sample(11, "B1", at=60))
+        restore_copy(harness, tmp_path)
+        harness.load(sample(12, "B1", at=120))
+        assert pairs(harness, NEWEST)[1:3] == [("B1", "E12"), ("B2", "E2")]
+
+
+@pytest.mark.usefixtures("always")
 def test_rows_that_others_insert_with_all_columns_are_found(tree: Tree, tmp_path: Path) -> None:
     with open_consumer(tree) as harness:
         harness.load(*(sample(number, f"B{number}") for number in range(5)))
