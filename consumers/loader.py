@@ -4,12 +4,13 @@ While there is a backlog, the next batches are read in a process of their own du
 Nothing is committed that is not in the warehouse, or in the log as a dead letter.
 """
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import structlog
@@ -59,15 +60,16 @@ _BATCHES_AHEAD = 2  # one that is being read, and one that waits for that
 
 @dataclass(slots=True)
 class _Polled:
-    """Records that were polled together, with the consumer's generation before that.
+    """Records that were polled for one batch, with the consumer's generation before that.
 
     `is_full` says that they are all that a batch may have, so that there are probably more behind them.
-    `contents` are what the other process reads of them, if anything.
+    `contents` are what the other process reads of them: it gets only full batches.
     """
 
-    records: list[StoredRecord]
     generation: int
-    is_full: bool
+    records: list[StoredRecord] = field(default_factory=list)
+    bytes: int = 0
+    is_full: bool = False
     contents: "Future[list[Content] | None] | None" = None
 
 
@@ -101,7 +103,9 @@ class Loader:
         self._mapper = BookingMapper(settings.build_accounts())
         self._may_read_ahead = settings.consumer.memory >= _LEAST_TO_READ_AHEAD
         self._reading = ReadingProcess()
+        self._stop = threading.Event()
         self._ahead: deque[_Polled] = deque()  # the next batches, as far as they were polled already
+        self._load_began_at = -math.inf  # of the last load that was committed, by the monotonic clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._is_prepared = False
         # The consumer's generation in which the warehouse had all loads that the committed positions depend
@@ -117,9 +121,10 @@ class Loader:
     def run(self, stop: threading.Event) -> None:
         """Load until `stop` is set, and wait while the log or the warehouse is out of reach.
 
-        Raises DeadLetterLimit, and ConfigurationError where the destination returns other rows than were
-        loaded.
+        A batch that is being collected by then is loaded as it is. Raises DeadLetterLimit, and
+        ConfigurationError where the destination returns other rows than were loaded.
         """
+        self._stop = stop
         pause = _FIRST_PAUSE_SECONDS
         while not stop.is_set():
             try:
@@ -138,9 +143,11 @@ class Loader:
 
     def step(self) -> int:
         """Load one batch, from poll to commit; return the number of its records."""
-        batch = self._ahead.popleft() if self._ahead else self._poll(_POLL_SECONDS)
+        batch = self._collect()
         records, generation = batch.records, batch.generation
-        self._report_changes()
+        self._unreported_changes += self._consumer.changes()
+        report_changes(self._unreported_changes, self._settings, self._producer)
+        self._unreported_changes = []
         if self._consumer.generation() != generation:
             self._start_over()  # some of these records may be another consumer's by now
             return 0
@@ -149,11 +156,13 @@ class Loader:
                 return 0
             self._compared_generation = generation
         if records:
+            began_at = time.monotonic()
             self.undone.begin(f"{len(records)} records from {records[0].position} on are being loaded")
             if not self._try_to_load(batch) or self._consumer.generation() != generation:
                 self._start_over()
                 return 0
             self._consumer.commit(records, self._writer.load_id)
+            self._load_began_at = began_at
             self._settle()
         else:
             self._reading.close()
@@ -179,34 +188,40 @@ class Loader:
             self._thread.submit(self._warehouse.prepare).result()
             self._is_prepared = True
 
-    def _poll(self, seconds: float) -> _Polled:
-        """Poll until the batch is full, or its first record was received `consumer.linger` ago.
+    def _collect(self) -> _Polled:
+        """Poll until a batch is full or due, a stop is asked for, or partitions may have moved.
 
-        Wait at most `seconds` for the first record.
+        Wait at most a second for its first record.
         """
-        generation = self._consumer.generation()
-        records = self._consumer.poll(min(self._size.records, _POLL_RECORDS), seconds, self._size.bytes)
-        if not records:
-            return _Polled(records, generation, is_full=False)
-        linger = self._settings.linger.total_seconds()
-        deadline = time.monotonic() + linger - _age(records[0], datetime.now(UTC))
-        size = total_bytes(records)
-        while not (is_full := self._size.is_reached_by(len(records), size)):
-            most = min(self._size.records - len(records), _POLL_RECORDS)
-            wait = _FETCH_SECONDS if len(records) >= _BACKLOG_RECORDS else 0.0
-            following = self._consumer.poll(
-                most, max(wait, deadline - time.monotonic()), self._size.bytes - size
-            )
-            if not following:
-                break
-            size += total_bytes(following)
-            records += following
-        return _Polled(records, generation, is_full)
+        batch = self._ahead.popleft() if self._ahead else _Polled(self._consumer.generation())
+        if not batch.records and not self._poll(batch, _POLL_SECONDS):
+            return batch
+        due = self._due(batch.records[0])
+        while not (batch.is_full or self._stop.is_set()) and self._consumer.generation() == batch.generation:
+            least = _FETCH_SECONDS if len(batch.records) >= _BACKLOG_RECORDS else 0.0
+            if not self._poll(batch, min(max(least, due - time.monotonic()), _POLL_SECONDS)):
+                if time.monotonic() >= due:
+                    break
+                self._report_lag()
+        return batch
 
-    def _report_changes(self) -> None:
-        self._unreported_changes += self._consumer.changes()
-        report_changes(self._unreported_changes, self._settings, self._producer)
-        self._unreported_changes = []
+    def _poll(self, batch: _Polled, seconds: float) -> bool:
+        """Add what fits to a batch; wait at most `seconds` for it, and return whether anything came."""
+        most = min(self._size.records - len(batch.records), _POLL_RECORDS)
+        records = self._consumer.poll(most, seconds, self._size.bytes - batch.bytes)
+        batch.records += records
+        batch.bytes += total_bytes(records)
+        batch.is_full = self._size.is_reached_by(len(batch.records), batch.bytes)
+        return bool(records)
+
+    def _due(self, first: StoredRecord) -> float:
+        """Return when a batch is due that is not full, by the monotonic clock.
+
+        That is `Settings.linger` after its first record was received, and after the load before it began.
+        """
+        now = time.monotonic()
+        waited = min(_age(first, datetime.now(UTC)), now - self._load_began_at)
+        return now + self._settings.linger.total_seconds() - waited
 
     def _read_again_what_is_missing(self) -> bool:
         """Go back in the log where the warehouse is behind what was committed, and return whether it was.
@@ -233,7 +248,7 @@ class Loader:
             contents = batch.contents.result() if batch.contents else None
             load = self._thread.submit(self._process, records, needed_loads, contents)
             try:
-                self._read_ahead(batch)
+                self._read_ahead(batch, load)
             finally:
                 load.result()
         except WarehouseReplaced:
@@ -251,16 +266,21 @@ class Loader:
         self._size.grow()
         return True
 
-    def _read_ahead(self, batch: _Polled) -> None:
-        """Poll the batches after this one, and let the other process read them, while it is loaded."""
+    def _read_ahead(self, batch: _Polled, load: "Future[None]") -> None:
+        """Poll the batches after this one while it is loaded, and let the other process read full ones.
+
+        What waits already is polled; the end of the load does not wait for more.
+        """
         newest = self._ahead[-1] if self._ahead else batch
         while self._may_read_ahead and newest.is_full and len(self._ahead) < _BATCHES_AHEAD:
-            newest = self._poll(_FETCH_SECONDS)
-            if not newest.records:
-                break
-            with_events = [stored.record for stored in newest.records if self._topics.has_events(stored)]
-            newest.contents = self._reading.read(with_events, self._mapper)
-            self._ahead.append(newest)
+            newest = _Polled(self._consumer.generation())
+            while not newest.is_full and self._poll(newest, 0.0 if load.done() else _FETCH_SECONDS):
+                pass
+            if newest.is_full:
+                with_events = [stored.record for stored in newest.records if self._topics.has_events(stored)]
+                newest.contents = self._reading.read(with_events, self._mapper)
+            if newest.records:
+                self._ahead.append(newest)
 
     def _process(
         self,

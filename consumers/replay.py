@@ -27,8 +27,9 @@ log = structlog.get_logger()
 _PART_RECORDS = 1000  # read, whether they are replayed or not
 _PART_BYTES = 8 * 1024 * 1024
 # Records that may wait for a consumer when the next part is appended: one part is loaded while another one
-# waits.
+# waits. Where loads are far apart a whole batch may wait, which is loaded before its time.
 _MOST_WAITING = 1000
+_LONG_INTERVAL = timedelta(seconds=1)
 # How far before its end a stopped run is continued: records may be appended long after they were received, as
 # from a spool.
 _OVERLAP = timedelta(hours=1)
@@ -59,8 +60,8 @@ class ReplayReport:
 
     `total` is about how many records there are to read. `first` and `last` are when the first and last
     replayed record were received. `appended` says that all of them are in the log again, and will be loaded
-    whatever becomes of this run; `loaded` says that they are. While the run waits, `waiting` records of the
-    log are not loaded, and no consumer has loaded any for `still_seconds`.
+    whatever becomes of this run; `loaded` says that they are. While the run waits, no consumer has loaded
+    anything for `overdue_seconds` longer than the time between two loads.
     """
 
     total: int
@@ -72,7 +73,7 @@ class ReplayReport:
     last: datetime | None = None
     appended: bool = False
     loaded: bool = False
-    still_seconds: float = 0.0
+    overdue_seconds: float = 0.0
 
     def columns(self) -> dict[str, Any]:
         """Return the result for scripts."""
@@ -164,7 +165,10 @@ class Replay:
         wanted: ReplayFilter,
         follow: Callable[[ReplayReport], None] = lambda _: None,
     ) -> None:
-        self._log = settings.build_log()
+        self._log, self._interval = settings.build_log(), settings.linger
+        self._most_waiting = _MOST_WAITING
+        if self._interval >= _LONG_INTERVAL:
+            self._most_waiting = max(_MOST_WAITING, settings.consumer.max_records)
         self._reader = reader
         self._producer = producer
         self._wanted = wanted
@@ -182,16 +186,16 @@ class Replay:
     def run(self) -> ReplayReport:
         """Replay until all is loaded.
 
-        Raises LogUnavailable, also when no consumer loads anything for a minute.
+        Raises LogUnavailable, also when no consumer loads anything for a minute longer than it should take.
         """
         for part in self._parts():
             if self._producer:
-                wait_for_room(self._log, _MOST_WAITING, self._follow_wait)
+                wait_for_room(self._log, self._interval, self._most_waiting, self._follow_wait)
                 self._append(self._producer, part)
             self._follow(self.report)
         if self._producer:
             self.report.appended = True
-            wait_until_consumed(self._log, follow=self._follow_wait)
+            wait_until_consumed(self._log, self._interval, follow=self._follow_wait)
             self.report.loaded = True
         return self.report
 
@@ -233,5 +237,5 @@ class Replay:
                 log.warning("replay.refused", position=record.headers[REPLAY_OF], why=str(refusal))
 
     def _follow_wait(self, still_seconds: float) -> None:
-        self.report.still_seconds = still_seconds
+        self.report.overdue_seconds = still_seconds - self._interval.total_seconds()
         self._follow(self.report)

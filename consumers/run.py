@@ -17,6 +17,7 @@ from ingest.readiness import Probe
 from ingest.service_manager import notify_ready
 from ingest.settings import Settings
 from ingest.settings.sources import Live, load_settings, watched_paths
+from ingest.telemetry import LOAD_INTERVAL_SECONDS
 from ingest.warehouse.destination import check_reachable
 
 log = structlog.get_logger()
@@ -43,6 +44,7 @@ def consume(settings: Settings) -> None:
     live = Live(load_settings, watched_paths(), first=settings)
     loader = Loader(settings, consumer, producer, warehouse, live.current)
     loader.undone.watch()
+    LOAD_INTERVAL_SECONDS.set(settings.linger.total_seconds())
     watch_disks(settings.store_folders())
     count_from_zero((account.vendor, name) for name, account in settings.accounts.items())
     gc.freeze()  # what is there by now stays

@@ -73,10 +73,11 @@ class AppendProbe:
         self._attempt, self._due = None, time.monotonic() + _PRODUCE_EVERY_SECONDS
 
 
-def probe_loaded(log: Log, limit: timedelta) -> list[Finding]:
-    """Return a failure when a record has waited in the log for longer than `limit`.
+def probe_loaded(log: Log, limit: timedelta, interval: timedelta) -> list[Finding]:
+    """Return a failure when a record has waited in the log for longer than `limit` since it was due.
 
-    That the log cannot be reached is the failure of another probe.
+    It is due `interval` after it was appended. That the log cannot be reached is the failure of another
+    probe.
     """
     try:
         backlog = log.backlog()
@@ -84,8 +85,10 @@ def probe_loaded(log: Log, limit: timedelta) -> list[Finding]:
         return [Finding("undone", State.SKIPPED, "the log cannot say what waits in it")]
     since = min((entry.waiting_since for entry in backlog if entry.lag and entry.waiting_since), default=None)
     age = max(datetime.now(UTC) - since, timedelta()) if since else timedelta()
-    OLDEST_UNDONE_SECONDS.set(age.total_seconds())
+    overdue = max(age - interval, timedelta())
+    OLDEST_UNDONE_SECONDS.set(overdue.total_seconds())
     if not since:
         return [ok("undone", "everything in the log is loaded")]
     detail = f"records in the log wait to be loaded, the oldest for {describe_duration(age)}"
-    return [judge_undone("reconcile", detail, age, limit, "see what the consumer does")]
+    detail += f"; a load is due every {describe_duration(interval)}"
+    return [judge_undone("reconcile", detail, overdue, limit, "see what the consumer does")]

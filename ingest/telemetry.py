@@ -85,13 +85,17 @@ BATCH_RECORDS = Histogram(
 LOAD_SECONDS = Histogram(
     "ingest_load_seconds",
     "One load, from rows to visible.",
-    buckets=(0.1, 0.25, 0.5, 0.75, 1, 2, 5, 10, 30, 60),
+    buckets=(0.1, 0.25, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 120, 300),
 )
 FRESHNESS_SECONDS = Histogram(
     "ingest_freshness_seconds",
     "From an event's receipt to its row being visible.",
     _ACCOUNT,
-    buckets=(0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 300, 3600),
+    buckets=(0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60, 90, 120, 300, 600, 3600),
+)
+LOAD_INTERVAL_SECONDS = Gauge(
+    "ingest_load_interval_seconds",
+    "The time between two loads: what freshness, and the age of what is in the log, are to be compared with.",
 )
 CLOCK_SKEW_SECONDS = Gauge(
     "ingest_clock_skew_seconds",

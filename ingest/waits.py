@@ -84,24 +84,26 @@ def ignore(_seconds: float) -> None:
 
 def wait_while(
     pending: Callable[[], T | None],
-    stalled: Callable[[T], Exception],
+    stalled: Callable[[T, float], Exception],
     reason: str,
     follow: Callable[[float], None] = ignore,
+    expected_seconds: float = 0.0,
 ) -> None:
     """Wait until `pending` returns None.
 
     `reason` is announced. `follow` is called meanwhile with the seconds since `pending` last returned
-    something else. When these are more than STALLED_SECONDS, the error is raised that `stalled` makes of what
-    is pending.
+    something else. Nothing may move for `expected_seconds`, and a minute more: then the error is raised that
+    `stalled` makes of what is pending, and of the seconds.
     """
+    limit = expected_seconds + STALLED_SECONDS
     previous, changed_at = None, time.monotonic()
-    wait = Wait(f"{reason}; gives up when nothing moves for {STALLED_SECONDS:.0f} s")
+    wait = Wait(f"{reason}; gives up when nothing moves for {limit:.0f} s")
     while (state := pending()) is not None:
         wait.announce_if_due()
         if state != previous:
             previous, changed_at = state, time.monotonic()
         unchanged_seconds = time.monotonic() - changed_at
         follow(unchanged_seconds)
-        if unchanged_seconds > STALLED_SECONDS:
-            raise stalled(state)
+        if unchanged_seconds > limit:
+            raise stalled(state, limit)
         time.sleep(_POLL_SECONDS)

@@ -41,7 +41,7 @@ log = structlog.get_logger()
 
 _TURN_SECONDS = 10.0
 _LOOK_SECONDS = 60.0
-_MAINTENANCE_SECONDS = 600.0  # between two looks whether it is time
+_MAINTENANCE_SECONDS = 3600.0  # between two looks whether it is time
 _TABLE_NAMES = [table.name for table in TABLES]
 # The columns that decide whether most messages change a row.
 _VERSION_COLUMNS = (

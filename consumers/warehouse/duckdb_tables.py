@@ -32,8 +32,8 @@ class DuckDBTables(DirectTables):
     has a column `_lookup_key`, 32 bits made of the id, which is read several times as fast as the ids. Rows
     that other releases or users wrote have none: they are found by their ids, and get it a part at a time.
 
-    A large table also has a file of its keys in their order, as of the moment when the file was made. Of the
-    rows with a lower `_lookup_run` than the table has now, only those that the file names can have a key.
+    A large table also has a file of keys in their order, of all rows below some `_lookup_run`. Of these rows
+    only those that the file names can have a key, and of the others all keys are read.
     """
 
     def __init__(self, pipeline: dlt.Pipeline, folder: Path, kind: Destination, database: Path) -> None:
@@ -121,7 +121,7 @@ class DuckDBTables(DirectTables):
         with_id = f"{ID_COLUMNS[table]} IN (SELECT id FROM ingest_ids)"  # noqa: S608 - our own names
         parts = [f"SELECT rowid FROM {name} WHERE _lookup_key IS NULL AND {with_id}"]  # noqa: S608 - our own names
         if self._key_files.keys(table):
-            parts.append(f"{with_key} AND _lookup_run >= {self._key_files.run(table)}")
+            parts.append(f"{with_key} AND _lookup_run >= {self._key_files.file_run(table)}")
             parts.append(f"{with_key} AND _lookup_run IS NULL")
         else:
             parts.append(with_key)

@@ -17,7 +17,8 @@ log = structlog.get_logger()
 
 _RUNS_TABLE = "_lookup_runs"
 _COLUMNS = (
-    "table_name VARCHAR, run INTEGER, file VARCHAR, entries BIGINT, stored_rows BIGINT, last_write VARCHAR"
+    "table_name VARCHAR, run INTEGER, file_run INTEGER, file VARCHAR, entries BIGINT, stored_rows BIGINT"
+    ", last_write VARCHAR"
 )
 _ROWS_WORTH_A_FILE = 1_000_000  # a load reads the keys of so many rows in some milliseconds
 _SHARE_WORTH_A_FILE = 32  # of a table: to make its file takes as long as to read the keys some ten times
@@ -50,7 +51,9 @@ class KeyFiles:
         self._folder = database.with_name(f"{database.name}.keys")
         self._opened: dict[str, tuple[str, SortedKeys]] = {}
         self._tables: dict[str, _Table] = {}
-        self._runs: dict[str, int] | None = None  # by table; None until they are read in this turn
+        self._runs: dict[str, tuple[int, int]] | None = (
+            None  # by table; None until they are read in this turn
+        )
         self._usable: dict[str, SortedKeys] = {}
 
     def begin_turn(self) -> None:
@@ -58,8 +61,14 @@ class KeyFiles:
         self._runs = None
 
     def run(self, table: str) -> int:
-        """Return the `_lookup_run` of the rows that are written now. Those that a file has are lower."""
-        return self._read().get(table, 0)
+        """Return the `_lookup_run` of the rows that are written now."""
+        run, _ = self._read().get(table, (0, 0))
+        return run
+
+    def file_run(self, table: str) -> int:
+        """Return the `_lookup_run` below which the file has all rows."""
+        _, file_run = self._read()[table]
+        return file_run
 
     def keys(self, table: str) -> SortedKeys | None:
         """Return the keys of a table's file, None where it has no file that can be used."""
@@ -131,21 +140,24 @@ class KeyFiles:
         """Make a table's file of the rows that it has now. Loads work without."""
         file = self._folder / f"{self._client.dataset_name}.{table}.{uuid4().hex}"
         try:
-            [(count, number, run)] = self._client.native_connection.execute(
+            [(count, number, last)] = self._client.native_connection.execute(
                 f"SELECT count(*), max(rowid), max(_lookup_run) FROM {self._name(table)}"  # noqa: S608 - our own names
             ).fetchall()
             if number is None or not can_have(number):
                 return
             self._folder.mkdir(exist_ok=True)
-            size = write_sorted(file, self._sorted(table, count))
-            run = max(run or 0, self.run(table)) + 1
+            last = max(last or 0, self.run(table))
+            # Most messages are about bookings that were written lately, and where these leave many rows
+            # deleted, DuckDB gives other numbers to those behind. So the newest rows come into a later file.
+            file_run = last if table in self._read() else last + 1
+            size = write_sorted(file, self._sorted(table, count, file_run))
             runs = self._name(_RUNS_TABLE)
             with self._client.begin_transaction():
                 connection = self._client.native_connection
                 connection.execute(f"DELETE FROM {runs} WHERE table_name = ?", [table])  # noqa: S608 - our own names
                 connection.execute(
-                    f"INSERT INTO {runs} VALUES (?, ?, ?, ?, ?, '')",  # noqa: S608 - our own names
-                    [table, run, file.name, size, count],
+                    f"INSERT INTO {runs} VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - our own names
+                    [table, last + 1, file_run, file.name, size, count, file.name],
                 )
         except Exception as error:  # noqa: BLE001 - whatever is in the way
             file.unlink(missing_ok=True)
@@ -158,30 +170,29 @@ class KeyFiles:
                 other.unlink(missing_ok=True)
         log.info("warehouse.key_file_made", table=table, rows=size)
 
-    def _sorted(self, table: str, count: int) -> Iterator[pa.RecordBatch]:
-        """Yield the entries of a table in their order, of which a part is sorted at a time."""
+    def _sorted(self, table: str, count: int, run: int) -> Iterator[pa.RecordBatch]:
+        """Yield the entries of rows below a `_lookup_run` in their order; a part is sorted at a time."""
         parts = count // _ROWS_PER_SORT + 1
         bounds = [(1 << 32) * part // parts - (1 << 31) for part in range(parts + 1)]
         for start, end in pairwise(bounds):
             yield from self._client.native_connection.sql(
                 f"SELECT {entry_sql('_lookup_key', 'rowid')} AS entry FROM {self._name(table)}"  # noqa: S608 - our own names
-                f" WHERE _lookup_key BETWEEN {start} AND {end - 1} ORDER BY entry"
+                f" WHERE _lookup_key BETWEEN {start} AND {end - 1} AND _lookup_run < {run} ORDER BY entry"
             ).to_arrow_reader(_ROWS_PER_BATCH)
 
-    def _read(self) -> dict[str, int]:
+    def _read(self) -> dict[str, tuple[int, int]]:
         """Return the runs of all tables, and open their files, once in a turn."""
         if self._runs is not None:
             return self._runs
         connection, runs_table = self._client.native_connection, self._name(_RUNS_TABLE)
         connection.execute(f"CREATE TABLE IF NOT EXISTS {runs_table} ({_COLUMNS})")
         rows = connection.execute(
-            f"SELECT table_name, run, file, entries, stored_rows, last_write FROM {runs_table}"  # noqa: S608 - our own names
+            f"SELECT table_name, run, file_run, file, entries, stored_rows, last_write FROM {runs_table}"  # noqa: S608 - our own names
         ).fetchall()
-        self._runs, self._usable = {table: run for table, run, *_ in rows}, {}
-        for table, _, file, size, stored_rows, last_write in rows:
-            if (
-                self._known(table).last_write != last_write
-            ):  # another process has written, or the database was restored
+        self._runs, self._usable = {table: (run, file_run) for table, run, file_run, *_ in rows}, {}
+        for table, _, _, file, size, stored_rows, last_write in rows:
+            # Otherwise another process has written, or the database was restored.
+            if self._known(table).last_write != last_write:
                 self._tables[table] = _Table(last_write)
             if file is None:
                 continue

@@ -1,10 +1,10 @@
 """Files of sorted look-up keys: a load finds rows of a large DuckDB table without reading a whole column.
 
-A file lies beside the database and never changes. It has the rows that the table had when the file was made;
-those that were written since have a higher `_lookup_run`, and loads read all of their keys. So what a file
-says may be out of date in one way only: rows have gone, or have other numbers. The table `_lookup_runs` names
-the file of each table. It is in the database, so that a restored or copied database never meets a file with
-rows of another one.
+A file lies beside the database and never changes. It has all rows that the table had below some `_lookup_run`
+when it was made; later ones have a higher one, and loads read all of their keys. So what a file says may be
+out of date in one way only: rows have gone, or have other numbers. The table `_lookup_runs` names the file of
+each table. It is in the database, so that a restored or copied database never meets a file with rows of
+another one.
 """
 
 import os

@@ -196,7 +196,9 @@ def _probes(settings: Settings) -> "dict[str, Probe]":
 
     return {
         "log": AppendProbe(settings),
-        "undone": lambda: probe_loaded(settings.build_log(), settings.reconcile.undone_limit),
+        "undone": lambda: probe_loaded(
+            settings.build_log(), settings.reconcile.undone_limit, settings.linger
+        ),
         "warehouse": lambda: check_reachable(settings.warehouse),
         "state_dir": lambda: require_writable(Path(settings.reconcile.state_dir), "reconcile.state_dir"),
     }

@@ -146,7 +146,7 @@ def _show_progress(total: int, *, quiet: bool) -> "Iterator[Callable[[ReplayRepo
 
 
 def _phase(report: "ReplayReport") -> str:
-    if report.still_seconds > _STALLED_SECONDS:
+    if report.overdue_seconds > _STALLED_SECONDS:
         return "waiting for a consumer: is `ingest up` or `ingest consume` running?"
     return "everything is in the log again, waiting to be loaded" if report.appended else _REPLAYING
 

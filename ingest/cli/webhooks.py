@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from receivers.subscriptions.webhook_secrets import SecretStore
 
 _DIFFERENT = 2
+_TRIAL_SECONDS = 60.0
 
 Accounts = Annotated[
     list[str] | None, typer.Argument(help="Accounts.", show_default="all", autocompletion=complete_account)
@@ -241,8 +242,14 @@ def rotate(
 def trial(
     name: Annotated[str, typer.Argument(help="Account.", autocompletion=complete_account)],
     wait: Annotated[
-        float, typer.Option("--wait", min=0, help="Seconds to wait until a consumer has loaded it.")
-    ] = 60.0,
+        float | None,
+        typer.Option(
+            "--wait",
+            min=0,
+            help="Seconds to wait until a consumer has loaded it.",
+            show_default="60, and the time between two loads",
+        ),
+    ] = None,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
@@ -262,7 +269,8 @@ def trial(
 
     settings = _settings(config)
     (account,) = settings.choose_accounts([name])
-    raise typer.Exit(run_trial(settings, account, wait, as_json=as_json))
+    patience = _TRIAL_SECONDS + settings.linger.total_seconds() if wait is None else wait
+    raise typer.Exit(run_trial(settings, account, patience, as_json=as_json))
 
 
 def _finish_rotation(settings: Settings, account: AnyAccount, store: "SecretStore", *, force: bool) -> None:

@@ -14,10 +14,12 @@ from ingest.errors import LogUnavailable
 from ingest.log import Backlog, Consumer, PolledProducer, Reader
 from ingest.log.kafka_settings import KafkaSettings
 from ingest.readiness import Finding, failure, ok
-from ingest.waits import STALLED_SECONDS, ignore, wait_while
+from ingest.times import describe_duration
+from ingest.waits import ignore, wait_while
 
 _SQLITE = "sqlite:///"
 _KAFKA = "kafka://"
+_LONG_INTERVAL = timedelta(seconds=5)  # a shorter one need not be explained to who waits
 
 
 class Log(Protocol):
@@ -172,13 +174,14 @@ class _Pending:
 
 
 def wait_until_consumed(
-    log: Log, topics: Collection[str] = (), follow: Callable[[float], None] = ignore
+    log: Log, interval: timedelta, topics: Collection[str] = (), follow: Callable[[float], None] = ignore
 ) -> None:
     """Wait until consumers have loaded all that is in these topics now, or in all topics.
 
-    `follow` is called meanwhile with the seconds for which no consumer has loaded anything.
+    `interval` is the time between two loads (`Settings.linger`). `follow` is called meanwhile with the
+    seconds for which no consumer has loaded anything.
 
-    Raises LogUnavailable when that lasts for a minute.
+    Raises LogUnavailable when that lasts for a minute longer than `interval`.
     """
     targets = {
         entry.partition: entry.next
@@ -190,24 +193,27 @@ def wait_until_consumed(
         committed = sum(min(entry.committed, targets.get(entry.partition, 0)) for entry in backlog)
         return _Pending(sum(targets.values()) - committed, committed)
 
-    _wait(log, pending, f" of {', '.join(sorted(topics))}" if topics else "", follow)
+    _wait(log, interval, pending, f" of {', '.join(sorted(topics))}" if topics else "", follow)
 
 
-def wait_for_room(log: Log, limit: int, follow: Callable[[float], None] = ignore) -> None:
+def wait_for_room(
+    log: Log, interval: timedelta, limit: int, follow: Callable[[float], None] = ignore
+) -> None:
     """Wait until at most `limit` records wait for consumers.
 
-    `follow` and errors are those of `wait_until_consumed`.
+    `interval`, `follow` and errors are those of `wait_until_consumed`.
     """
 
     def pending(backlog: Sequence[Backlog]) -> _Pending:
         lag = sum(entry.lag for entry in backlog)
         return _Pending(lag if lag > limit else 0, sum(entry.committed for entry in backlog))
 
-    _wait(log, pending, "", follow)
+    _wait(log, interval, pending, "", follow)
 
 
 def _wait(
     log: Log,
+    interval: timedelta,
     count_pending: Callable[[Sequence[Backlog]], _Pending],
     of_topics: str,
     follow: Callable[[float], None],
@@ -216,16 +222,13 @@ def _wait(
         state = count_pending(log.backlog())
         return state if state.records else None
 
-    def stalled(state: _Pending) -> LogUnavailable:
+    def stalled(state: _Pending, seconds: float) -> LogUnavailable:
         return LogUnavailable(
             f"no consumer has loaded any of {state.records} records{of_topics} in the log for"
-            f" {STALLED_SECONDS:.0f} s:"
-            " is `ingest up` or `ingest consume` running? They are loaded once it is"
+            f" {seconds:.0f} s: is `ingest up` or `ingest consume` running? They are loaded once it is"
         )
 
-    wait_while(
-        pending,
-        stalled,
-        f"a consumer (`ingest up`, `ingest consume`) has to load what is in the log{of_topics}",
-        follow,
-    )
+    reason = f"a consumer (`ingest up`, `ingest consume`) has to load what is in the log{of_topics}"
+    if interval >= _LONG_INTERVAL:
+        reason += f", which it does every {describe_duration(interval)} (consumer.linger)"
+    wait_while(pending, stalled, reason, follow, interval.total_seconds())

@@ -212,9 +212,10 @@ class ConsumerSettings(Section):
     )
     linger: Duration | None = Field(
         None,
-        description="A batch is loaded when its oldest record was received this long ago. The default is the "
-        "destination's (docs/destinations.md): `250ms` at DuckDB and PostgreSQL, `60s` or more where loads "
-        "are limited or billed.",
+        description="A batch that is not full is loaded when its oldest record was received this long ago, "
+        "and the load before it began this long ago. The default is the destination's "
+        "(docs/destinations.md): `250ms` at DuckDB and PostgreSQL, `60s` or more where loads are limited or "
+        "billed.",
     )
     dead_letter_limit: int = Field(
         100,
@@ -354,7 +355,9 @@ class ReconcileSettings(Section):
         "machine's clock, and renewed OAuth tokens. Keep this folder.",
     )
     undone_limit: Duration = _undone_limit(
-        timedelta(minutes=10), "records in the log, repairs included, have not been loaded"
+        timedelta(minutes=10),
+        "records in the log, repairs included, have not been loaded",
+        " The time between two loads (`consumer.linger`) is added.",
     )
     admin_host: Host = _admin_host()
     admin_port: int = _admin_port(8083)

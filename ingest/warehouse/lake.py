@@ -6,7 +6,7 @@ no extension. https://delta-io.github.io/delta-rs/
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -118,10 +118,14 @@ class Lake:
 
     def _folders(self) -> list[str]:
         """Return the names of the dataset's folders; most are tables."""
+        from deltalake.exceptions import TableNotFoundError
         from pyarrow.fs import FileSelector, FileType
 
         with translated():
-            entries = self._files.get_file_info(FileSelector("", allow_not_found=True))
+            try:
+                entries = self._files.get_file_info(FileSelector("", allow_not_found=True))
+            except TableNotFoundError:  # a local folder that is missing
+                return []
             folders = (entry.base_name for entry in entries if entry.type == FileType.Directory)
             return sorted(name for name in folders if '"' not in name)
 
@@ -135,11 +139,6 @@ class Lake:
         from pyarrow.fs import PyFileSystem
 
         return PyFileSystem(DeltaStorageHandler(self._url, self._options))
-
-    def remove(self, table: str) -> None:
-        """Remove a table with all its files."""
-        with translated(), suppress(FileNotFoundError):
-            self._files.delete_dir(table)
 
 
 def schema_of(table: "DeltaTable") -> pa.Schema:

@@ -14,7 +14,7 @@ from ingest.log.backend import wait_until_consumed
 from ingest.settings import Settings
 from ingest.vendors import GONE
 from ingest.vendors.rest import AnyRest
-from ingest.waits import STALLED_SECONDS, wait_while
+from ingest.waits import wait_while
 from ingest.warehouse.bookings import BookingsTable
 from receivers.reconcile.checkpoint import ProgressRecorder
 from receivers.reconcile.compare import Verdict, compare
@@ -53,12 +53,12 @@ class Repairs:
     def wait_until_loaded(self) -> bool:
         """Wait until all that was acknowledged is loaded, and return True; return False in a dry run.
 
-        Raises LogUnavailable when nothing is loaded for a minute.
+        Raises LogUnavailable when nothing is loaded for a minute longer than it should take.
         """
         if self._producer is None:
             return False
         wait_for_spools(self._settings)
-        wait_until_consumed(self._settings.build_log(), [self._topic])
+        wait_until_consumed(self._settings.build_log(), self._settings.linger, [self._topic])
         return True
 
     def add(self, event: Event, booking: Booking) -> None:
@@ -150,11 +150,11 @@ def wait_for_spools(settings: Settings) -> None:
         # The oldest record of each file: the number of records may grow while a spool is drained.
         return {state.file: state.oldest for state in filled()} or None
 
-    def stalled(_: object) -> LogUnavailable:
+    def stalled(_: object, seconds: float) -> LogUnavailable:
         waiting = sum(state.records for state in filled())
         return LogUnavailable(
             f"{waiting} deliveries wait in the spool {settings.receiver.spool_dir}, and none was passed "
-            f"on for {STALLED_SECONDS:.0f} s; they would be counted as missed. Is `ingest up` or"
+            f"on for {seconds:.0f} s; they would be counted as missed. Is `ingest up` or"
             " `ingest receive` running, and can it reach Kafka? Run this again when they are in the log"
         )
 

@@ -107,7 +107,8 @@ class Reconciler:
         if self._stop.is_set() or all(report.unrecorded for report in reports):
             return
         try:
-            wait_until_consumed(self._settings.build_log(), [self._settings.audit_topic])
+            settings = self._settings
+            wait_until_consumed(settings.build_log(), settings.linger, [settings.audit_topic])
         except LogUnavailable as error:  # they are in the log, and are loaded whenever a consumer runs
             log.warning("reconcile.not_loaded", why=str(error))
 

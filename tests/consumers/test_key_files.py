@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from consumers.warehouse import duckdb_tables, key_files, sorted_keys
 from consumers.warehouse.duckdb_tables import DuckDBTables
@@ -129,14 +130,75 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, chance: random.Random) -> None:
 
 
 @pytest.mark.usefixtures("always")
-@pytest.mark.parametrize("seed", range(6))
+def test_rows_are_found_by_the_file_and_searched_only_when_they_are_no_longer_there(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[str] = []
+    search = DuckDBTables._search
+
+    def noted(tables: DuckDBTables, table: str, *arguments: Any) -> set[int]:
+        searched.append(table)
+        return search(tables, table, *arguments)
+
+    monkeypatch.setattr(DuckDBTables, "_search", noted)
+    with open_consumer(tree) as harness:
+        harness.load(*(sample(number, f"B{number}") for number in range(9)))
+        tables = ("bookings", "booking_events")
+        assert {file.name.split(".")[1] for file in key_folder(harness).iterdir()} == {*tables}
+        with harness.warehouse.turn():
+            files = harness.warehouse._tables._key_files  # type: ignore[attr-defined]
+            assert [keys.size for table in tables if (keys := files.keys(table))] == [9, 9]
+        harness.load(sample(2, "B2"), sample(10, "B10"))
+        assert searched == []
+        renumber(harness, tmp_path)
+        harness.load(sample(13, "B3", at=60), sample(14, "B8", at=60))
+        assert searched[0] == "bookings"
+        assert pairs(harness, NEWEST)[4:] == [
+            ("B3", "E13"), ("B4", "E4"), ("B5", "E5"), ("B6", "E6"), ("B7", "E7"), ("B8", "E14"),
+        ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("always")
+def test_a_row_that_was_deleted_and_is_there_again_with_a_restored_copy_is_found(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_consumer(tree) as harness:
+        harness.load(*(sample(number, f"B{number}") for number in range(9)))
+        monkeypatch.setattr(key_files, "_ROWS_WORTH_A_FILE", 1000)
+        keep_copy(harness, tmp_path)
+        harness.load(sample(11, "B1", at=60))
+        restore_copy(harness, tmp_path)
+        harness.load(sample(12, "B1", at=120))
+        assert pairs(harness, NEWEST)[1:3] == [("B1", "E12"), ("B2", "E2")]
+
+
+@pytest.mark.usefixtures("always")
+def test_rows_that_others_insert_with_all_columns_are_found(tree: Tree, tmp_path: Path) -> None:
+    with open_consumer(tree) as harness:
+        harness.load(*(sample(number, f"B{number}") for number in range(5)))
+        elsewhere = f"'{tmp_path}/rows.parquet'"
+        execute(harness, f"COPY (SELECT * FROM {{bookings}} WHERE booking_id = 'B1') TO {elsewhere}")
+        execute(harness, "DELETE FROM {bookings} WHERE booking_id = 'B1'")
+        for number in range(10, 16):  # the file is made anew, without the row
+            harness.load(sample(number, f"B{number}"), sample(number + 10, f"B{number + 10}"))
+        execute(harness, f"INSERT INTO {{bookings}} SELECT * FROM {elsewhere}")
+        with capture_logs() as logged:
+            harness.load(sample(2, "B2"), sample(30, "B1", at=60))
+        assert [line["table"] for line in logged if line["event"] == "warehouse.key_file_unused"] == [
+            "bookings"
+        ]
+        assert [pair for pair in pairs(harness, NEWEST) if pair[0] == "B1"] == [("B1", "E30")]
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("seed", range(4))
 def test_no_event_is_lost_or_doubled_whatever_happens(tree: Tree, tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     newest: dict[str, tuple[int, str]] = {}
     count = 0
     with ExitStack() as process:
         harness = process.enter_context(open_consumer(tree))
-        for _ in range(40):
+        for _ in range(25):
             if chance.random() < 0.3:
                 chance.choice(EVENTFUL)(harness, tmp_path)
             numbers = [

@@ -232,6 +232,6 @@ def test_dead_letters_are_read_in_parts_that_fit(harness: ConsumerHarness) -> No
 def test_a_batch_never_holds_more_than_one_record_beyond_its_bytes(tree: Tree) -> None:
     with open_consumer(with_section(tree, "consumer", max_bytes=3 * _MIB, linger="1h")) as harness:
         harness.append(*(large("text", number) for number in range(8)))
-        sizes: Sequence[int] = [stored.record.size for stored in harness.loader._poll(1.0).records]
+        sizes: Sequence[int] = [stored.record.size for stored in harness.loader._collect().records]
     assert sum(sizes[:-1]) < 3 * _MIB <= sum(sizes)
     assert len(sizes) == 3

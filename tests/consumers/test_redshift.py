@@ -25,19 +25,10 @@ from ingest.warehouse.query import query
 from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.postgres import PostgresServer
 from tests.consumers.samples import TOPIC, moment, sample
+from tests.destinations.redshift import OPTIONS, TYPES
 from tests.support.settings import Tree, with_section
 
 pytestmark = pytest.mark.postgres
-
-TYPES = """
-DO $$ BEGIN
-    CREATE DOMAIN super AS jsonb CHECK (octet_length(value::text) <= 65535);
-    CREATE DOMAIN varchar_max AS text CHECK (octet_length(value) <= 65535);
-    CREATE FUNCTION json_parse(text) RETURNS super LANGUAGE sql AS 'SELECT $1::jsonb::super';
-EXCEPTION WHEN duplicate_object OR duplicate_function THEN NULL; END $$
-"""
-# As in Redshift, a backslash in a text escapes what follows.
-OPTIONS = "?options=-cstandard_conforming_strings%3Doff"
 
 
 @pytest.fixture

@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+import dlt
 import pytest
 
 from consumers.rows import SCHEMAS, TABLES, Row, Table, arrow_table, plain_rows
-from consumers.warehouse.tables import resource_of
-from ingest.destinations import BIGQUERY
-from ingest.errors import LoadRefused
+from consumers.warehouse.tables import Tables, resource_of
+from ingest.destinations import BIGQUERY, find_destination
+from ingest.errors import ConfigurationError, LoadRefused
 
 
 def row_of(table: Table, **values: object) -> Row:
@@ -47,3 +49,19 @@ def test_dlt_marks_types_by_a_character_that_no_text_has() -> None:
     code = "import consumers.run; from dlt.common.json import PUA_START; print(hex(PUA_START))"
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert printed.strip() == "0xfdd0"
+
+
+@pytest.mark.parametrize("name", ["athena", "lance", "qdrant", "weaviate"])
+def test_a_destination_that_would_append_every_version_is_refused(name: str, tmp_path: Path) -> None:
+    pipeline = dlt.pipeline("any", pipelines_dir=str(tmp_path), destination=dlt.destination(name))
+    with pytest.raises(ConfigurationError, match=f"'{name}' cannot replace rows by their key"):
+        Tables(pipeline, tmp_path, find_destination(name))
+
+
+@pytest.mark.parametrize(("name", "strategy"), [("bigquery", "insert-only"), ("redshift", "delete-insert")])
+def test_events_are_written_by_the_best_strategy_of_a_destination(
+    name: str, strategy: str, tmp_path: Path
+) -> None:
+    pipeline = dlt.pipeline("any", pipelines_dir=str(tmp_path), destination=dlt.destination(name))
+    tables = Tables(pipeline, tmp_path, find_destination(name))
+    assert tables._merges["booking_events"] == {"disposition": "merge", "strategy": strategy}

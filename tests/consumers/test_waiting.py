@@ -66,14 +66,19 @@ def test_a_lock_that_holds_a_load_up_makes_the_consumer_unready_and_is_named(
 
 
 def test_reconciliation_knows_how_long_the_oldest_record_waits_to_be_loaded(harness: ConsumerHarness) -> None:
-    assert not probe_loaded(harness.settings.build_log(), timedelta())[0].failed
+    def probe(limit: timedelta, interval: timedelta = timedelta()) -> Finding:
+        (finding,) = probe_loaded(harness.settings.build_log(), limit, interval)
+        return finding
+
+    assert not probe(timedelta()).failed
     harness.append(sample(1))
-    assert not probe_loaded(harness.settings.build_log(), timedelta(hours=1))[0].failed
-    finding = probe_loaded(harness.settings.build_log(), timedelta())[0]
+    assert not probe(timedelta(hours=1)).failed
+    assert not probe(timedelta(), interval=timedelta(hours=1)).failed
+    finding = probe(timedelta())
     assert finding.failed
     assert "wait to be loaded" in finding.detail
     harness.load()
-    assert not probe_loaded(harness.settings.build_log(), timedelta())[0].failed
+    assert not probe(timedelta()).failed
 
 
 @pytest.fixture

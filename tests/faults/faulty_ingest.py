@@ -22,7 +22,7 @@ from typing import Any, SupportsIndex
 # The steps of each command's loop in their order, with the function that carries out each.
 STEPS = {
     "consume": {
-        "collect": "consumers.loader:Loader._poll",
+        "collect": "consumers.loader:Loader._collect",
         "read": "consumers.loader:read_batch",
         "read ahead": "consumers.loader:Loader._read_ahead",
         "guard": "consumers.warehouse:Warehouse.versions",

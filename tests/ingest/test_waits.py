@@ -9,7 +9,7 @@ import pytest
 
 from ingest import locks, waits
 from ingest.locks import exclusive
-from ingest.waits import Wait, announcing, sleep
+from ingest.waits import Wait, announcing, sleep, wait_while
 from tests.support.processes import PythonProcess
 
 
@@ -70,6 +70,21 @@ def test_a_wait_of_unknown_length_says_how_long_it_has_been_and_what_for(
     clock.pass_by(5)
     wait.announce_if_due()
     assert lines[2:] == ["still waiting after 36 s (at most 60 s): it still has to"]
+
+
+def test_what_moves_rarely_is_waited_for_a_minute_longer_than_that(
+    clock: Clock, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", clock.pass_by)
+    states = iter([7, 7, 5, *[5] * 10_000])
+
+    def stalled(state: int, seconds: float) -> RuntimeError:
+        return RuntimeError(f"{state} after {seconds:.0f} s")
+
+    with pytest.raises(RuntimeError, match=r"^5 after 360 s$"):
+        wait_while(lambda: next(states), stalled, "loads are rare", expected_seconds=300)
+    assert clock.now == pytest.approx(360, abs=1)
+    assert "loads are rare; gives up when nothing moves for 360 s" in lines[0]
 
 
 def test_where_nobody_listens_nothing_is_told(capsys: pytest.CaptureFixture[str], clock: Clock) -> None:

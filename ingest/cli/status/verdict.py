@@ -88,7 +88,7 @@ def judge(facts: Facts, settings: Settings, now: datetime) -> list[Finding]:
     """Return a finding for each thing that was looked at, the worst first."""
     findings = [
         *_judge_parts(facts, settings),
-        *_judge_log(facts, now),
+        *_judge_log(facts, settings.linger, now),
         *_judge_repeated_reads(facts),
         *_judge_spool(facts),
         *_judge_warehouse(facts),
@@ -134,7 +134,8 @@ def _judge_parts(facts: Facts, settings: Settings) -> Iterator[Finding]:
             )
 
 
-def _judge_log(facts: Facts, now: datetime) -> Iterator[Finding]:
+def _judge_log(facts: Facts, interval: timedelta, now: datetime) -> Iterator[Finding]:
+    """Judge how long records wait, and whether that is longer than `interval`, the time between two loads."""
     if error := facts.log.get("error"):
         yield Finding("log", State.FAILED, error, unreachable=True)
         return
@@ -162,9 +163,10 @@ def _judge_log(facts: Facts, now: datetime) -> Iterator[Finding]:
     if since := [topic["waiting_since"] for topic in topics if topic["lag"] and topic["waiting_since"]]:
         age = max(now - min(since), timedelta())
         detail += f", the oldest for {describe_duration(age)}"
-    if age < _LATE:
+    overdue = age - interval
+    if overdue < _LATE:
         yield ok("log", detail)
-    elif age < _TOO_LATE:
+    elif overdue < _TOO_LATE:
         yield warning("log", detail)
     else:
         yield failed(

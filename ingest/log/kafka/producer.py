@@ -116,7 +116,9 @@ class KafkaLogProducer:
     def poll(self) -> None:
         client = self._client
         if client is not None:
-            self._polled_until = time.monotonic() + _TURN_SECONDS
+            was_polled, self._polled_until = self._is_polled(), time.monotonic() + _TURN_SECONDS
+            if not was_polled:
+                self._has_work.set()  # so that the thread notices soon when nobody polls any more
             client.poll(0)
             self._fail_overdue()
 

@@ -21,9 +21,9 @@ from tests.consumers.samples import TOPIC, moment, sample
 from tests.consumers.test_loader import metric
 from tests.consumers.test_reconciled import RUN, end_of_run
 from tests.receivers.reconcile.pipeline import Pipeline
-from tests.support.polling import wait_for
+from tests.support.polling import PATIENCE, wait_for
 from tests.support.processes import IngestProcess, Result, ingest, start_ingest
-from tests.support.settings import write_settings
+from tests.support.settings import with_section, write_settings
 
 VENDORS = ["appointedd", "bookeo", "calendly", "oncehub"]
 TABLES = {"bookings": "booking_id", "booking_events": "id", "dead_letters": "id", "reconciliations": "id"}
@@ -236,10 +236,10 @@ def count_replayed(harness: ConsumerHarness) -> int:
         reader.close()
 
 
-def load_many(harness: ConsumerHarness) -> None:
-    """Load more events than one part of a replay has."""
+def load_many(harness: ConsumerHarness, count: int = 2500) -> None:
+    """Load events: more than one part of a replay has, unless another count is given."""
     harness.warehouse.prepare()
-    harness.load(*(sample(number, f"B{number % 300}", at=number % 997) for number in range(2500)))
+    harness.load(*(sample(number, f"B{number % 300}", at=number % 997) for number in range(count)))
 
 
 @contextmanager
@@ -302,17 +302,31 @@ def test_stopped_by_hand_it_says_how_to_go_on_and_that_brings_the_rest(
         )
 
 
-def test_when_nobody_consumes_it_says_so_and_how_to_go_on(
-    harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
+def test_when_nobody_consumes_it_says_so_and_how_to_go_on_later_where_loads_are_far_apart(
+    tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ingest.waits.STALLED_SECONDS", 0.3)
-    harness.load(sample(1))
-    with closing(harness.settings.build_log().reader(None)) as reader:
-        replay = Replay(harness.settings, reader, harness.producer, ReplayFilter())
-        with pytest.raises(LogUnavailable, match="no consumer has loaded any of 1 records"):
-            replay.run()
+    with open_consumer(with_section(tree, "consumer", linger="700ms")) as harness:
+        harness.load(sample(1))
+        with closing(harness.settings.build_log().reader(None)) as reader:
+            replay = Replay(harness.settings, reader, harness.producer, ReplayFilter())
+            with pytest.raises(LogUnavailable, match=r"no consumer has loaded any of 1 records .* for 1 s"):
+                replay.run()
     assert replay.report.appended
     assert not replay.report.loaded
+
+
+def test_where_loads_are_far_apart_a_whole_batch_may_wait_which_is_loaded_before_its_time(
+    tree: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.replay._PART_RECORDS", 100)
+    monkeypatch.setattr("consumers.replay._MOST_WAITING", 100)
+    monkeypatch.setattr("ingest.waits.STALLED_SECONDS", PATIENCE - 3600)  # it gives up after an hour and this
+    with open_consumer(with_section(tree, "consumer", linger="1h", max_records=250)) as harness:
+        load_many(harness, 500)
+        alter_rows(harness, "delete from {}")
+        assert replay_in_process(harness).report.loaded
+        assert harness.column("select count(*) from bookings") == [300]
 
 
 def test_accounts_and_times_choose_what_is_replayed(harness: ConsumerHarness) -> None:

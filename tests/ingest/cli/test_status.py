@@ -105,6 +105,23 @@ def judged(**changes: Any) -> tuple[int, list[Finding]]:
     return exit_code(findings), [finding for finding in findings if finding.state is not State.OK]
 
 
+def test_what_waits_for_the_next_load_is_not_late_however_far_apart_loads_are() -> None:
+    settings = SETTINGS.model_copy(
+        update={"consumer": SETTINGS.consumer.model_copy(update={"linger": timedelta(minutes=10)})}
+    )
+
+    def state(age: timedelta) -> State:
+        return next(
+            finding.state
+            for finding in judge(facts(log=waiting(age)), settings, NOW)
+            if finding.check == "log"
+        )
+
+    assert state(timedelta(minutes=10, seconds=30)) is State.OK
+    assert state(timedelta(minutes=12)) is State.WARNING
+    assert state(timedelta(minutes=16)) is State.FAILED
+
+
 def part(state: str, *reasons: str, samples: Any = ()) -> list[Part]:
     """Return the three parts, with the receiver in this state."""
     return [Part("receiver", state, "127.0.0.1:8081", reasons, samples), *READY[1:]]

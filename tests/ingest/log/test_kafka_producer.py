@@ -5,13 +5,14 @@ from concurrent.futures import Future
 from contextlib import closing
 
 import pytest
+from kafka import KafkaAdminClient
 
 from ingest.errors import LogUnavailable
 from ingest.log import Record
 from ingest.log.kafka import KafkaLogProducer
 from ingest.log.kafka import producer as producer_module
 from tests.ingest.log.harness import KafkaFixture, append, numbered, read, values
-from tests.support.polling import PATIENCE, Deadline
+from tests.support.polling import PATIENCE, Deadline, wait_for
 
 pytestmark = pytest.mark.kafka
 
@@ -82,3 +83,26 @@ def test_a_failure_is_told_without_the_lock_that_other_callers_wait_for(kafka_lo
         assert is_told.wait(PATIENCE)
         threading.Thread(target=append_another, args=(producer,), daemon=True).start()
         assert is_appended.wait(PATIENCE)
+
+
+def test_a_topic_that_is_deleted_while_it_is_written_to_is_made_again(kafka_log: KafkaFixture) -> None:
+    producer = kafka_log.producer()
+    append(producer, kafka_log.topic, *numbered(1))
+    with closing(KafkaAdminClient(bootstrap_servers=kafka_log.servers)) as admin:
+        admin.delete_topics([kafka_log.topic])
+        wait_for(lambda: kafka_log.topic not in admin.list_topics(), "the topic is deleted")
+    deadline, number = Deadline("the topic is made again"), 1
+    while error := producer.append(kafka_log.topic, numbered(1, start=number)).exception(PATIENCE):
+        assert isinstance(error, LogUnavailable)
+        deadline.check()
+        number += 1
+    assert values(read(kafka_log.consumer(), 1)) == [b"%d" % number]
+
+
+def test_close_answers_every_append_that_waits_for_a_broker(kafka_log: KafkaFixture) -> None:
+    producer = kafka_log.unavailable_producer()
+    futures = [producer.append(kafka_log.topic, numbered(1)) for _ in range(10)]
+    producer.close()
+    futures.append(producer.append(kafka_log.topic, numbered(1)))
+    assert all(future.done() for future in futures)
+    assert {type(future.exception()) for future in futures} == {LogUnavailable}

@@ -75,7 +75,7 @@ class Pipeline:
         """Return the settings, secrets included."""
         accounts = {name: self._account(name) for name in self.accounts}
         return {
-            **settings_tree(self._folder),
+            **settings_tree(self._folder, **self._settings.get("consumer", {})),
             "public_url": PUBLIC_URL,
             "reconcile": {
                 "admin_port": 0,

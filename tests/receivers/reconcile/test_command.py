@@ -84,7 +84,7 @@ def test_without_a_consumer_what_is_missing_is_in_the_log_and_the_run_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ingest.waits.STALLED_SECONDS", 0.5)
-    pipeline = Pipeline(tmp_path, ["bookeo"])
+    pipeline = Pipeline(tmp_path, ["bookeo"], consumer={"linger": "1500ms"})
     with pipeline.open():
         pipeline.simulate(3)
     with pipeline.server.serving(), pipeline.opened():
@@ -92,6 +92,7 @@ def test_without_a_consumer_what_is_missing_is_in_the_log_and_the_run_says_so(
         assert report.counts.missed == 3
         assert report.counts.repaired == 0
         assert "no consumer has loaded any" in str(report.failure)
+        assert "for 2 s: " in str(report.failure), "it waited for the time between two loads too"
 
 
 @pytest.mark.parametrize(
