@@ -1,6 +1,8 @@
 """The SQLite file of the log: its tables, durable commits, and detection of another file in its place."""
 
+import fcntl
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -40,6 +42,22 @@ _OVERWRITTEN = (
 )
 
 _Inode = tuple[int, int] | None
+
+_WAL_GONE = (
+    "its -wal is gone while other processes use the log, which save what is in it when they use it next: "
+    "try it again, or stop them"
+)
+_WAL_HELD = (
+    "its -wal is gone, and what is in it cannot be saved while somebody reads: it is tried again; does a "
+    "process that uses the log hang?"
+)
+
+_TEMPORARY = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_FSYNC,
+}
 
 _RECORDS = """
 SELECT offset, key, value, headers, appended_at FROM records
@@ -117,6 +135,7 @@ class LogFile:
         self._connection: sqlite3.Connection | None = None
         self._opened_as = _Inodes()
         self._raw = RawFiles(None, None, None)
+        self._users: _Users | None = None
         self.opened = 0
         try:
             with self.use():
@@ -137,7 +156,8 @@ class LogFile:
         Raises sqlite3.Error, OSError.
         """
         with self._shared.lock:
-            self.close_if_replaced()
+            for file in (self, *(self._shared.files if self._connection is None else ())):
+                file.close_if_replaced()
             connection = self._connection or self._open()
             if self._raw.is_overwritten(connection):
                 connection = self._open_again()
@@ -180,7 +200,10 @@ class LogFile:
     def close(self) -> None:
         """Close the file."""
         with self._shared.lock:
-            self._close(_Inodes.at(self._path))
+            with suppress(sqlite3.OperationalError):
+                self._close(_Inodes.at(self._path))
+            self._connection = None
+            self._leave()
             self._shared.files.discard(self)
             self._shared.close_raw()
 
@@ -214,24 +237,35 @@ class LogFile:
         raise sqlite3.OperationalError(_OVERWRITTEN)
 
     def _close(self, now: _Inodes) -> None:
-        """Close the connection, and copy the -wal into the main file if it is going to be lost."""
-        connection, self._connection = self._connection, None
+        """Close the connection, and copy the -wal into the main file if it is going to be lost.
+
+        Raises sqlite3.OperationalError when it cannot be copied yet.
+        """
+        connection = self._connection
         if connection is None:
             return
         try:
             is_overwritten = self._raw.is_overwritten(connection)
         except (sqlite3.Error, OSError):  # SQLite cannot read it any more
             is_overwritten = True
-        with suppress(sqlite3.Error, OSError):
-            if is_overwritten:
-                connection.interrupt()  # or closing would copy the -wal into the other file
-            elif now != self._opened_as and (
-                now.wal in {None, self._opened_as.wal} or not beside(self._path, "wal").stat().st_size
-            ):
-                # Not when another -wal is in use: then another process goes on already. FULL waits for who
-                # reads: a checkpoint that leaves pages out would leave a file that nobody can read.
-                connection.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+        if is_overwritten:
+            connection.interrupt()  # or closing would copy the -wal into the other file
+        elif self._is_wal_lost(now):
+            _save_wal(connection)
+        self._connection = None
         connection.close()
+        self._leave()
+
+    def _leave(self) -> None:
+        users, self._users = self._users, None
+        if users is not None:
+            users.leave()
+
+    def _is_wal_lost(self, now: _Inodes) -> bool:
+        """Return whether the -wal is gone or useless, and no other process goes on with another one."""
+        if now == self._opened_as:
+            return False
+        return now.wal in {None, self._opened_as.wal} or not _size(beside(self._path, "wal"))
 
     def _open(self) -> sqlite3.Connection:
         def busy(holder: str) -> TimeoutError:
@@ -244,14 +278,19 @@ class LogFile:
         try:
             # To change to WAL does not wait for others, but fails.
             with exclusive(path.with_name(f"{path.name}.lock"), wait, busy, private=True):
+                self._users = _Users(path)
+                if not self.opened:
+                    self._users.check()
                 if not connection.execute("PRAGMA page_count").fetchone()[0]:
                     connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # must come before the first table
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.executescript(_SCHEMA)
+                self._users.name_files()
             connection.execute("PRAGMA synchronous=FULL")
         except BaseException:
             connection.interrupt()  # or closing would copy the -wal into a file that it may not belong to
             connection.close()
+            self._leave()
             raise
         if self._limit:
             (page,) = connection.execute("PRAGMA page_size").fetchone()
@@ -260,6 +299,72 @@ class LogFile:
         self._raw = self._shared.open_raw(self._path)
         self.opened += 1
         return connection
+
+
+class _Users:
+    """A file beside the log, on which each connection has a shared lock while it is open.
+
+    It names the main file and the -wal that they use. Without that -wal the main file may have new pages
+    beside old ones, and only a process that still has it open can complete it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock. Raises OSError."""
+        self._path = path
+        self._fd = os.open(beside(path, "users"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._is_first = False
+        else:
+            self._is_first = True
+        fcntl.flock(self._fd, fcntl.LOCK_SH)
+
+    def check(self) -> None:
+        """Raise sqlite3.OperationalError when others use the log with a -wal that is not at its path."""
+        inodes = _Inodes.at(self._path)
+        main, _, wal = os.pread(self._fd, 200, 0).decode().partition(" ")
+        if not self._is_first and main == _text(inodes.main) and wal != _text(inodes.wal):
+            raise sqlite3.OperationalError(_WAL_GONE)
+
+    def name_files(self) -> None:
+        """Write down which files are used now."""
+        inodes = _Inodes.at(self._path)
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{_text(inodes.main)} {_text(inodes.wal)}".encode(), 0)
+
+    def leave(self) -> None:
+        """Release the lock."""
+        os.close(self._fd)
+
+
+def _text(inode: _Inode) -> str:
+    return "none" if inode is None else f"{inode[0]}:{inode[1]}"
+
+
+def _save_wal(connection: sqlite3.Connection) -> None:
+    """Copy all of a -wal that is going to be lost into the main file.
+
+    A checkpoint that leaves pages out, as PASSIVE does for who reads, leaves a file that nobody can read.
+
+    Raises sqlite3.OperationalError when it can be copied later: somebody reads, or the disk is full.
+    """
+    try:
+        [(is_busy, *_)] = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode in _TEMPORARY:
+            raise
+        return
+    if is_busy:
+        raise sqlite3.OperationalError(_WAL_HELD)
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file, 0 where it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 @contextmanager
