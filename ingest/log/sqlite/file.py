@@ -1,8 +1,6 @@
 """The SQLite file of the log: its tables, durable commits, and detection of another file in its place."""
 
-import fcntl
 import json
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from ingest.errors import LogUnavailable
 from ingest.locks import exclusive
 from ingest.log import Partition, Record, StoredRecord
 from ingest.log.sqlite.overwritten import RawFiles, beside
+from ingest.log.sqlite.users import Inodes, Users
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS topics (topic TEXT PRIMARY KEY, next_offset INTEGER NOT NULL);
@@ -41,12 +40,6 @@ _OVERWRITTEN = (
     "its -wal and -shm; the processes that use it continue with the copy"
 )
 
-_Inode = tuple[int, int] | None
-
-_WAL_GONE = (
-    "its -wal is gone while other processes use the log, which save what is in it when they use it next: "
-    "try it again, or stop them"
-)
 _WAL_HELD = (
     "its -wal is gone, and what is in it cannot be saved while somebody reads: it is tried again; does a "
     "process that uses the log hang?"
@@ -65,31 +58,6 @@ WHERE topic = ? AND offset >= ? AND offset < ? ORDER BY offset LIMIT ?
 """
 
 
-def _inode(path: Path) -> _Inode:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-@dataclass(frozen=True, slots=True)
-class _Inodes:
-    """The inodes of the main file and of the two that SQLite keeps beside it.
-
-    https://www.sqlite.org/walformat.html
-    """
-
-    main: _Inode = None
-    wal: _Inode = None
-    shm: _Inode = None
-
-    @classmethod
-    def at(cls, path: Path) -> "_Inodes":
-        """Return the inodes of the files at a path."""
-        return cls(_inode(path), _inode(beside(path, "wal")), _inode(beside(path, "shm")))
-
-
 @dataclass(slots=True)
 class _SharedPath:
     """The state of a path that all who have it open in this process share, as they share SQLite's -shm."""
@@ -106,8 +74,8 @@ class _SharedPath:
 
     def open_raw(self, path: Path) -> RawFiles:
         """Open the files that are at the path now, and return them. Raises OSError."""
-        now = _Inodes.at(path)
-        if not self.raw or _Inodes(*self.raw[-1].inodes()) != now:
+        now = Inodes.at(path)
+        if not self.raw or Inodes(*self.raw[-1].inodes()) != now:
             self.raw.append(RawFiles.at(path))
         return self.raw[-1]
 
@@ -133,9 +101,9 @@ class LogFile:
         self._path, self._limit, self._wait = path, limit, wait
         self._shared = _SharedPath.of(path)
         self._connection: sqlite3.Connection | None = None
-        self._opened_as = _Inodes()
+        self._opened_as = Inodes()
         self._raw = RawFiles(None, None, None)
-        self._users: _Users | None = None
+        self._users: Users | None = None
         self.opened = 0
         try:
             with self.use():
@@ -201,22 +169,22 @@ class LogFile:
         """Close the file."""
         with self._shared.lock:
             with suppress(sqlite3.OperationalError):
-                self._close(_Inodes.at(self._path))
+                self._close(Inodes.at(self._path))
             self._connection = None
             self._leave()
             self._shared.files.discard(self)
             self._shared.close_raw()
 
     def _is_replaced(self) -> bool:
-        return _Inodes.at(self._path) != self._opened_as
+        return Inodes.at(self._path) != self._opened_as
 
     def _close_all(self) -> None:
         """Close the file for the whole process, or a new connection would get the -shm that is gone."""
-        now = _Inodes.at(self._path)
+        now = Inodes.at(self._path)
         for file in (self, *self._shared.files):
             file._close(now)  # noqa: SLF001 - another object of this class
         # SQLite would apply the -wal of the file that was replaced to the new one.
-        wal = _Inodes.at(self._path).wal
+        wal = Inodes.at(self._path).wal
         if now.main not in {None, self._opened_as.main} and wal is not None and wal == self._opened_as.wal:
             beside(self._path, "wal").unlink(missing_ok=True)
             beside(self._path, "shm").unlink(missing_ok=True)
@@ -236,7 +204,7 @@ class LogFile:
                 return connection
         raise sqlite3.OperationalError(_OVERWRITTEN)
 
-    def _close(self, now: _Inodes) -> None:
+    def _close(self, now: Inodes) -> None:
         """Close the connection, and copy the -wal into the main file if it is going to be lost.
 
         Raises sqlite3.OperationalError when it cannot be copied yet.
@@ -253,15 +221,15 @@ class LogFile:
         elif self._is_wal_lost(now):
             _save_wal(connection)
         self._connection = None
+        self._leave()  # before the last one who closes the log deletes its -wal
         connection.close()
-        self._leave()
 
     def _leave(self) -> None:
         users, self._users = self._users, None
         if users is not None:
             users.leave()
 
-    def _is_wal_lost(self, now: _Inodes) -> bool:
+    def _is_wal_lost(self, now: Inodes) -> bool:
         """Return whether the -wal is gone or useless, and no other process goes on with another one."""
         if now == self._opened_as:
             return False
@@ -278,7 +246,7 @@ class LogFile:
         try:
             # To change to WAL does not wait for others, but fails.
             with exclusive(path.with_name(f"{path.name}.lock"), wait, busy, private=True):
-                self._users = _Users(path)
+                self._users = Users(path)
                 if not self.opened:
                     self._users.check()
                 if not connection.execute("PRAGMA page_count").fetchone()[0]:
@@ -289,57 +257,16 @@ class LogFile:
             connection.execute("PRAGMA synchronous=FULL")
         except BaseException:
             connection.interrupt()  # or closing would copy the -wal into a file that it may not belong to
-            connection.close()
             self._leave()
+            connection.close()
             raise
         if self._limit:
             (page,) = connection.execute("PRAGMA page_size").fetchone()
             connection.execute(f"PRAGMA max_page_count={max(1, self._limit // page)}")
-        self._connection, self._opened_as = connection, _Inodes.at(self._path)
+        self._connection, self._opened_as = connection, Inodes.at(self._path)
         self._raw = self._shared.open_raw(self._path)
         self.opened += 1
         return connection
-
-
-class _Users:
-    """A file beside the log, on which each connection has a shared lock while it is open.
-
-    It names the main file and the -wal that they use. Without that -wal the main file may have new pages
-    beside old ones, and only a process that still has it open can complete it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Take the lock. Raises OSError."""
-        self._path = path
-        self._fd = os.open(beside(path, "users"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._is_first = False
-        else:
-            self._is_first = True
-        fcntl.flock(self._fd, fcntl.LOCK_SH)
-
-    def check(self) -> None:
-        """Raise sqlite3.OperationalError when others use the log with a -wal that is not at its path."""
-        inodes = _Inodes.at(self._path)
-        main, _, wal = os.pread(self._fd, 200, 0).decode().partition(" ")
-        if not self._is_first and main == _text(inodes.main) and wal != _text(inodes.wal):
-            raise sqlite3.OperationalError(_WAL_GONE)
-
-    def name_files(self) -> None:
-        """Write down which files are used now."""
-        inodes = _Inodes.at(self._path)
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{_text(inodes.main)} {_text(inodes.wal)}".encode(), 0)
-
-    def leave(self) -> None:
-        """Release the lock."""
-        os.close(self._fd)
-
-
-def _text(inode: _Inode) -> str:
-    return "none" if inode is None else f"{inode[0]}:{inode[1]}"
 
 
 def _save_wal(connection: sqlite3.Connection) -> None:
