@@ -54,20 +54,24 @@ class Users:
         """Take the lock. Raises OSError."""
         self._path = path
         self._fd = os.open(beside(path, "users"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._is_first = False
-        else:
-            self._is_first = True
         fcntl.flock(self._fd, fcntl.LOCK_SH)
 
     def check(self) -> None:
         """Raise sqlite3.OperationalError when others use the log with a -wal that is not at its path."""
         inodes = Inodes.at(self._path)
         main, _, wal = os.pread(self._fd, _SIZE, 0).decode().rstrip().partition(" ")
-        if not self._is_first and main == _text(inodes.main) and wal != _text(inodes.wal):
+        # The last one who closes the log leaves, then deletes the -wal: whoever has not left has it open.
+        if main == _text(inodes.main) and wal != _text(inodes.wal) and self._are_there_others():
             raise sqlite3.OperationalError(_WAL_GONE)
+
+    def _are_there_others(self) -> bool:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
+        return False
 
     def name_files(self) -> None:
         """Write down which files are used now."""
