@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -40,6 +41,9 @@ for _name, _value in {
 # PostgreSQL returns instants in the session's zone, and one near the year 1 or 9999 is no Python value in
 # most zones: https://www.postgresql.org/docs/current/libpq-envars.html
 os.environ["PGTZ"] = "UTC"
+
+# What the next version of a client will change concerns nobody who runs a command.
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"snowflake\.")
 
 logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns about statements that are refused
 

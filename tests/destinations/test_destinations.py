@@ -12,6 +12,7 @@ from tests.destinations.destination import Destination
 from tests.destinations.lakes import local_lake, running_azure, running_s3
 from tests.destinations.mariadb import running_mariadb
 from tests.destinations.redshift import redshift_types
+from tests.destinations.snowflake import running_snowflake
 
 
 def check(folder: Path, destination: Destination) -> None:
@@ -57,4 +58,9 @@ def test_lake_in_azure(tmp_path: Path) -> None:
 
 def test_mariadb(tmp_path: Path) -> None:
     with running_mariadb(tmp_path) as destination:
+        check(tmp_path, destination)
+
+
+def test_snowflake(tmp_path: Path) -> None:
+    with running_snowflake(tmp_path) as destination:
         check(tmp_path, destination)
