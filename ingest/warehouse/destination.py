@@ -46,6 +46,8 @@ os.environ["PGTZ"] = "UTC"
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"snowflake\.")
 
 logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns about statements that are refused
+# Drivers warn their developers on standard error, which is for our messages.
+warnings.filterwarnings("ignore", module=r"(google|pyarrow|snowflake|sqlalchemy)\.")
 
 _CONNECT_SECONDS = 2
 _TABLE_NAME = re.compile(r"[\w $*-]+")  # a file's has a dot, a slash or a colon
