@@ -15,7 +15,7 @@ COMPILE = $(BIN)/uv pip compile -q --universal --no-strip-extras --generate-hash
 OSV    ?= https://api.osv.dev/v1/query
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers audit bench faults month outage fuzz kafka docs lock clean
+.PHONY: help demo test check lint types layers audit bench faults month outage fuzz kafka docs site lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -65,6 +65,9 @@ docs: $(VENV)/installed-dev ## write the tables of README.md, docs/settings.md a
 	@$(BIN)/python -m tests.ingest.cli.reference
 	@$(BIN)/python -m tests.consumers.sync.reference
 	@$(BIN)/python -m tests.deploy.dashboard
+
+site: $(VENV)/installed-dev ## the documentation as a site, in .cache/site (its links are checked)
+	@$(BIN)/python -m tests.test_site
 
 lock: $(VENV)/installed-dev ## pin the newest versions that pyproject.toml allows: with all extras, then without, then with the development tools
 	@$(COMPILE) --all-extras -o requirements-extras.lock --upgrade

@@ -40,11 +40,13 @@ def json_text(data: bytes) -> str:
     with more than 400 digits, becomes its text, and so does what is nested deeper than 500 levels. Raises
     PayloadError when the payload is not JSON.
     """
+    shapes = data.translate(_NUMBER_SHAPE)
+    may_have_large_number = any(shape in shapes for shape in _LARGE_SHAPES)
     is_fit = (
         _is_json(data)
         and b"\\u0000" not in data
         and data.count(b"[") + data.count(b"{") <= MAX_DEPTH
-        and not _has_large_number(data)
+        and not (may_have_large_number and _LARGE_NUMBER.search(data))
     )
     if is_fit:
         return data.decode()
@@ -54,11 +56,6 @@ def json_text(data: bytes) -> str:
     if not _is_json(text):
         raise PayloadError("the payload is not JSON")
     return text
-
-
-def _has_large_number(data: bytes) -> bool:
-    shapes = data.translate(_NUMBER_SHAPE)
-    return any(shape in shapes for shape in _LARGE_SHAPES) and bool(_LARGE_NUMBER.search(data))
 
 
 def _is_json(text: bytes | str) -> bool:

@@ -145,7 +145,9 @@ class Loader:
         """Load one batch, from poll to commit; return the number of its records."""
         batch = self._collect()
         records, generation = batch.records, batch.generation
-        self._report_changes()
+        self._unreported_changes += self._consumer.changes()
+        report_changes(self._unreported_changes, self._settings, self._producer)
+        self._unreported_changes = []
         if self._consumer.generation() != generation:
             self._start_over()  # some of these records may be another consumer's by now
             return 0
@@ -220,11 +222,6 @@ class Loader:
         now = time.monotonic()
         waited = min(_age(first, datetime.now(UTC)), now - self._load_began_at)
         return now + self._settings.linger.total_seconds() - waited
-
-    def _report_changes(self) -> None:
-        self._unreported_changes += self._consumer.changes()
-        report_changes(self._unreported_changes, self._settings, self._producer)
-        self._unreported_changes = []
 
     def _read_again_what_is_missing(self) -> bool:
         """Go back in the log where the warehouse is behind what was committed, and return whether it was.

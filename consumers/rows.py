@@ -215,13 +215,13 @@ def booking_row(
     `version` is the whole one, by which rows are compared; `first_seen_at` is kept from the booking's first
     row. `now` is None where the row is not loaded yet.
     """
-    row = dict(zip(COLUMNS, _column_values(booking), strict=True))
+    row: Row = dict(zip(COLUMNS, _column_values(booking), strict=True))
     guessed = {name: guess_version(version) for name in booking.untold if row[name] not in EMPTY}
     versions = dict.fromkeys(booking.untold, "") | guessed | dict(booking.column_versions or {})
-    return {
-        **row,
-        **{name: as_json(row[name]) for name in _BOOKINGS_JSON},
-        "column_versions": as_json(versions or None),
+    row["column_versions"] = versions or None
+    for name in _BOOKINGS_JSON:
+        row[name] = as_json(row[name])
+    row |= {
         "vendor": event.vendor,
         "account": event.account,
         "status": booking.status.value,
@@ -232,6 +232,7 @@ def booking_row(
         "last_via": event.via.value,
         "loaded_at": now,
     }
+    return row
 
 
 def column_versions(row: Row) -> dict[str, str]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Context, Decimal
 from enum import StrEnum
-from operator import attrgetter
 
 
 class BookingStatus(StrEnum):
@@ -34,9 +33,11 @@ class Answer:
     answer: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Booking:
     """A booking as its vendor last described it. Absent values are None, never "". Instants are UTC.
+
+    It is not frozen: with so many fields, a frozen one takes several times as long to make.
 
     - `version` is text that sorts like the vendor's versions. Each vendor's module states its rule and
       source.
@@ -90,17 +91,6 @@ class Booking:
     column_versions: Mapping[str, str] | None = None
     untold: frozenset[str] = frozenset()
 
-    def with_untold(self, columns: frozenset[str]) -> "Booking":
-        """Return the same booking with other `untold` columns.
-
-        It is as `dataclasses.replace`, which would be a tenth of the time that a consumer needs for an event.
-        """
-        booking = object.__new__(Booking)
-        for name, value in zip(COLUMNS, _column_values(self), strict=True):
-            object.__setattr__(booking, name, value)
-        object.__setattr__(booking, "untold", columns)
-        return booking
-
 
 _PRICE_UNIT = Decimal("1e-9")
 _PRICE_CONTEXT = Context(prec=60)  # the default of 28 digits is less than the column stores
@@ -112,7 +102,6 @@ def rounded(price: Decimal) -> Decimal:
 
 
 COLUMNS = tuple(field.name for field in fields(Booking) if field.name != "untold")
-_column_values = attrgetter(*COLUMNS)
 # The values of a column for which the vendor says nothing, or says that there is no value.
 EMPTY: tuple[object, ...] = (None, (), {}, BookingStatus.UNKNOWN)
 

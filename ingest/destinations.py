@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from typing import Any
 
 _TEXT_64K = 65_535
 _MIB = 1024 * 1024
@@ -38,10 +39,13 @@ class Destination:
     - `rows` is how rows are given to dlt: where JSON in Arrow is refused or becomes a JSON string, as values.
     - `table_format` is that of files, which need one to have rows replaced.
     - `longest_text` and `longest_json` are the bytes that a column holds; None where any body fits.
+    - `table_hints` are dlt's hints for a table when it is made, by table.
     - `interval` is the time between two loads that `consumer.linger` has by default, and `interval_reason` is
       why; `cost` is what a load costs.
     - `grants` is what the user needs there, for who has no right to it yet.
     - `has_upper_case_names` says that names come back in capitals where they are not quoted.
+    - `is_dataset_chosen` says that connections find tables by their bare names only after `USE`.
+    - `has_naive_instants` says that instants come back without a zone: they are in UTC.
     - `mistaken_schemes` say what to write instead of URLs that look right and are not, by their scheme.
     """
 
@@ -52,12 +56,15 @@ class Destination:
     table_format: str | None = None
     longest_text: int | None = None
     longest_json: int | None = None
+    table_hints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     fence: Fence = Fence.NONE
     interval: timedelta = timedelta(seconds=60)
     interval_reason: str
     cost: str
     grants: str = "the right to make schemas and tables in them, and to read and write these"
     has_upper_case_names: bool = False
+    is_dataset_chosen: bool = False
+    has_naive_instants: bool = False
     mistaken_schemes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -81,11 +88,15 @@ BIGQUERY = Destination(
     name="bigquery",
     title="BigQuery",
     rows=RowFormat.VALUES,
+    table_hints={  # queries of one account or of a time read a part of a table
+        "bookings": {"x-bigquery-cluster-columns": ["vendor", "account", "starts_at"]},
+        "booking_events": {"x-bigquery-cluster-columns": ["vendor", "account", "received_at"]},
+    },
     longest_text=10 * _MIB,
     longest_json=10 * _MIB,
     fence=Fence.LEASE,
     interval_reason="a table takes 1,500 load jobs a day, which is one every 58 seconds",
-    cost="load jobs are free; each merge bills the bytes it reads of the tables, at least 10 MB each",
+    cost="load jobs are free; each load bills a read of all of bookings and of the keys of booking_events",
     grants="the roles BigQuery Data Editor and BigQuery Job User in the project",
 )
 SNOWFLAKE = Destination(
@@ -139,6 +150,8 @@ SQLALCHEMY = Destination(
     interval=timedelta(seconds=1),
     interval_reason="a load takes about a second",
     cost="nothing beside the server",
+    is_dataset_chosen=True,
+    has_naive_instants=True,
     mistaken_schemes={
         "sqlite": 'SQLite has no instants with a time zone: use DuckDB (warehouse.destination = "duckdb")'
     },

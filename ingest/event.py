@@ -41,6 +41,7 @@ _UNCHECKED_SKEW = timedelta(days=400)
 # key and headers of a record, whose size Kafka limits together with the largest body. Vendors' own ids have
 # at most 200 bytes.
 LONGEST_ID = 1024
+_LONGEST_CHARACTER = 4  # bytes in UTF-8
 
 # The prefix of the names of an event's headers on the log.
 OUR_HEADERS = "ce_"
@@ -149,7 +150,7 @@ class Event:
             headers[SENT_AT] = format_instant(self.sent_at)
         if self.received_by:
             headers[RECEIVED_BY] = format_instant(self.received_by)
-        return Record(key=f"{self.vendor}/{self.account}/{self.subject}", value=self.data, headers=headers)
+        return Record(key=f"{self.source[1:]}/{self.subject}", value=self.data, headers=headers)
 
     @classmethod
     def from_record(cls, record: Record) -> "Event":
@@ -176,6 +177,8 @@ class Event:
 
 def check_length(name: str, text: str) -> None:
     """Raise PayloadError when the text is too long to be an id. `name` says in the message which id it is."""
+    if len(text) * _LONGEST_CHARACTER <= LONGEST_ID:
+        return
     if (size := len(text.encode(errors="replace"))) > LONGEST_ID:
         raise PayloadError(f"the {name} has {size} bytes: an id may have at most {LONGEST_ID}")
 

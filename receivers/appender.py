@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from ingest.errors import LogRefused, LogUnavailable
 from ingest.log import PolledProducer, Record
 
-_POLL_SECONDS = 0.001
-_HOLD_SECONDS = 0.002
+_POLL_SECONDS = 0.001  # between two looks for outcomes
+_HOLD_SECONDS = 0.01  # for which records wait for others; longer than a broker or a disk usually needs
 
 Outcome = LogUnavailable | None
 """None when a record is durable; the error when that is not certain."""

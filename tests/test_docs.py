@@ -20,8 +20,13 @@ METRICS, EVENTS = (ROOT / "docs" / "metrics.md").read_text().split("## Log event
 CODE = "".join(
     file.read_text() for part in ("ingest", "receivers", "consumers") for file in (ROOT / part).rglob("*.py")
 )
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "deploy").rglob("*.md")),
+]
+PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def _first_cells(table: str) -> list[str]:

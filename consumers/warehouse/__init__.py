@@ -25,7 +25,8 @@ from consumers.rows import (
     how_to_fill,
     stored_booking_row,
 )
-from consumers.warehouse.direct import DuckDBTables, PostgresTables
+from consumers.warehouse.direct import PostgresTables
+from consumers.warehouse.duckdb_tables import DuckDBTables
 from consumers.warehouse.lease import Lease
 from consumers.warehouse.locks import Fence, loading_turn, lock_folder
 from consumers.warehouse.tables import Tables
@@ -49,7 +50,7 @@ log = structlog.get_logger()
 
 _TURN_SECONDS = 10.0
 _LOOK_SECONDS = 60.0
-_MAINTENANCE_SECONDS = 600.0  # between two looks whether it is time
+_MAINTENANCE_SECONDS = 3600.0  # between two looks whether it is time
 _TABLE_NAMES = [table.name for table in TABLES]
 # The columns that decide whether most messages change a row.
 _VERSION_COLUMNS = (
@@ -84,11 +85,7 @@ class Warehouse:
             self._folder,
             f"another consumer works in {self._folder}: stop it, or give this one its own consumer.instance",
         )
-        self._destination = destination(settings, settings.consumer.instance)
         self._lease: Lease | None = None
-        if settings.warehouse.kind.fence is FenceKind.LEASE:
-            self._lease = Lease(self._name, self._folder.with_name(f"{self._name}.lease"))
-            self._lease.guard(self._destination)
         self._staging_lock = f"staging/{settings.consumer.instance}"
         self._failed = (
             True  # whether the last turn failed, or there was none: then the destination's state is not known
@@ -98,9 +95,17 @@ class Warehouse:
         self._stamp_after_turn: tuple[int, ...] = ()
         self._maintenance_due = 0.0
         self.is_new = False
-        with translated():
-            self._pipeline = self._fresh_pipeline()
-            self._tables = self._choose_tables()
+        try:
+            self._destination = destination(settings, settings.consumer.instance)
+            if settings.warehouse.kind.fence is FenceKind.LEASE:
+                self._lease = Lease(self._name, self._folder.with_name(f"{self._name}.lease"))
+                self._lease.guard(self._destination)
+            with translated():
+                self._pipeline = self._fresh_pipeline()
+                self._tables = self._choose_tables()
+        except BaseException:
+            self._folder_lock.release()
+            raise
 
     @contextmanager
     def turn(self, partitions: Iterable[Partition] = ()) -> Iterator[None]:
@@ -308,8 +313,8 @@ class Warehouse:
 
     def _choose_tables(self) -> Tables:
         """Return the tables as this destination is best read and written."""
-        if self._settings.duckdb_file:
-            return DuckDBTables(self._pipeline, self._folder, self._settings.kind)
+        if database := self._settings.duckdb_file:
+            return DuckDBTables(self._pipeline, self._folder, self._settings.kind, database)
         if self._settings.kind is POSTGRES:
             return PostgresTables(self._pipeline, self._folder, self._settings.kind)
         if self._settings.kind is FILESYSTEM:

@@ -5,17 +5,19 @@ decided by the rows that were read is still right when it is written.
 https://github.com/delta-io/delta/blob/master/PROTOCOL.md#delta-log-entries
 """
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Field, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Field, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from ingest.errors import LoadedMeanwhile
+from ingest.errors import ConfigurationError, LoadedMeanwhile
 from ingest.warehouse.lake import JSON_FIELD, Lake, schema_of
 
 # https://docs.delta.io/table-properties/
@@ -24,7 +26,8 @@ _PROPERTIES = {
     "delta.logRetentionDuration": "interval 7 days",
     "delta.deletedFileRetentionDuration": "interval 1 days",  # a file of bookings is replaced again and again
 }
-_NO_RETRIES = 0  # deltalake would try again as the version after the next one
+_MAINTAINED_AT = "ingest.maintainedAt"
+_NEXT_VERSION = CommitProperties(max_commit_retries=0)  # a retry would be the version after the next one
 
 
 def create(lake: Lake, table: str, schema: pa.Schema, statistics: Iterable[str]) -> DeltaTable:
@@ -40,6 +43,23 @@ def create(lake: Lake, table: str, schema: pa.Schema, statistics: Iterable[str])
         )
 
 
+def check_refusal(lake: Lake, table: str) -> None:
+    """Write two versions of one number, of which the store has to refuse the second.
+
+    Raises ConfigurationError where it accepts both: then a load could be lost to another one.
+    """
+    for version in [version for version in (lake.open(table), lake.open(table)) if version]:
+        try:
+            with _refused_as_loaded(table):
+                version.alter.set_table_properties(_PROPERTIES, commit_properties=_NEXT_VERSION)
+        except LoadedMeanwhile:
+            return
+    raise ConfigurationError(
+        f"warehouse.credentials: the store of {lake.url(table)} lets a writer overwrite what another one has"
+        " just written; take one with conditional writes, as S3, Google Cloud Storage and Azure have"
+    )
+
+
 def add_missing_columns(table: DeltaTable, schema: pa.Schema) -> None:
     """Add the columns of a schema that a table lacks. Raises LoadedMeanwhile."""
     existing = schema_of(table).names
@@ -51,22 +71,42 @@ def add_missing_columns(table: DeltaTable, schema: pa.Schema) -> None:
 def append(table: DeltaTable, rows: pa.Table) -> None:
     """Append rows. Raises LoadedMeanwhile."""
     with _refused_as_loaded(_name(table)):
-        write_deltalake(table, rows, mode="append", commit_properties=_next_version())
+        write_deltalake(table, rows, mode="append", commit_properties=_NEXT_VERSION)
 
 
-def replace(table: DeltaTable, rows: pa.Table, condition: str) -> None:
+def replace(table: DeltaTable, rows: pa.Table, condition: str, file_bytes: int | None = None) -> None:
     """Write rows in place of those that meet an SQL condition, which the new ones meet, too.
 
-    Only files with such rows are written anew. Raises LoadedMeanwhile.
+    Only files with such rows are written anew, as files of `file_bytes` or deltalake's own size. Raises
+    LoadedMeanwhile.
     """
     with _refused_as_loaded(_name(table)):
-        write_deltalake(table, rows, mode="overwrite", predicate=condition, commit_properties=_next_version())
+        write_deltalake(
+            table,
+            rows,
+            mode="overwrite",
+            predicate=condition,
+            target_file_size=file_bytes,
+            commit_properties=_NEXT_VERSION,
+        )
 
 
-def compact(table: DeltaTable, file_bytes: int | None, note: Transaction) -> dict[str, Any]:
-    """Make large files of small ones, with a note in the log, and return counts. Raises LoadedMeanwhile."""
+def maintain(table: DeltaTable, every: timedelta, file_bytes: int | None) -> dict[str, int] | None:
+    """Make large files of small ones, and delete files that were replaced long enough ago.
+
+    `file_bytes` is the size of a large one, deltalake's own where it is None. Return how many files went and
+    came; None where it was done less than `every` ago. Raises LoadedMeanwhile.
+    """
+    properties = table.metadata().configuration
+    if float(properties.get(_MAINTAINED_AT, 0)) > time.time() - every.total_seconds():
+        return None
     with _refused_as_loaded(_name(table)):
-        return table.optimize.compact(target_size=file_bytes, commit_properties=_next_version(note))
+        # It is right beside loads of others: files that a load has replaced meanwhile are refused.
+        counts = table.optimize.compact(target_size=file_bytes, max_concurrent_tasks=1)
+        deleted = table.vacuum(dry_run=False, full=True)  # also what loads left that were refused
+        table.cleanup_metadata()
+        table.alter.set_table_properties({_MAINTAINED_AT: f"{time.time():.0f}"}, raise_if_not_exists=False)
+    return {"removed": counts["numFilesRemoved"], "added": counts["numFilesAdded"], "deleted": len(deleted)}
 
 
 def condition_of(key: Sequence[str], rows: pa.Table) -> str:
@@ -85,10 +125,6 @@ def with_json_marked(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
     """Return a schema in which these columns are marked as JSON, since Delta has no type for it."""
     json = set(columns)
     return pa.schema([field.with_metadata(JSON_FIELD) if field.name in json else field for field in schema])
-
-
-def _next_version(*notes: Transaction) -> CommitProperties:
-    return CommitProperties(max_commit_retries=_NO_RETRIES, app_transactions=list(notes) or None)
 
 
 @contextmanager

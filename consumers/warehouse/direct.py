@@ -1,4 +1,4 @@
-"""Tables of DuckDB and PostgreSQL, where one transaction writes a load.
+"""Tables that one transaction writes, and those of PostgreSQL.
 
 A load package of dlt costs a quarter of a second of processor time whatever is in it, and its merge reads the
 whole table. So dlt makes the tables and keeps its notes about them, and rows are written over its connection:
@@ -21,7 +21,7 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from consumers.rows import TABLES, Table, retyped_columns
 from consumers.warehouse.locks import Fence, fenced
-from consumers.warehouse.tables import Tables, Values, columns_of, select_by_marks
+from consumers.warehouse.tables import Tables, Values, select_by_marks
 from ingest.destinations import Destination
 from ingest.errors import WarehouseUnavailable
 from ingest.warehouse.destination import keep_values
@@ -30,11 +30,7 @@ from ingest.warehouse.errors import has_type_named, translated
 log = structlog.get_logger()
 
 _LOADS_TABLE = "_dlt_loads"
-_ID_COLUMNS = {table.name: table.id_column for table in TABLES}
-_ROWS_PER_FETCH = 16  # a row may be as large as a body
-_ROWS_PER_ROW_GROUP = 122_880  # https://duckdb.org/docs/stable/internals/storage
-_ROWS_WORTH_A_ROW_GROUP = 2  # to read one row by its number takes a third of the time of a whole row group
-_KEYS_PER_TURN = 250_000  # which take about a fifth of a second
+ID_COLUMNS = {table.name: table.id_column for table in TABLES}
 
 
 class DirectTables(Tables, ABC):
@@ -89,144 +85,6 @@ class DirectTables(Tables, ABC):
         """Insert rows."""
 
 
-class DuckDBTables(DirectTables):
-    """Tables of a DuckDB file.
-
-    DuckDB finds a row by reading a whole column, and its indexes would have to fit into memory. So each table
-    has a column `_lookup_key`, 32 bits made of the id, which is read several times as fast as the ids. Rows
-    that other releases or users wrote have none: they are found by their ids, and get it a part at a time.
-    """
-
-    def __init__(self, pipeline: dlt.Pipeline, folder: Path, kind: Destination) -> None:
-        super().__init__(pipeline, folder, kind)
-        self._keyless = set(_ID_COLUMNS)  # tables that may have rows without a key
-        # By table and id. They hold until something is written.
-        self._row_numbers: dict[tuple[str, str], list[int]] = {}
-
-    @contextmanager
-    def turn(self, patience: float) -> Iterator[Fence]:  # noqa: ARG002 - the file's lock was waited for
-        """Keep the connection open. Nothing else can write meanwhile."""
-        self._row_numbers.clear()
-        with translated():
-            self._client.open_connection()
-        try:
-            yield Fence(None, self.pipeline.dataset_name)
-        finally:
-            self._client.close_connection()
-
-    def select(
-        self, columns: Sequence[str], table: str, column: str, values: Iterable[str]
-    ) -> Iterator[Values]:
-        """Yield columns of the rows in which one column has one of these values, by one scan."""
-        if column != _ID_COLUMNS.get(table):
-            yield from select_by_marks(self._client, columns, table, column, values)
-            return
-        ids = set(values)
-        found: dict[tuple[str, str], list[int]] = {(table, value): [] for value in ids}
-        connection, name = self._client.native_connection, self._client.make_qualified_table_name(table)
-        sql = f"SELECT {', '.join([column, 'rowid', *columns])} FROM {name} WHERE rowid"  # noqa: S608 - our own names
-        for numbers in self._parts(self._find(table, ids)):
-            if len(numbers) == 1:
-                cursor = connection.execute(f"{sql} = ?", numbers)
-            else:
-                connection.register("ingest_numbers", _numbers_table(numbers))
-                cursor = connection.execute(f"{sql} IN (SELECT number FROM ingest_numbers)")  # noqa: S608 - our own names
-            while rows := cursor.fetchmany(_ROWS_PER_FETCH):
-                for value, number, *row in rows:
-                    if value in ids:
-                        found[table, value].append(number)
-                        yield row
-        self._row_numbers |= found
-
-    def write(self, rows: Mapping[str, pa.Table]) -> str:
-        """Write rows as `DirectTables.write` does, then give a part of the rows without a key theirs."""
-        try:
-            load_id = super().write(rows)
-        finally:
-            self._row_numbers.clear()
-        for table in list(self._keyless):
-            name, column = self._client.make_qualified_table_name(table), _ID_COLUMNS[table]
-            [(count,)] = self._client.native_connection.execute(
-                f"UPDATE {name} SET _lookup_key = {_key_of(column)} WHERE rowid IN"  # noqa: S608 - our own names
-                f" (SELECT rowid FROM {name} WHERE _lookup_key IS NULL AND {column} IS NOT NULL"
-                f" LIMIT {_KEYS_PER_TURN})"
-            ).fetchall()
-            if count < _KEYS_PER_TURN:
-                self._keyless.discard(table)
-            if count:
-                log.info("warehouse.keys_filled", table=table, rows=count)
-        return load_id
-
-    def _find(self, table: str, ids: set[str]) -> list[int]:
-        """Return the numbers of the rows with these ids, and perhaps of a few others."""
-        if all((table, value) in self._row_numbers for value in ids):
-            return [number for value in ids for number in self._row_numbers[table, value]]
-        connection, name = self._client.native_connection, self._client.make_qualified_table_name(table)
-        connection.register("ingest_ids", pa.table({"id": pa.array(ids, pa.string())}))
-        # A join on the key alone reads nothing else of the rows that do not match.
-        candidates = connection.execute(
-            f"""WITH wanted AS MATERIALIZED (SELECT id, {_key_of("id")} AS key FROM ingest_ids)
-            SELECT rowid FROM {name} WHERE _lookup_key IN (SELECT key FROM wanted)
-            UNION ALL SELECT rowid FROM {name}
-            WHERE _lookup_key IS NULL AND {_ID_COLUMNS[table]} IN (SELECT id FROM wanted)"""  # noqa: S608 - our own names
-        )
-        return [number for (number,) in candidates.fetchall()]
-
-    @staticmethod
-    def _parts(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
-        """Yield numbers of rows that are read together: a join reads all rows of their row groups."""
-        row_groups = {number // _ROWS_PER_ROW_GROUP for number in numbers}
-        if len(numbers) > _ROWS_WORTH_A_ROW_GROUP * len(row_groups):
-            yield numbers
-        else:
-            yield from ([number] for number in numbers)
-
-    def has(self, table: str) -> bool:
-        """Return whether there is a table of this name."""
-        return columns_of(self._client, table) is not None
-
-    def _transaction(self) -> AbstractContextManager[Any]:
-        return self._client.begin_transaction()
-
-    def _make_indexes(self) -> None:
-        with self.pipeline.sql_client() as client:
-            for table in _ID_COLUMNS:
-                name = client.make_qualified_table_name(table)
-                client.execute_sql(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS _lookup_key INTEGER")
-        self._keyless = set(_ID_COLUMNS)
-
-    def _delete(self, table: Table, rows: pa.Table) -> None:
-        name, keys = self._client.make_qualified_table_name(table.name), ", ".join(table.key)
-        if not (numbers := self._find(table.name, _ids(table, rows))):
-            return
-        connection = self._client.native_connection
-        connection.register("ingest_numbers", _numbers_table(numbers))
-        connection.register("ingest_keys", rows.select(table.key))
-        connection.execute(
-            f"DELETE FROM {name} WHERE rowid IN (SELECT number FROM ingest_numbers)"  # noqa: S608 - our own names
-            f" AND ({keys}) IN (SELECT {keys} FROM ingest_keys)"
-        )
-
-    def _insert(self, table: str, rows: pa.Table) -> None:
-        connection, name = self._client.native_connection, self._client.make_qualified_table_name(table)
-        connection.register("ingest_rows", rows)
-        key = _key_of(_ID_COLUMNS[table])
-        connection.execute(f"INSERT INTO {name} BY NAME SELECT *, {key} AS _lookup_key FROM ingest_rows")  # noqa: S608 - our own names
-
-
-def _ids(table: Table, rows: pa.Table) -> set[str]:
-    return {str(value) for value in rows[table.id_column].to_pylist()}
-
-
-def _numbers_table(numbers: Sequence[int]) -> pa.Table:
-    return pa.table({"number": pa.array(numbers, pa.int64())})
-
-
-def _key_of(column: str) -> str:
-    """Return SQL for the key of an id: bits of its MD5, which is the same in every release of DuckDB."""
-    return f"((md5_number_lower({column}) % 4294967296)::BIGINT - 2147483648)::INTEGER"
-
-
 class PostgresTables(DirectTables):
     """Tables of PostgreSQL, whose connection is in the transaction that holds the turn's locks."""
 
@@ -254,7 +112,7 @@ class PostgresTables(DirectTables):
     def _make_indexes(self) -> None:
         """Make an index on the ids of each table, where there is none. Without them loads are only slower."""
         with self.pipeline.sql_client() as client:
-            for table, column in {**_ID_COLUMNS, _LOADS_TABLE: "load_id"}.items():
+            for table, column in {**ID_COLUMNS, _LOADS_TABLE: "load_id"}.items():
                 index = client.escape_column_name(f"ingest_{table}_{column}")
                 try:
                     dataset = client.fully_qualified_dataset_name()

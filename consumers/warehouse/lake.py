@@ -5,7 +5,6 @@ read at one version in a turn, and written as the version after that. A consumer
 partitions others have taken over, is refused.
 """
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,24 +16,25 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import structlog
-from deltalake import DeltaTable, Transaction
+from deltalake import DeltaTable
 from dlt.common.storages.load_package import create_load_id
 from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
-from pyarrow.dataset import FileSystemDataset
+from pyarrow.dataset import FileSystemDataset, ParquetFileFragment
 
 from consumers.rows import TABLES, Table, arrow_schema
 from consumers.warehouse.delta import (
     add_missing_columns,
     append,
-    compact,
+    check_refusal,
     condition_of,
     create,
+    maintain,
     replace,
     with_json_marked,
 )
 from consumers.warehouse.locks import Fence
 from consumers.warehouse.tables import ROWS_PER_FETCH, Tables, Values
-from ingest.errors import WarehouseUnavailable
+from ingest.errors import LoadedMeanwhile, WarehouseUnavailable
 from ingest.settings import Settings
 from ingest.warehouse.lake import Lake, dataset_of, schema_of
 
@@ -52,8 +52,10 @@ _STATISTICS = {
     _LOADS_TABLE: ("load_id", "inserted_at"),
 }
 # A change of one booking writes its file anew, so these files are smaller than what readers like best.
-_FILE_BYTES = {"bookings": 16 * 1024 * 1024}
-_COMPACTION = "ingest/compaction"
+_FILE_BYTES = {"bookings": 4 * 1024 * 1024}
+_FILES_AT_ONCE = 8  # which take about a tenth of a gigabyte, unpacked
+
+_Array = np.ndarray[Any, Any]
 
 
 class LakeTables(Tables):
@@ -85,13 +87,19 @@ class LakeTables(Tables):
         """Do nothing: whether a table is there, its log says."""
 
     def make(self, empty: Mapping[str, pa.Table]) -> None:
-        """Make missing tables and columns. Raises WarehouseUnavailable."""
+        """Make missing tables and columns.
+
+        Raises WarehouseUnavailable; ConfigurationError where a new lake's store is none for it.
+        """
+        is_new = self._find(_LOADS_TABLE) is None
         schemas = {name: with_json_marked(rows.schema, _JSON[name]) for name, rows in empty.items()}
         for name, schema in [*schemas.items(), (_LOADS_TABLE, _LOADS)]:
             if version := self._find(name):
                 add_missing_columns(version, schema)
             else:
                 create(self._lake, name, schema, _STATISTICS[name])
+        if is_new:
+            check_refusal(self._lake, _LOADS_TABLE)
         self._versions.clear()
 
     def select(
@@ -101,9 +109,11 @@ class LakeTables(Tables):
         wanted = sorted(set(values))
         if not wanted:
             return
-        files = self._ids.files_with(table, dataset_of(self._version(table)), column, wanted)
-        if files is None:
+        dataset = dataset_of(self._version(table))
+        fragments: list[Any] = [fragment for fragment, _ in self._ids.find(table, dataset, column, wanted)]
+        if not fragments:
             return
+        files = FileSystemDataset(fragments, dataset.schema, dataset.format, dataset.filesystem)
         self._duckdb.register("ingest_files", files)
         self._duckdb.register("ingest_ids", pa.table({"id": pa.array(wanted)}))
         cursor = self._duckdb.execute(
@@ -133,36 +143,44 @@ class LakeTables(Tables):
             cast(FilesystemClient, client).drop_dataset()
 
     def maintain(self, every: timedelta) -> None:
-        """Make few large files of many small ones, and delete files that are replaced, where it is time.
-
-        Raises what deltalake raises, and LoadedMeanwhile.
-        """
+        """Keep each table's files few, where it is time. Raises what deltalake raises."""
         lake = Lake(self._settings.warehouse)
         for name in lake.names():
             table = lake.open(name)
-            if (
-                table is None
-                or (table.transaction_version(_COMPACTION) or 0) > time.time() - every.total_seconds()
-            ):
+            try:
+                counts = maintain(table, every, _FILE_BYTES.get(name)) if table else None
+            except LoadedMeanwhile as error:
+                log.info("lake.maintenance_postponed", table=name, why=str(error))
                 continue
-            note = Transaction(_COMPACTION, int(time.time()))
-            counts = compact(table, _FILE_BYTES.get(name), note)
-            deleted = table.vacuum(dry_run=False, full=True)
-            table.cleanup_metadata()
-            log.info(
-                "lake.compacted",
-                table=name,
-                removed=counts["numFilesRemoved"],
-                added=counts["numFilesAdded"],
-                deleted=len(deleted),
-            )
+            if counts and any(counts.values()):
+                log.info("lake.maintained", table=name, **counts)
 
     def _write_table(self, table: Table, rows: pa.Table) -> None:
+        if table.replaces:
+            self._replace(table, rows)
+            return
         absent = self._absent(table, rows)
-        if table.replaces and absent.num_rows < rows.num_rows:
-            replace(self._version(table.name), rows, condition_of(table.key, rows))
-        elif absent.num_rows:
+        if absent.num_rows:
             append(self._version(table.name), absent)
+
+    def _replace(self, table: Table, rows: pa.Table) -> None:
+        """Write rows in parts, of which each replaces rows of a few files: those are read whole."""
+        version = self._version(table.name)
+        ids = [str(value) for value in rows[table.id_column].to_pylist()]
+        files = self._ids.find(table.name, dataset_of(version), table.id_column, ids)
+        if not files:
+            append(version, rows)
+            return
+        remaining = np.ones(len(ids), dtype=bool)
+        parts: list[_Array] = []
+        for start in range(0, len(files) - _FILES_AT_ONCE, _FILES_AT_ONCE):
+            hits = [hits for _, hits in files[start : start + _FILES_AT_ONCE]]
+            parts.append(remaining & np.logical_or.reduce(hits))
+            remaining &= ~parts[-1]
+        for part in [*parts, remaining]:
+            if part.any():
+                new = rows.filter(pa.array(part))
+                replace(version, new, condition_of(table.key, new), _FILE_BYTES.get(table.name))
 
     def _find(self, table: str) -> DeltaTable | None:
         """Return the version of a table that the turn reads; None where there is no such table."""
@@ -185,39 +203,36 @@ class _FileIds:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._duckdb = connection
-        self._hashes: dict[str, dict[str, np.ndarray[Any, Any]]] = {}  # by table and file
+        self._hashes: dict[str, dict[str, _Array]] = {}  # by table and file
 
-    def files_with(
+    def find(
         self, table: str, dataset: FileSystemDataset, column: str, ids: Sequence[str]
-    ) -> FileSystemDataset | None:
-        """Return the files in which one of these ids may be, None where there is no such file."""
-        files = {fragment.path: fragment for fragment in dataset.get_fragments()}
+    ) -> list[tuple[ParquetFileFragment, _Array]]:
+        """Return the files in which some of these ids may be, each with which of them."""
         known = self._hashes.get(table, {})
+        files = {fragment.path: fragment for fragment in dataset.get_fragments()}
         self._hashes[table] = known = {
-            path: known[path]
-            if path in known
-            else self._hashes_of(fragment.to_table(columns=[column])[column])
+            path: known[path] if path in known else np.sort(self._hashes_of(_column(fragment, column)))
             for path, fragment in files.items()
         }
-        wanted = self._hashes_of(pa.array(ids))
-        fragments = [fragment for path, fragment in files.items() if _have_common(known[path], wanted)]
-        if not fragments:
-            return None
-        return FileSystemDataset(fragments, dataset.schema, dataset.format, dataset.filesystem)
+        wanted = self._hashes_of(pa.array(ids, pa.string()))
+        hits = {path: _is_in(wanted, known[path]) for path in files}
+        return [(fragment, hits[path]) for path, fragment in files.items() if hits[path].any()]
 
-    def _hashes_of(self, ids: Any) -> np.ndarray[Any, Any]:
+    def _hashes_of(self, ids: Any) -> _Array:
         self._duckdb.register("ingest_hashed", pa.table({"id": ids}))
-        answer = self._duckdb.execute(
-            "SELECT (hash(id) >> 32)::UINTEGER AS hash FROM ingest_hashed WHERE id IS NOT NULL ORDER BY hash"
-        )
-        hashes = np.asarray(answer.fetchnumpy()["hash"])
+        sql = "SELECT (hash(id) >> 32)::UINTEGER AS hash FROM ingest_hashed"
+        hashes = np.asarray(self._duckdb.execute(sql).fetchnumpy()["hash"])
         self._duckdb.unregister("ingest_hashed")
         return hashes
 
 
-def _have_common(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> bool:
-    """Return whether two sorted arrays have a common value."""
-    if not len(first):
-        return False
-    places = np.searchsorted(first, second).clip(max=len(first) - 1)
-    return bool((first[places] == second).any())
+def _column(fragment: ParquetFileFragment, name: str) -> Any:
+    return fragment.to_table(columns=[name])[name]
+
+
+def _is_in(values: _Array, among: _Array) -> _Array:
+    """Return which of these values are in a sorted array."""
+    if not len(among):
+        return np.zeros(len(values), dtype=bool)
+    return np.asarray(among[np.searchsorted(among, values).clip(max=len(among) - 1)] == values)

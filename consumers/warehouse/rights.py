@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -42,7 +43,7 @@ def check_warehouse(settings: Settings) -> list[Finding]:
             return [_check_duckdb(settings)]
         if settings.warehouse.kind is POSTGRES:
             return list(_check_postgres(settings))
-        return [_try_other(settings)]
+        return [_try_other(settings), *_check_interval(settings)]
     except IngestError as error:
         return [failure("warehouse", error)]
 
@@ -74,13 +75,24 @@ def _try_other(settings: Settings) -> Finding:
     try:
         seconds = try_destination(settings)
     except WarehouseUnavailable as error:
-        return failed("warehouse", str(error), f"does the user have {kind.grants}?")
+        return replace(failure("warehouse", error), remedy=f"the user needs {kind.grants}")
+    reason = f", because {kind.interval_reason}" if settings.consumer.linger is None else ""
     return ok(
         "warehouse",
-        f"{kind.title} takes rows and returns them unchanged: a load took {seconds:.1f} s, and one is made"
-        f" every {format_duration(settings.linger)} at most, because {kind.interval_reason}."
-        f" Cost of loads: {kind.cost}",
+        f"{kind.title} takes rows and returns them unchanged. A load took {seconds:.1f} s; a batch waits"
+        f" {format_duration(settings.linger)} for more records{reason}. What loads cost: {kind.cost}",
     )
+
+
+def _check_interval(settings: Settings) -> Iterator[Finding]:
+    kind = settings.warehouse.kind
+    if settings.linger < kind.interval:
+        interval = format_duration(kind.interval)
+        yield warning(
+            "warehouse interval",
+            f"consumer.linger is {format_duration(settings.linger)}, and {kind.interval_reason}",
+            f"leave it out to load every {interval}, or set it to at least {interval}",
+        )
 
 
 def _check_postgres(settings: Settings) -> Iterator[Finding]:

@@ -171,6 +171,7 @@ def resource_of(table: Table, rows: pa.Table, kind: Destination) -> DltResource:
     resource: DltResource = dlt.resource(
         data, name=table.name, primary_key=table.key, columns=columns, **hints
     )
+    resource.apply_hints(additional_table_hints=dict(kind.table_hints.get(table.name, {})))
     return resource
 
 

@@ -131,12 +131,9 @@ class Account(ABC, Generic[A]):
     def parse(self, delivery: VerifiedDelivery) -> Event:
         """Return a delivery as an event, whose data are the unchanged raw bytes. Raises PayloadError."""
         identity = self.identify(delivery)
-        for name, text in (
-            ("event's id", identity.id),
-            ("event's type", identity.type),
-            ("subject", identity.subject),
-        ):
-            check_length(name, text)
+        check_length("event's id", identity.id)
+        check_length("event's type", identity.type)
+        check_length("subject", identity.subject)
         return Event(
             id=identity.id,
             source=self.source,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from itertools import chain, count
 from sys import getsizeof
 from typing import Any, TypeVar
@@ -92,9 +92,11 @@ def is_instant(column: str) -> bool:
     return column.endswith("_at")
 
 
-def in_utc(value: Any) -> Any:
-    """Return an instant in UTC, and any other value as it is."""
-    return value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo is not None else value
+def in_utc(value: Any, naive_zone: tzinfo | None = None) -> Any:
+    """Return an instant in UTC, and any other value as it is. `naive_zone` is that of times without one."""
+    if not isinstance(value, datetime):
+        return value
+    return value.astimezone(UTC) if value.tzinfo is not None else value.replace(tzinfo=naive_zone)
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:

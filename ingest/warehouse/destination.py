@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -41,7 +42,12 @@ for _name, _value in {
 # most zones: https://www.postgresql.org/docs/current/libpq-envars.html
 os.environ["PGTZ"] = "UTC"
 
+# What the next version of a client will change concerns nobody who runs a command.
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"snowflake\.")
+
 logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns about statements that are refused
+# Drivers warn their developers on standard error, which is for our messages.
+warnings.filterwarnings("ignore", module=r"(google|pyarrow|snowflake|sqlalchemy)\.")
 
 _CONNECT_SECONDS = 2
 _TABLE_NAME = re.compile(r"[\w $*-]+")  # a file's has a dot, a slash or a colon
@@ -179,6 +185,8 @@ def _querying_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
             raise NothingLoaded(
                 f"nothing has been loaded yet: there is no dataset {settings.warehouse.dataset}"
             )
+        if settings.warehouse.kind.is_dataset_chosen:
+            client.execute_sql(f"USE {client.fully_qualified_dataset_name()}")
         try:
             yield client
         except DatabaseUndefinedRelation as error:

@@ -5,6 +5,7 @@ The dataset's tables have their bare names in every statement.
 
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from ingest.destinations import FILESYSTEM
@@ -49,7 +50,7 @@ def query_exact(settings: Settings, sql: str, parameters: Sequence[Any] = ()) ->
         return reader.query([sql.replace("%s", "?") if parameters else sql], parameters)[0]
     from ingest.warehouse.destination import read
 
-    return _in_utc(*read(settings, sql, parameters))
+    return _in_utc(settings, *read(settings, sql, parameters))
 
 
 def query_bounded(settings: Settings, sql: str, bounds: Bounds) -> QueryResult:
@@ -63,7 +64,7 @@ def query_bounded(settings: Settings, sql: str, bounds: Bounds) -> QueryResult:
             return reader.query_bounded(sql, bounds, running)
         from ingest.warehouse.destination import read_bounded
 
-        return _in_utc(*read_bounded(settings, sql, bounds, running))
+        return _in_utc(settings, *read_bounded(settings, sql, bounds, running))
 
     return RunningQuery().result(run, bounds)
 
@@ -86,8 +87,9 @@ def _reader(settings: Settings) -> "DuckDBFile | Lake | None":
     return None
 
 
-def _in_utc(columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> QueryResult:
-    return QueryResult(distinct_names(columns), [tuple(map(in_utc, row)) for row in rows])
+def _in_utc(settings: Settings, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> QueryResult:
+    zone = UTC if settings.warehouse.kind.has_naive_instants else None
+    return QueryResult(distinct_names(columns), [tuple(in_utc(value, zone) for value in row) for row in rows])
 
 
 def _with_parsed_json(exact: QueryResult) -> QueryResult:

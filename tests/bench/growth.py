@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from consumers.warehouse import direct
+from consumers.warehouse import duckdb_tables
 from ingest.event import Event
 from ingest.log import Partition, StoredRecord
 from ingest.times import format_instant
@@ -117,7 +117,8 @@ def fill(harness: ConsumerHarness, events: int, bookings: int) -> None:
             name = client.make_qualified_table_name(table)
             values = dict(columns)
             if is_duckdb:
-                values["_lookup_key"] = direct._key_of(_STORED_ID)
+                values["_lookup_key"] = duckdb_tables._key_of(_STORED_ID)
+                values["_lookup_run"] = "0"
             for start in range(0, count, _ROWS_PER_INSERT):
                 numbers = f"generate_series({start}, {min(start + _ROWS_PER_INSERT, count) - 1})"
                 client.execute_sql(

@@ -1,27 +1,40 @@
 """Tests of a lake of Delta tables in a local folder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from deltalake import DeltaTable
+from starlette.responses import JSONResponse
 
+from consumers.rows import Row
 from consumers.warehouse.rights import check_warehouse
+from ingest.errors import ConfigurationError, NothingLoaded
 from ingest.readiness import State
+from ingest.settings import Settings
+from ingest.warehouse import Bounds
+from ingest.warehouse.lake import Lake
+from ingest.warehouse.query import query, query_bounded
 from tests.consumers.harness import ConsumerHarness, open_consumer
-from tests.consumers.samples import sample
-from tests.support.settings import Tree, settings_tree
+from tests.consumers.samples import TOPIC, sample
+from tests.consumers.sync.harness import syncing
+from tests.support.polling import wait_for
+from tests.support.settings import CommandRunner, Tree, settings_tree, with_section
 
-pytest.importorskip("deltalake", reason="the extra for lakes is not installed")
+LAST_EVENTS = "select last_event_id from bookings order by booking_id"
+EVENTS = "select id from booking_events order by id"
+
+
+def lake_tree(folder: Path, lake: Path, instance: str = "") -> Tree:
+    """Return settings of a consumer with a log of its own."""
+    warehouse = {"destination": "filesystem", "credentials": str(lake), "work_dir": f"{folder}/dlt"}
+    return settings_tree(folder, instance=instance) | {"warehouse": warehouse}
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
-    warehouse = {
-        "destination": "filesystem",
-        "credentials": f"{tmp_path}/lake",
-        "work_dir": f"{tmp_path}/dlt",
-    }
-    return settings_tree(tmp_path) | {"warehouse": warehouse}
+    return lake_tree(tmp_path, tmp_path / "lake")
 
 
 @pytest.fixture
@@ -30,24 +43,211 @@ def harness(tree: Tree) -> Iterator[ConsumerHarness]:
         yield harness
 
 
-def test_each_booking_has_one_row_and_each_event_too(harness: ConsumerHarness) -> None:
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[ConsumerHarness]:
+    """Return another consumer of the same lake."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    with open_consumer(lake_tree(folder, tmp_path / "lake", "other")) as other:
+        yield other
+
+
+def files(harness: ConsumerHarness, table: str) -> int:
+    """Return the number of files that a table has now."""
+    return len(delta_table(harness, table).file_uris())
+
+
+def delta_table(harness: ConsumerHarness, table: str) -> DeltaTable:
+    credentials = harness.settings.warehouse.credentials
+    assert credentials
+    return DeltaTable(f"{credentials.get_secret_value()}/ingest/{table}")
+
+
+def test_each_booking_and_each_event_has_one_row_and_the_newest_message_wins(
+    harness: ConsumerHarness,
+) -> None:
     harness.load(sample(1), sample(2, "B2"))
     harness.load(sample(3, at=5), sample(1))
     harness.load(sample(4, at=2))
-    assert harness.rows("select booking_id, last_event_id from bookings order by booking_id") == [
-        {"booking_id": "B1", "last_event_id": "E3"},
-        {"booking_id": "B2", "last_event_id": "E2"},
-    ]
-    assert harness.column("select id from booking_events order by id") == ["E1", "E2", "E3", "E4"]
+    assert harness.column(LAST_EVENTS) == ["E3", "E2"]
+    assert harness.column(EVENTS) == ["E1", "E2", "E3", "E4"]
     assert harness.column("select data->>'$.data.subject' from booking_events where id = 'E3'") == [
         "told by E3"
     ]
+
+
+@pytest.mark.parametrize(
+    "booking", ["it's", 'a "b"', "a\\'b", "a' OR 'a'='a", "--", "%s {x}", "two\nlines", "ü 美"]
+)
+def test_a_booking_is_replaced_whatever_its_id_is_and_no_other_one(
+    harness: ConsumerHarness, booking: str
+) -> None:
+    harness.load(sample(1, booking), sample(2, "other"))
+    harness.load(sample(3, booking, at=5))
+    assert dict(query(harness.settings, "select booking_id, last_event_id from bookings").rows) == {
+        booking: "E3",
+        "other": "E2",
+    }
+
+
+def test_a_load_is_planned_anew_when_somebody_else_has_loaded_after_it_was_planned(
+    harness: ConsumerHarness, other: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness.load(sample(0))
+    load = harness.warehouse.load
+    later = iter([sample(9, at=9)])
+
+    def load_after_the_other_one(rows: Mapping[str, Sequence[Row]]) -> str:
+        if newer := next(later, None):
+            other.load(newer, sample(1, at=5))
+        return load(rows)
+
+    monkeypatch.setattr(harness.warehouse, "load", load_after_the_other_one)
+    harness.load(sample(1, at=5), sample(2, "B2"))
+    assert harness.column(LAST_EVENTS) == ["E9", "E2"]
+    assert harness.column(EVENTS) == ["E0", "E1", "E2", "E9"]
+
+
+def test_two_processes_that_load_the_same_bookings_lose_and_double_nothing(tmp_path: Path) -> None:
+    runners = []
+    for number, name in enumerate(("first", "second")):
+        folder = tmp_path / name
+        folder.mkdir()
+        tree = with_section(lake_tree(folder, tmp_path / "lake", name), "consumer", max_records=3)
+        runners.append(CommandRunner(folder, tree))
+        producer = runners[-1].settings.build_log().producer()
+        events = [sample(n, f"B{n % 4}", at=n) for n in range(24) if n % 2 == number or n % 3 == 0]
+        producer.append(TOPIC, [event.to_record() for event in events]).result(30)
+        producer.close()
+    with runners[0].consuming() as first, runners[1].consuming() as second:
+        wait_for(lambda: [runner.lag() for runner in runners] == [0, 0], "everything is loaded")
+        assert [first.stop(), second.stop()] == [0, 0]
+    settings = runners[0].settings
+    assert [row[0] for row in query(settings, LAST_EVENTS).rows] == ["E20", "E21", "E22", "E23"]
+    assert sorted(row[0] for row in query(settings, EVENTS).rows) == sorted(f"E{n}" for n in range(24))
+
+
+def test_small_files_become_one_in_time_and_the_rows_stay(tree: Tree) -> None:
+    with open_consumer(tree) as harness:
+        for number in range(6):
+            harness.load(sample(number, f"B{number}"))
+            harness.warehouse._maintenance_due = 0.0
+        assert files(harness, "booking_events") == 6, "a day has not passed"
+    with open_consumer(with_section(tree, "warehouse", compact_every="0s")) as harness:
+        harness.load(sample(6, "B6"))
+        assert files(harness, "booking_events") == files(harness, "bookings") == 1
+        assert len(harness.column(LAST_EVENTS)) == len(harness.column(EVENTS)) == 7
+        harness.load(sample(7, "B0", at=7))
+        assert harness.column(LAST_EVENTS)[0] == "E7"
+
+
+def test_a_table_or_column_that_is_taken_away_is_made_again(harness: ConsumerHarness, tmp_path: Path) -> None:
+    harness.load(sample(1))
+    (tmp_path / "lake" / "ingest").rename(tmp_path / "gone")
+    with pytest.raises(NothingLoaded):
+        harness.column(EVENTS)
+    harness.load(sample(2, "B2"))
+    assert harness.column(EVENTS) == ["E1", "E2"]
 
 
 def test_check_tries_it_in_a_scratch_dataset_which_it_removes(
     harness: ConsumerHarness, tmp_path: Path
 ) -> None:
     harness.load(sample(1))
-    [finding] = check_warehouse(harness.settings)
+    [finding, *_] = check_warehouse(harness.settings)
     assert finding.state is State.OK, finding
     assert [folder.name for folder in (tmp_path / "lake").iterdir()] == ["ingest"]
+
+
+def test_a_query_reads_tables_and_nothing_else(harness: ConsumerHarness, tmp_path: Path) -> None:
+    harness.load(sample(1))
+    bounds = Bounds(30)
+    sql = "select booking_id, staff, starts_at from bookings"
+    assert query_bounded(harness.settings, sql, bounds).columns == ["booking_id", "staff", "starts_at"]
+    assert query_bounded(harness.settings, "show tables", bounds).rows
+    (tmp_path / "secret.csv").write_text("a\n1\n")
+    for refused in (
+        f"select * from '{tmp_path}/secret.csv'",
+        f"copy bookings to '{tmp_path}/out.csv'",
+        "create table mine (a int)",
+        "select * from no_such_table",
+    ):
+        with pytest.raises(ConfigurationError):
+            query_bounded(harness.settings, refused, bounds)
+
+
+def test_a_store_that_accepts_both_of_two_writers_is_refused(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = Lake.open
+
+    def open_and_let_the_next_one_win(lake: Lake, table: str) -> DeltaTable | None:
+        version = newest(lake, table)
+        if version and table == "_ingest_loads":
+            monkeypatch.setattr(type(version.alter), "set_table_properties", lambda *_, **__: None)
+        return version
+
+    monkeypatch.setattr(Lake, "open", open_and_let_the_next_one_win)
+    with open_consumer(tree) as harness, pytest.raises(ConfigurationError, match="conditional writes"):
+        harness.warehouse.prepare()
+
+
+@pytest.mark.parametrize(
+    ("table_format", "reason"), [("iceberg", "lose each other's loads"), ("parquet", "cannot be replaced")]
+)
+def test_a_format_that_cannot_be_right_is_refused(tree: Tree, table_format: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Settings.model_validate(with_section(tree, "warehouse", table_format=table_format))
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [("ftp://host/lake", "a place that has no lakes"), ("/srv/a%20b", "% # ?"), ("/srv/a#b", "% # ?")],
+)
+def test_a_place_that_cannot_have_a_lake_is_refused(tree: Tree, place: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Settings.model_validate(with_section(tree, "warehouse", credentials=place))
+
+
+@pytest.mark.parametrize(
+    ("place", "remedy"),
+    [("s3://bucket/lake", "CREDENTIALS__AWS_ACCESS_KEY_ID"), (None, "s3://bucket/folder")],
+)
+def test_without_a_place_or_its_keys_it_is_told_what_to_set(
+    tree: Tree, place: str | None, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "DESTINATION__FILESYSTEM__BUCKET_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    settings = Settings.model_validate(with_section(tree, "warehouse", credentials=place))
+    with pytest.raises(ConfigurationError, match=remedy):
+        query(settings, "select 1")
+
+
+def test_a_folder_may_have_blanks_and_letters_of_any_language(tmp_path: Path) -> None:
+    with open_consumer(lake_tree(tmp_path, tmp_path / "my lake ü")) as harness:
+        harness.load(sample(1))
+        harness.load(sample(2, at=5))
+        assert harness.column(LAST_EVENTS) == ["E2"]
+
+
+def test_a_sync_replaces_rows_by_key_and_what_has_no_key_by_account(tree: Tree, tmp_path: Path) -> None:
+    with syncing("oncehub", tree, tmp_path) as harness:
+        users: list[dict[str, Any]] = [{"id": "U1", "teams": ["a", "b"]}, {"id": "U2", "teams": []}]
+        for changed in (users, [{"id": "U1", "teams": ["b"], "phone": "1"}, users[1]]):
+            harness.answer("/users", JSONResponse({"data": changed, "has_more": False}))
+            assert harness.sync("users")["users"].problem is None
+        rows = {row["id"]: (row["teams"], row["phone"]) for row in harness.rows("oncehub__users")}
+        assert rows == {"U1": (["b"], "1"), "U2": ([], None)}
+        for names in (["a", "b"], ["c"]):
+            answer = JSONResponse({"object": "list", "data": [{"name": name} for name in names]})
+            harness.answer("/webhook-events", answer)
+            assert harness.sync("webhook_events")["webhook_events"].rows == len(names)
+        assert harness.rows("oncehub__webhook_events") == [{"name": "c", "account": "sales"}]
+
+
+def test_a_second_sync_reads_only_what_changed(tree: Tree, tmp_path: Path) -> None:
+    with syncing("oncehub", tree, tmp_path) as harness:
+        everything = harness.sync("bookings")["bookings"].rows
+        assert harness.sync("bookings")["bookings"].rows < 2
+        assert len(harness.rows("oncehub__bookings")) == everything == len(harness.side.meetings)

@@ -3,6 +3,7 @@
 It has neither Redshift's COPY nor its SUPER: that is JSON here.
 """
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,29 +12,23 @@ import pyarrow as pa
 import pytest
 from dlt.destinations.impl.redshift.factory import RedshiftTypeMapper
 
+from consumers.loader import Loader
 from consumers.rows import Row, plain_rows
 from consumers.warehouse import tables
 from consumers.warehouse.rights import check_warehouse
+from ingest.destinations import DESTINATIONS, REDSHIFT
 from ingest.errors import ConfigurationError
 from ingest.readiness import State
 from ingest.settings import Settings
 from ingest.warehouse.destination import destination, reading_client
+from ingest.warehouse.query import query
 from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.postgres import PostgresServer
 from tests.consumers.samples import TOPIC, moment, sample
+from tests.destinations.redshift import OPTIONS, TYPES
 from tests.support.settings import Tree, with_section
 
 pytestmark = pytest.mark.postgres
-
-TYPES = """
-DO $$ BEGIN
-    CREATE DOMAIN super AS jsonb CHECK (octet_length(value::text) <= 65535);
-    CREATE DOMAIN varchar_max AS text CHECK (octet_length(value) <= 65535);
-    CREATE FUNCTION json_parse(text) RETURNS super LANGUAGE sql AS 'SELECT $1::jsonb::super';
-EXCEPTION WHEN duplicate_object OR duplicate_function THEN NULL; END $$
-"""
-# As in Redshift, a backslash in a text escapes what follows.
-OPTIONS = "?options=-cstandard_conforming_strings%3Doff"
 
 
 @pytest.fixture
@@ -119,8 +114,10 @@ def test_a_load_without_rows_works(redshift: ConsumerHarness) -> None:
 
 def test_check_tries_it_in_a_scratch_dataset_which_it_drops(redshift: ConsumerHarness) -> None:
     before = datasets(redshift)
-    [finding] = check_warehouse(redshift.settings)
+    [finding, interval] = check_warehouse(redshift.settings)
     assert finding.state is State.OK, finding
+    assert interval.state is State.WARNING
+    assert interval.detail.startswith("consumer.linger is 10ms, and the cluster commits")
     assert "Redshift takes rows and returns them unchanged" in finding.detail
     assert datasets(redshift) == before
 
@@ -134,7 +131,7 @@ def test_check_tells_what_comes_back_changed(
         ]
 
     monkeypatch.setattr(tables, "plain_rows", an_hour_late)
-    [finding] = check_warehouse(redshift.settings)
+    [finding, *_] = check_warehouse(redshift.settings)
     assert finding.state is State.FAILED
     assert "values come back changed in starts_at" in finding.detail
 
@@ -143,10 +140,26 @@ def test_check_tells_that_versions_become_rows_of_their_own(
     redshift: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "_merge", lambda *_: {"disposition": "append", "strategy": ""})
-    [finding] = check_warehouse(redshift.settings)
+    [finding, *_] = check_warehouse(redshift.settings)
     assert finding.state is State.FAILED
     assert "two versions of a booking are 2 rows" in finding.detail
     assert not [name for name in datasets(redshift) if "trial" in name]
+
+
+def test_a_destination_that_is_not_tested_is_tried_at_the_start(
+    redshift: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DESTINATIONS, "redshift", replace(REDSHIFT, is_tested=False))
+    trusted = redshift.settings.warehouse.model_copy(update={"untested": True})
+    settings = redshift.settings.model_copy(update={"warehouse": trusted})
+    loader = Loader(settings, redshift.consumer, redshift.producer, redshift.warehouse)
+    with monkeypatch.context() as wrong:
+        wrong.setattr(tables, "plain_rows", lambda name, rows: plain_rows(name, rows)[:0])
+        with pytest.raises(ConfigurationError, match="0 rows that can be read"):
+            loader.run(threading.Event())
+    loader._prepare()
+    loader.close()
+    assert query(settings, "select count(*) from bookings").rows == [(0,)]
 
 
 def test_a_destination_that_is_not_tested_is_refused(postgres_tree: Tree) -> None:

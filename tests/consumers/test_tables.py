@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from consumers.warehouse import direct
+from consumers.warehouse import duckdb_tables
 from ingest.errors import WarehouseUnavailable
 from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.samples import sample
@@ -68,7 +68,7 @@ def test_each_load_is_in_dlts_own_list(either_harness: ConsumerHarness) -> None:
 def test_rows_without_a_lookup_key_are_found_and_get_theirs(
     tree: Tree, as_of_an_earlier_release: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(direct, "_KEYS_PER_TURN", 2)
+    monkeypatch.setattr(duckdb_tables, "_KEYS_PER_TURN", 2)
     with open_consumer(tree) as before:
         before.load(*(sample(number, f"B{number}") for number in range(5)))
         for statement in as_of_an_earlier_release.split("; "):
@@ -90,7 +90,7 @@ def test_rows_without_a_lookup_key_are_found_and_get_theirs(
 def test_ids_that_share_a_lookup_key_are_told_apart(
     harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(direct, "_key_of", lambda _column: "7::INTEGER")
+    monkeypatch.setattr(duckdb_tables, "_key_of", lambda _column: "7::INTEGER")
     harness.load(*(sample(number, f"B{number}") for number in range(4)))
     harness.load(sample(2, "B2"), sample(11, "B1", at=60))
     assert pairs(harness, NEWEST) == [("B0", "E0"), ("B1", "E11"), ("B2", "E2"), ("B3", "E3")]

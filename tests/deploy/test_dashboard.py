@@ -61,9 +61,10 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Clien
         pytest.skip("prometheus is not installed")
     folder = tmp_path_factory.mktemp("monitored")
     with ExitStack() as running:
-        running.enter_context(start_ingest(folder, "simulate", "--rate", "20", "--folder", "site"))
+        running.enter_context(start_ingest(folder, "simulate", "--rate", "3", "--folder", "site"))
         config = folder / "site" / "ingest.toml"
         wait_for(config.with_name("ingest.secrets.toml").exists, "the settings are written")
+        config.write_text(config.read_text().replace("[reconcile]\n", '[reconcile]\njitter = "0s"\n'))
         settings = tomllib.loads(config.read_text())
         command = [*COMMAND, "up", "--config", str(config)]
         running.enter_context(IngestProcess(folder, "up", command, environment()))
@@ -116,7 +117,7 @@ def test_every_panel_has_data_at_a_running_product(prometheus: httpx.Client) -> 
         return [expression for expression in expressions if not _result(prometheus, expression)]
 
     try:
-        wait_for(lambda: not missing(), "every panel has data", 60)
+        wait_for(lambda: not missing(), "every panel has data")
     except AssertionError as error:
         raise AssertionError(f"panels without data: {missing()}") from error
 

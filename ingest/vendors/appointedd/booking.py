@@ -213,7 +213,8 @@ def booking_of_data(data: BookingData, *, cancelled: bool) -> Booking:
         price=booking.price,  # no payload and no record tells the currency
         answers=customer.answers(),
     )
-    return canonical.with_untold(untold(data, canonical, _SOURCES))
+    canonical.untold = untold(data, canonical, _SOURCES)
+    return canonical
 
 
 def _version(booking: _Booking, status: BookingStatus) -> str:

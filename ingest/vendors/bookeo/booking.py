@@ -300,7 +300,8 @@ def booking_of(booking_id: str, item: Item, changed_at: datetime | None, timezon
         answers=item.answers(),
         guests=item.guests(),
     )
-    return booking.with_untold(_untold(item, booking))
+    booking.untold = _untold(item, booking)
+    return booking
 
 
 def _untold(item: Item, booking: Booking) -> frozenset[str]:

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import BeforeValidator
@@ -194,6 +195,8 @@ class InviteeChange(Payload):
 
         A no-show does not change `updated_at`, so the times of the invitee's parts are considered too.
         """
+        if not (self.cancellation or self.no_show or self.reconfirmation):
+            return self.updated_at
         return latest(
             self.updated_at,
             self.cancellation.created_at if self.cancellation else None,
@@ -292,7 +295,8 @@ def booking_of_invitee(invitee: Invitee, changed_at: datetime) -> Booking:
         guests=event.guests(),
         conference_url=event.location.link() if event.location else None,
     )
-    return booking.with_untold(_untold(invitee, booking))
+    booking.untold = _untold(invitee, booking)
+    return booking
 
 
 def _untold(invitee: Invitee, booking: Booking) -> frozenset[str]:
@@ -317,7 +321,7 @@ def answered_phone(answers: Iterable[Answer]) -> str | None:
     """
     texts = [(answer.question or "", answer.answer) for answer in answers if answer.answer]
     requested_numbers = (
-        text for question, text in texts if _TELEPHONE.search(question) and _is_number(text, _FEWEST_DIGITS)
+        text for question, text in texts if _asks_for_telephone(question) and _is_number(text, _FEWEST_DIGITS)
     )
     international_numbers = (
         text
@@ -325,6 +329,11 @@ def answered_phone(answers: Iterable[Answer]) -> str | None:
         if _plain(text).startswith(_INTERNATIONAL_PREFIXES) and _is_number(text, _FEWEST_INTERNATIONAL)
     )
     return next(requested_numbers, None) or next(international_numbers, None)
+
+
+@lru_cache(1000)  # a booking form asks everybody the same
+def _asks_for_telephone(question: str) -> bool:
+    return bool(_TELEPHONE.search(question))
 
 
 def _is_number(text: str, fewest: int) -> bool:

@@ -177,7 +177,8 @@ class Oncehub(Account[OncehubSettings]):
         untold_columns = booking.untold if booking.tracking else booking.untold | {"tracking"}
         if event.type == "oncehub.booking.reassigned":
             untold_columns -= {"staff_name"}  # the name of the earlier owner would be wrong
-        return booking.with_untold(untold_columns)
+        booking.untold = untold_columns
+        return booking
 
     def booking_of_record(self, data: bytes) -> Booking:
         """Map a booking of GET /bookings. With `expand=owner` it also has the name of its staff."""
@@ -242,7 +243,8 @@ def _booking_of(data: Booked) -> Booking:
         guests=unique(data.form_submission.guests) if data.form_submission else (),
         conference_url=data.link(),
     )
-    return booking.with_untold(_untold(data, booking, customer))
+    booking.untold = _untold(data, booking, customer)
+    return booking
 
 
 def _untold(data: Booked, booking: Booking, customer: Customer) -> frozenset[str]:

@@ -1,0 +1,65 @@
+"""Tests of rows that are shortened to what a destination's columns hold."""
+
+from dataclasses import replace
+from typing import Any
+
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers.fitting import fit_rows
+from consumers.rows import SCHEMAS, TABLES, Row, as_json
+from ingest.destinations import DUCKDB, REDSHIFT
+
+LIMIT = 100
+NARROW = replace(REDSHIFT, longest_text=LIMIT, longest_json=LIMIT)
+KEYS = {table.name: dict.fromkeys(table.key, "k") for table in TABLES}
+TEXTS = st.none() | st.text(max_size=2 * LIMIT)
+LISTS = st.lists(st.text(max_size=30), max_size=20)
+
+
+def row_of(table: str, **values: Any) -> Row:
+    return dict.fromkeys(SCHEMAS[table].names) | KEYS[table] | values
+
+
+def fitted(table: str, row: Row) -> Row:
+    [fitting] = fit_rows({table: [row]}, NARROW)[table]
+    return fitting
+
+
+@given(TEXTS, LISTS, st.dictionaries(st.text(max_size=20), st.text(max_size=40), max_size=5))
+def test_texts_and_lists_of_a_booking_begin_as_they_were(
+    name: str | None, guests: list[str], tracking: dict[str, str]
+) -> None:
+    row = row_of("bookings", customer_name=name, guests=as_json(guests), tracking=as_json(tracking))
+    fitting = fitted("bookings", row)
+    assert (name or "").startswith(fitting["customer_name"] or "")
+    kept = orjson.loads(fitting["guests"])
+    assert kept == guests[: len(kept)]
+    assert fitting["tracking"] in (row["tracking"], None)
+    for column, value in fitting.items():
+        assert value is None or len(value.encode()) <= LIMIT
+        if row[column] is not None and len(row[column].encode()) <= LIMIT:
+            assert value == row[column]
+
+
+@given(LISTS)
+def test_a_payload_is_whole_or_tells_where_it_is(data: list[str]) -> None:
+    row = row_of("booking_events", position="t/0/7", data=as_json(data))
+    fitting = fitted("booking_events", row)
+    size = len(row["data"].encode())
+    if size <= LIMIT:
+        assert fitting == row
+    else:
+        assert orjson.loads(fitting["data"]) == {"cut": {"bytes": size, "position": "t/0/7"}}
+        assert fitting["cut"] == "data"
+
+
+def test_keys_stay_whole_so_that_they_stay_different() -> None:
+    row = row_of("booking_events", id="i" * 2 * LIMIT)
+    assert fitted("booking_events", row) == row
+
+
+def test_without_a_limit_rows_are_the_same() -> None:
+    rows = {"bookings": [row_of("bookings", customer_name="n" * 100_000)]}
+    assert fit_rows(rows, DUCKDB) is rows
