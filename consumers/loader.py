@@ -22,6 +22,7 @@ from consumers.dead_letters.limit import FailureLimit
 from consumers.positions import committed_loads, find_behind, read_again, report_changes
 from consumers.reading import ReadingProcess
 from consumers.reporting import report_dead_letters
+from consumers.traces import LoadTraces
 from consumers.warehouse import Warehouse
 from consumers.warehouse.locks import blockers
 from consumers.warehouse.trial import try_destination
@@ -96,7 +97,8 @@ class Loader:
         self._consumer = consumer
         self._producer = producer
         self._warehouse = warehouse
-        self._writer = BatchWriter(settings, warehouse)
+        self._traces = LoadTraces(settings)
+        self._writer = BatchWriter(settings, warehouse, self._traces)
         self._unreadable = FailureLimit(settings.consumer.dead_letter_limit)
         self._size = BatchSize(settings.consumer)
         self._topics = Topics(settings.dead_letter_topic, settings.audit_topic)
@@ -158,10 +160,12 @@ class Loader:
         if records:
             began_at = time.monotonic()
             self.undone.begin(f"{len(records)} records from {records[0].position} on are being loaded")
-            if not self._try_to_load(batch) or self._consumer.generation() != generation:
-                self._start_over()
-                return 0
-            self._consumer.commit(records, self._writer.load_id)
+            with self._traces.load(records):
+                if not self._try_to_load(batch) or self._consumer.generation() != generation:
+                    self._start_over()
+                    return 0
+                with self._traces.step("commit"):
+                    self._consumer.commit(records, self._writer.load_id)
             self._load_began_at = began_at
             self._settle()
         else:
@@ -172,8 +176,9 @@ class Loader:
         return len(records)
 
     def close(self) -> None:
-        """End the process that reads."""
+        """End the process that reads, and export the last spans."""
         self._reading.close()
+        self._traces.close()
 
     def _prepare(self) -> None:
         """Make the tables before the first event, so that they can be read.

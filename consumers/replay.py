@@ -16,7 +16,7 @@ import structlog
 
 from ingest.clock import is_future
 from ingest.errors import PayloadError
-from ingest.event import PROBE, REPLAY_OF, Via, vendor_and_account
+from ingest.event import PROBE, REPLAY_OF, TRACEPARENT, Via, vendor_and_account
 from ingest.log import APPEND_SECONDS, Partition, Producer, Reader, Record, StoredRecord, append_records
 from ingest.log.backend import wait_for_room, wait_until_consumed
 from ingest.settings import Settings
@@ -95,8 +95,11 @@ class ReplayReport:
 
 
 def as_replay(stored: StoredRecord) -> Record:
-    """Return a record that is marked as replayed, with the position of the one that it repeats."""
-    headers = stored.record.headers
+    """Return a record that is marked as replayed, with the position of the one that it repeats.
+
+    Its load is no part of the delivery's trace.
+    """
+    headers = {name: value for name, value in stored.record.headers.items() if name != TRACEPARENT}
     return replace(
         stored.record,
         headers={**headers, "ce_via": Via.REPLAY.value, REPLAY_OF: headers.get(REPLAY_OF, stored.position)},

@@ -1,6 +1,7 @@
 """Writes batches into the warehouse, and finds the record to blame where it refuses one."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 
 import structlog
@@ -10,6 +11,7 @@ from consumers.batch import Chunk, Item, Plan, find_incomplete, plan_load, to_de
 from consumers.dead_letters.limit import FailureLimit
 from consumers.letter_rows import dead_letter_row, former_id, is_letter_of_same_event, shortened
 from consumers.reporting import report_dead_letters, report_load
+from consumers.traces import LoadTraces
 from consumers.warehouse import Warehouse
 from ingest.dead_letter import DeadLetter
 from ingest.errors import LoadedMeanwhile, LoadRefused, RowsTooLarge, WarehouseUnavailable
@@ -40,8 +42,9 @@ class WarehouseReplaced(WarehouseUnavailable):
 class BatchWriter:
     """Loads chunks of a batch, and halves what the destination refuses until the record to blame is alone."""
 
-    def __init__(self, settings: Settings, warehouse: Warehouse) -> None:
+    def __init__(self, settings: Settings, warehouse: Warehouse, traces: LoadTraces) -> None:
         self._warehouse = warehouse
+        self._traces = traces
         self._settings = settings.consumer
         self._needed_loads: frozenset[str] = frozenset()
         self.refused = FailureLimit(settings.consumer.dead_letter_limit)
@@ -80,10 +83,14 @@ class BatchWriter:
                 self._load_once(chunk)
 
     def _load_once(self, chunk: Chunk) -> None:
-        with self._warehouse.turn(stored.partition for stored in chunk.records):
+        partitions = [stored.partition for stored in chunk.records]
+        with ExitStack() as after_turn, self._warehouse.turn(partitions):
             if not self._warehouse.has(self._needed_loads):
                 raise WarehouseReplaced("the warehouse no longer has what was loaded before")
-            plan = self._plan(chunk)
+            with self._traces.step("look up"):
+                plan = self._plan(chunk)
+            # It ends after the turn, at whose end the rows are visible.
+            after_turn.enter_context(self._traces.step("write"))
             if plan.rows:
                 self.load_id = self._warehouse.load(plan.rows)
         self.refused.count(True for _ in chunk.items)

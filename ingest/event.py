@@ -51,6 +51,9 @@ SENT_AT = "ce_sentat"
 # The header with the time of receipt by a clock that was compared with a vendor's. The receiver's dead
 # letters have it too.
 RECEIVED_BY = "ce_receivedby"
+# The header with the trace context of a delivery that is traced, as CloudEvents' extension for distributed
+# tracing has it.
+TRACEPARENT = "ce_traceparent"
 
 # The additional header of a replayed record: the position of the original in the log.
 REPLAY_OF = "ce_replayof"

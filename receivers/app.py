@@ -23,6 +23,7 @@ from ingest.log_probes import probe_records
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings, watched_paths
 from ingest.telemetry import configure_logging
+from ingest.traces import open_traces
 from ingest.vendors import AnyAccount
 from receivers.accounts import Accounts, ReloadingAccounts, accounts_with_secrets
 from receivers.http_protocol import WholeRequest
@@ -59,6 +60,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
 
 def build_app(settings: Settings, accounts: Accounts, producer: PolledProducer) -> "ReceiverApp":
     """Build the application over a producer, which is flushed and closed when the application stops."""
+    traces = open_traces(settings, "receiver")
     watched = WatchedProducer(producer, settings.audit_topic, partial(probe_records, settings))
 
     @asynccontextmanager
@@ -71,6 +73,8 @@ def build_app(settings: Settings, accounts: Accounts, producer: PolledProducer) 
         gc.set_threshold(_GARBAGE_THRESHOLD)
         yield
         await asyncio.to_thread(watched.close)
+        if traces:
+            await asyncio.to_thread(traces.close)
 
     async def answer_health(request: Request) -> Response:
         # Only a request that asks for it, as `ingest check` does through the public URL, is told whose
@@ -80,7 +84,7 @@ def build_app(settings: Settings, accounts: Accounts, producer: PolledProducer) 
 
     site = site_of(settings)
     public_path = _decode_path(urlsplit(settings.public_url).path).rstrip("/")
-    webhooks, refusals = Webhooks(settings, accounts, watched), Refusals(accounts, public_path)
+    webhooks, refusals = Webhooks(settings, accounts, watched, traces), Refusals(accounts, public_path)
     routes = [
         Route("/webhooks/{vendor}/{account}", webhooks, methods=["POST"]),
         Route("/healthz", answer_health),

@@ -26,6 +26,7 @@ from ingest.settings import Settings
 from ingest.settings.sources import Live, load_settings, watched_paths
 from ingest.sockets import bind
 from ingest.times import describe_duration
+from ingest.traces import require_traces
 from receivers import clock
 from receivers.accounts import ready_accounts
 from receivers.app import create_app
@@ -48,6 +49,7 @@ def serve(settings: Settings) -> None:
     # What cannot work is reported once, here, and not by every worker.
     ready_accounts(settings)
     require_own_spool(settings)
+    require_traces(settings)
     if not settings.uses_spool:
         settings.build_log().producer().close()
     receiver = settings.receiver

@@ -30,6 +30,7 @@ from ingest.telemetry import (
     SIGNED_BY,
 )
 from ingest.times import describe_skew, format_instant
+from ingest.traces import Traces
 from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 from receivers.accounts import Accounts
@@ -83,13 +84,15 @@ class Webhooks:
     It has no request and no response of Starlette, which take as long as everything that is done here.
     """
 
-    def __init__(self, settings: Settings, accounts: Accounts, producer: PolledProducer) -> None:
+    def __init__(
+        self, settings: Settings, accounts: Accounts, producer: PolledProducer, traces: Traces | None = None
+    ) -> None:
         self._settings = settings
         self._accounts = accounts
         self._producer = producer
         receiver = settings.receiver
         self._body_limit, self._body_seconds = receiver.body_limit, receiver.body_timeout.total_seconds()
-        self._appender = Appender(producer, receiver.append_timeout.total_seconds())
+        self._appender = _build_appender(settings, producer, traces)
         self._in_flight = InFlight(receiver.connection_limit, receiver.in_flight_limit)
         self._signature_clock = SignatureClock()
         self._measured_clock = MeasuredClock(Path(settings.reconcile.state_dir))
@@ -301,6 +304,14 @@ def count_from_zero(accounts: Iterable[tuple[str, str]]) -> None:
         for reason in _DEAD_LETTER_REASONS:
             DEAD_LETTERS.labels(*account, reason)
         LOSSES.labels(*account)
+
+
+def _build_appender(settings: Settings, producer: PolledProducer, traces: Traces | None) -> Appender:
+    if traces is None:
+        return Appender(producer, settings.receiver.append_timeout.total_seconds())
+    from receivers.traces import TracedAppender
+
+    return TracedAppender(producer, settings, traces)
 
 
 def _count(account: AnyAccount, outcome: str, started: float) -> None:

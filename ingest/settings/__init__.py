@@ -25,6 +25,7 @@ from ingest.settings.sections import (
     WarehouseSettings,
     WebhooksSettings,
 )
+from ingest.settings.traces import TracesSettings
 from ingest.times import Duration
 from ingest.vendors import AccountSettings, AnyAccount, load_account_class, split_list, vendor_names
 
@@ -76,6 +77,7 @@ class Settings(Section):
     warehouse: WarehouseSettings = WarehouseSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
     webhooks: WebhooksSettings = WebhooksSettings()
+    traces: TracesSettings = TracesSettings()
     kafka: KafkaSettings = KafkaSettings()
     accounts: dict[str, Annotated[AccountSettings, BeforeValidator(_parse_account)]] = Field(
         default_factory=dict
@@ -276,6 +278,7 @@ __all__ = [
     "ReceiverSettings",
     "ReconcileSettings",
     "Settings",
+    "TracesSettings",
     "WarehouseSettings",
     "WebhooksSettings",
     "account_model",

@@ -7,7 +7,7 @@ from tests.receivers.conftest import Start
 from tests.receivers.requests import booking
 from tests.receivers.running import on_linux
 
-HEAVY = {"dlt", "pyarrow", "duckdb", "kafka", "pandas", "numpy", "sqlalchemy", "consumers"}
+HEAVY = {"dlt", "pyarrow", "duckdb", "kafka", "pandas", "numpy", "sqlalchemy", "consumers", "opentelemetry"}
 
 # `python -m ingest receive`, which says at its end what it has imported.
 PROGRAM = """
@@ -21,7 +21,7 @@ main()
 
 
 @on_linux
-def test_with_the_embedded_log_it_never_imports_what_only_loading_needs(start: Start) -> None:
+def test_with_the_embedded_log_it_never_imports_what_only_loading_or_traces_need(start: Start) -> None:
     receiver = start([sys.executable, "-c", PROGRAM])
     print(f"receiver at its start: {receiver.resident() / 2**20:.0f} MiB resident")
     assert receiver.send(booking(1)).status_code == 202
