@@ -75,7 +75,6 @@ class Warehouse:
             self._folder,
             f"another consumer works in {self._folder}: stop it, or give this one its own consumer.instance",
         )
-        self._destination = destination(settings, settings.consumer.instance)
         self._staging_lock = f"staging/{settings.consumer.instance}"
         self._failed = (
             True  # whether the last turn failed, or there was none: then the destination's state is not known
@@ -85,9 +84,14 @@ class Warehouse:
         self._stamp_after_turn: tuple[int, ...] = ()
         self._maintenance_due = 0.0
         self.is_new = False
-        with translated():
-            self._pipeline = self._fresh_pipeline()
-            self._tables = self._choose_tables()
+        try:
+            self._destination = destination(settings, settings.consumer.instance)
+            with translated():
+                self._pipeline = self._fresh_pipeline()
+                self._tables = self._choose_tables()
+        except BaseException:
+            self._folder_lock.release()
+            raise
 
     @contextmanager
     def turn(self, partitions: Iterable[Partition] = ()) -> Iterator[None]:

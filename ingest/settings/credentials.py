@@ -32,6 +32,8 @@ _NAMED = re.compile(r"""([\w.\-]+(?:[ ]\w+)?)\s*=|["']([^"']+)["']\s*:""")
 _SECRET_NAME = re.compile(
     r"passw|passphrase|pwd|secret|token|signature|(private|access|account|api|shared|encryption|storage)key|(^|[a-z])credentials?$|^(pass|pw|key|sas|sig)$"
 )
+_LAKE_SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "abfss", "file")
+_NOT_IN_LAKES = re.compile(r"[%#?]")
 _HARMLESS_NAME = re.compile(r"(id|uri|url|path|file|name|type|timeout)$")
 
 
@@ -79,8 +81,8 @@ def usable_credentials(url: str, info: ValidationInfo) -> str:
         if duckdb_path(url) is None:
             return url
         return absolute_url(url, _DUCKDB, info) if url.startswith(_DUCKDB) else absolute_path(url, info)
-    if find_destination(info.data.get("destination", "")) is FILESYSTEM and "://" not in url:
-        return absolute_path(url, info)
+    if find_destination(info.data.get("destination", "")) is FILESYSTEM:
+        return _lake_place(url, info)
     if url.startswith(_SQLITE) and not url.endswith(":memory:"):
         return absolute_url(url, _SQLITE, info)
     match = _PASSWORD.fullmatch(url)
@@ -88,6 +90,17 @@ def usable_credentials(url: str, info: ValidationInfo) -> str:
         return url
     password = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", match["password"])
     return match["before"] + quote(password, safe="%!$&'()*+,;=-._~") + match["after"]
+
+
+def _lake_place(url: str, info: ValidationInfo) -> str:
+    """Return the folder or bucket of a lake, a folder as an absolute path. Raises ValueError."""
+    scheme, separator, _ = url.partition("://")
+    place = url if separator else absolute_path(url, info)
+    if separator and scheme not in _LAKE_SCHEMES:
+        raise ValueError("is at a place that has no lakes: use a folder, s3://, gs:// or az://")
+    if _NOT_IN_LAKES.search(place):
+        raise ValueError("has one of the characters % # ? in it, which paths of Delta tables cannot have")
+    return place
 
 
 def duckdb_path(url: str) -> str | None:

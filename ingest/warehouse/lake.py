@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import dlt
 import pyarrow as pa
+from dlt.common.configuration.exceptions import ConfigFieldMissingException
 from pyarrow.dataset import FileSystemDataset
 
-from ingest.errors import NothingLoaded
+from ingest.errors import ConfigurationError, NothingLoaded
 from ingest.settings import WarehouseSettings
 from ingest.warehouse import Bounds, QueryResult, RunningQuery, readable_values
 from ingest.warehouse.duckdb_file import LOCKED_DOWN, check_statement, result_of, translated_errors
@@ -37,16 +38,12 @@ class Lake:
         self._settings = settings
         with translated():
             import deltalake
+            from dlt.common.configuration.utils import get_resolved_traces
             from dlt.common.libs.deltalake import deltalake_storage_options
 
-            # Without a folder or bucket dlt looks for its own `bucket_url`; keys of a bucket it always finds
-            # itself.
-            url = settings.credentials.get_secret_value() if settings.credentials else ""
-            destination: Any = dlt.destination("filesystem", **({"bucket_url": url} if url else {}))
-            config: Any = destination.configuration(
-                destination.spec()._bind_dataset_name(dataset_name=settings.dataset)  # noqa: SLF001 - as dlt's pipelines do
-            )
+            config = _configuration(settings)
             self._options = deltalake_storage_options(config.credentials, config.deltalake_storage_options)
+            get_resolved_traces().clear()  # dlt's note of every setting it read: a full memory, in time
         self._deltalake = deltalake
         self._url = f"{config.bucket_url.rstrip('/')}/{settings.dataset}"
 
@@ -109,7 +106,7 @@ class Lake:
             connection.execute(f'USE "{dataset}"')
             for name, table in tables.items():
                 connection.register(f"{name} as files", dataset_of(table))
-                json = ", ".join(f'"{column}"::JSON AS "{column}"' for column in _json_columns(table))
+                json = ", ".join(f'TRY_CAST("{name}" AS JSON) AS "{name}"' for name in _json_columns(table))
                 replaced = f" REPLACE ({json})" if json else ""
                 connection.execute(
                     f'CREATE VIEW "{dataset}"."{name}" AS SELECT *{replaced} FROM temp."{name} as files"'  # noqa: S608 - names of folders, quoted
@@ -139,6 +136,26 @@ class Lake:
         from pyarrow.fs import PyFileSystem
 
         return PyFileSystem(DeltaStorageHandler(self._url, self._options))
+
+
+def _configuration(settings: WarehouseSettings) -> Any:
+    """Return what dlt knows about the lake's place: its keys are dlt's configuration.
+
+    Raises ConfigurationError.
+    """
+    url = settings.credentials.get_secret_value() if settings.credentials else ""
+    destination: Any = dlt.destination("filesystem", **({"bucket_url": url} if url else {}))
+    unresolved = destination.spec(local_dir=".")._bind_dataset_name(dataset_name=settings.dataset)  # noqa: SLF001 - as dlt does
+    try:
+        return destination.configuration(unresolved)
+    except ConfigFieldMissingException:
+        remedy = (
+            "dlt finds no keys: set DESTINATION__FILESYSTEM__CREDENTIALS__AWS_ACCESS_KEY_ID and the like,"
+            " see docs/destinations.md"
+            if url
+            else "write the lake's folder or bucket: /srv/lake, s3://bucket/folder, gs://… or az://…"
+        )
+        raise ConfigurationError(f"warehouse.credentials: {remedy}") from None
 
 
 def schema_of(table: "DeltaTable") -> pa.Schema:

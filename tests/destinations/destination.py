@@ -14,7 +14,7 @@ class Destination:
     `warehouse` is the section of the settings, `environ` what the product's processes find in their
     environment. `read` returns the rows of a table by the destination's own client, with the columns' names
     in lower case. `longest_text` and `longest_json` are the bytes that a column holds, where a body may have
-    more. `impossible` has the steps that the emulator, not the product, fails at, with the reason.
+    more.
     """
 
     warehouse: Mapping[str, Any]
@@ -22,4 +22,3 @@ class Destination:
     environ: Mapping[str, str] = field(default_factory=dict)
     longest_text: int | None = None
     longest_json: int | None = None
-    impossible: Mapping[str, str] = field(default_factory=dict)

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from filelock import FileLock
@@ -23,7 +24,7 @@ _CACHE = ROOT / ".cache" / "destinations"
 _INSTALL_SECONDS = 400
 
 
-def unavailable(reason: str) -> None:
+def unavailable(reason: str) -> NoReturn:
     """Skip the test; fail it where the environment requires destinations."""
     if os.environ.get(REQUIRED) == "1":
         pytest.fail(reason)

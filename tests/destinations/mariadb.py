@@ -33,7 +33,7 @@ def running_mariadb(folder: Path) -> Iterator[Destination]:
         user = _prepare(home)
         options = [f"--port={port}", "--bind-address=127.0.0.1", f"--socket={home}/socket", "--skip-log-bin"]
         options += ["--character-set-server=utf8mb4", "--innodb-flush-log-at-trx-commit=0"]
-        command = [str(server), *_options(home, user), *options]
+        command = [server, *_options(home, user), *options]
         with IngestProcess(folder, "mariadb", command, environment()) as process:
 
             def answers() -> bool:

@@ -12,12 +12,14 @@ import typer
 from ingest.cli import ExitCode
 from ingest.cli.options import AsJson, Config, read_settings
 from ingest.cli.output import Console, print_json, print_line
+from ingest.destinations import DUCKDB, POSTGRES
 from ingest.errors import IngestError
 from ingest.readiness import Finding, State, failed, failure
 from ingest.settings import Settings
 from ingest.telemetry import configure_logging
 
 _LIMIT_SECONDS = 30.0
+_TRIAL_SECONDS = 150.0  # a warehouse of a cloud takes seconds for each statement, and may have to be resumed
 _LABELS = {
     State.OK: ("ok  ", "green"),
     State.WARNING: ("warn", "yellow"),
@@ -105,6 +107,7 @@ def _check_groups(settings: Settings) -> "Iterator[list[list[Check]]]":
     accounts = list(settings.build_accounts().values())
     for account in accounts:
         _ = account.rest_class  # imports the vendor's REST side
+    is_tried = settings.warehouse.kind not in (DUCKDB, POSTGRES)
     yield [
         [Check("public url", partial(checks.check_public_url, settings))],
         [Check("clock", partial(checks.check_clock, settings))],
@@ -114,7 +117,7 @@ def _check_groups(settings: Settings) -> "Iterator[list[list[Check]]]":
             for account in accounts
         ),
         [  # one group, because DuckDB lets a process open a file in one way at a time
-            Check("warehouse", partial(check_warehouse, settings)),
+            Check("warehouse", partial(check_warehouse, settings), _TRIAL_SECONDS if is_tried else None),
             Check("tables", partial(check_tables, settings)),
             *(
                 Check(f"webhooks {account.name}", partial(checks.check_webhooks, settings, account))
@@ -126,10 +129,14 @@ def _check_groups(settings: Settings) -> "Iterator[list[list[Check]]]":
 
 @dataclass(slots=True)
 class Check:
-    """One check. `name` is that of its finding; a check with several findings names them itself."""
+    """One check. `name` is that of its finding; a check with several findings names them itself.
+
+    `limit` is the time in seconds that it may take, if that is another one than usual.
+    """
 
     name: str
     find: RunCheck
+    limit: float | None = None
     findings: Sequence[Finding] = ()
     started: float | None = None
     finished: threading.Event = field(default_factory=threading.Event)
@@ -175,8 +182,8 @@ def run_groups(
         for check in group:
             if late:
                 yield check, [failed(check.name, f"not checked, because {late} takes too long")]
-            elif check.wait(limit):
+            elif check.wait(check.limit or limit):
                 yield check, check.findings
             else:
                 late = check.name
-                yield check, [failed(check.name, f"no answer within {limit:.0f} s")]
+                yield check, [failed(check.name, f"no answer within {check.limit or limit:.0f} s")]

@@ -13,6 +13,7 @@ from ingest.errors import LogUnavailable
 from ingest.locks import exclusive
 from ingest.log import Partition, Record, StoredRecord
 from ingest.log.sqlite.overwritten import RawFiles, beside
+from ingest.log.sqlite.users import Inodes, Users
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS topics (topic TEXT PRIMARY KEY, next_offset INTEGER NOT NULL);
@@ -39,37 +40,22 @@ _OVERWRITTEN = (
     "its -wal and -shm; the processes that use it continue with the copy"
 )
 
-_Inode = tuple[int, int] | None
+_WAL_HELD = (
+    "its -wal is gone, and what is in it cannot be saved while somebody reads: it is tried again; does a "
+    "process that uses the log hang?"
+)
+
+_TEMPORARY = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_FSYNC,
+}
 
 _RECORDS = """
 SELECT offset, key, value, headers, appended_at FROM records
 WHERE topic = ? AND offset >= ? AND offset < ? ORDER BY offset LIMIT ?
 """
-
-
-def _inode(path: Path) -> _Inode:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-@dataclass(frozen=True, slots=True)
-class _Inodes:
-    """The inodes of the main file and of the two that SQLite keeps beside it.
-
-    https://www.sqlite.org/walformat.html
-    """
-
-    main: _Inode = None
-    wal: _Inode = None
-    shm: _Inode = None
-
-    @classmethod
-    def at(cls, path: Path) -> "_Inodes":
-        """Return the inodes of the files at a path."""
-        return cls(_inode(path), _inode(beside(path, "wal")), _inode(beside(path, "shm")))
 
 
 @dataclass(slots=True)
@@ -88,8 +74,8 @@ class _SharedPath:
 
     def open_raw(self, path: Path) -> RawFiles:
         """Open the files that are at the path now, and return them. Raises OSError."""
-        now = _Inodes.at(path)
-        if not self.raw or _Inodes(*self.raw[-1].inodes()) != now:
+        now = Inodes.at(path)
+        if not self.raw or Inodes(*self.raw[-1].inodes()) != now:
             self.raw.append(RawFiles.at(path))
         return self.raw[-1]
 
@@ -115,8 +101,9 @@ class LogFile:
         self._path, self._limit, self._wait = path, limit, wait
         self._shared = _SharedPath.of(path)
         self._connection: sqlite3.Connection | None = None
-        self._opened_as = _Inodes()
+        self._opened_as = Inodes()
         self._raw = RawFiles(None, None, None)
+        self._users: Users | None = None
         self.opened = 0
         try:
             with self.use():
@@ -137,7 +124,8 @@ class LogFile:
         Raises sqlite3.Error, OSError.
         """
         with self._shared.lock:
-            self.close_if_replaced()
+            for file in (self, *(self._shared.files if self._connection is None else ())):
+                file.close_if_replaced()
             connection = self._connection or self._open()
             if self._raw.is_overwritten(connection):
                 connection = self._open_again()
@@ -180,20 +168,23 @@ class LogFile:
     def close(self) -> None:
         """Close the file."""
         with self._shared.lock:
-            self._close(_Inodes.at(self._path))
+            with suppress(sqlite3.OperationalError):
+                self._close(Inodes.at(self._path))
+            self._connection = None
+            self._leave()
             self._shared.files.discard(self)
             self._shared.close_raw()
 
     def _is_replaced(self) -> bool:
-        return _Inodes.at(self._path) != self._opened_as
+        return Inodes.at(self._path) != self._opened_as
 
     def _close_all(self) -> None:
         """Close the file for the whole process, or a new connection would get the -shm that is gone."""
-        now = _Inodes.at(self._path)
+        now = Inodes.at(self._path)
         for file in (self, *self._shared.files):
             file._close(now)  # noqa: SLF001 - another object of this class
         # SQLite would apply the -wal of the file that was replaced to the new one.
-        wal = _Inodes.at(self._path).wal
+        wal = Inodes.at(self._path).wal
         if now.main not in {None, self._opened_as.main} and wal is not None and wal == self._opened_as.wal:
             beside(self._path, "wal").unlink(missing_ok=True)
             beside(self._path, "shm").unlink(missing_ok=True)
@@ -213,25 +204,36 @@ class LogFile:
                 return connection
         raise sqlite3.OperationalError(_OVERWRITTEN)
 
-    def _close(self, now: _Inodes) -> None:
-        """Close the connection, and copy the -wal into the main file if it is going to be lost."""
-        connection, self._connection = self._connection, None
+    def _close(self, now: Inodes) -> None:
+        """Close the connection, and copy the -wal into the main file if it is going to be lost.
+
+        Raises sqlite3.OperationalError when it cannot be copied yet.
+        """
+        connection = self._connection
         if connection is None:
             return
         try:
             is_overwritten = self._raw.is_overwritten(connection)
         except (sqlite3.Error, OSError):  # SQLite cannot read it any more
             is_overwritten = True
-        with suppress(sqlite3.Error, OSError):
-            if is_overwritten:
-                connection.interrupt()  # or closing would copy the -wal into the other file
-            elif now != self._opened_as and (
-                now.wal in {None, self._opened_as.wal} or not beside(self._path, "wal").stat().st_size
-            ):
-                # Not when another -wal is in use: then another process goes on already. FULL waits for who
-                # reads: a checkpoint that leaves pages out would leave a file that nobody can read.
-                connection.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+        if is_overwritten:
+            connection.interrupt()  # or closing would copy the -wal into the other file
+        elif self._is_wal_lost(now):
+            _save_wal(connection)
+        self._connection = None
+        self._leave()  # before the last one who closes the log deletes its -wal
         connection.close()
+
+    def _leave(self) -> None:
+        users, self._users = self._users, None
+        if users is not None:
+            users.leave()
+
+    def _is_wal_lost(self, now: Inodes) -> bool:
+        """Return whether the -wal is gone or useless, and no other process goes on with another one."""
+        if now == self._opened_as:
+            return False
+        return now.wal in {None, self._opened_as.wal} or not _size(beside(self._path, "wal"))
 
     def _open(self) -> sqlite3.Connection:
         def busy(holder: str) -> TimeoutError:
@@ -244,22 +246,52 @@ class LogFile:
         try:
             # To change to WAL does not wait for others, but fails.
             with exclusive(path.with_name(f"{path.name}.lock"), wait, busy, private=True):
+                self._users = Users(path)
+                if not self.opened:
+                    self._users.check()
                 if not connection.execute("PRAGMA page_count").fetchone()[0]:
                     connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # must come before the first table
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.executescript(_SCHEMA)
+                self._users.name_files()
             connection.execute("PRAGMA synchronous=FULL")
         except BaseException:
             connection.interrupt()  # or closing would copy the -wal into a file that it may not belong to
+            self._leave()
             connection.close()
             raise
         if self._limit:
             (page,) = connection.execute("PRAGMA page_size").fetchone()
             connection.execute(f"PRAGMA max_page_count={max(1, self._limit // page)}")
-        self._connection, self._opened_as = connection, _Inodes.at(self._path)
+        self._connection, self._opened_as = connection, Inodes.at(self._path)
         self._raw = self._shared.open_raw(self._path)
         self.opened += 1
         return connection
+
+
+def _save_wal(connection: sqlite3.Connection) -> None:
+    """Copy all of a -wal that is going to be lost into the main file.
+
+    A checkpoint that leaves pages out, as PASSIVE does for who reads, leaves a file that nobody can read.
+
+    Raises sqlite3.OperationalError when it can be copied later: somebody reads, or the disk is full.
+    """
+    try:
+        [(is_busy, *_)] = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode in _TEMPORARY:
+            raise
+        return
+    if is_busy:
+        raise sqlite3.OperationalError(_WAL_HELD)
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file, 0 where it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 @contextmanager

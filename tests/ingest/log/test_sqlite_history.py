@@ -3,7 +3,10 @@
 Nothing is acknowledged that the log does not have.
 """
 
+import os
+import resource
 import shutil
+import signal
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
@@ -68,6 +71,11 @@ class Writer:
             self._process.write_line(text)
             if self._process.read_line() == "yes":
                 self.acknowledged.append(text.encode())
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
 
     def kill(self) -> None:
         """Kill the process."""
@@ -206,6 +214,35 @@ def test_what_is_in_a_deleted_wal_is_saved_though_a_reader_still_needs_what_was_
     writer.kill()
     assert len(writer.acknowledged) >= 25
     assert set(all_in(path)) >= set(writer.acknowledged)
+
+
+def test_what_is_in_a_deleted_wal_is_saved_once_its_disk_has_room_again(path: Path, writer: Writer) -> None:
+    writer.append(*large("before", 20))
+    resource.prlimit(writer.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    take_away(path, "wal")
+    writer.append("on a full disk")
+    with suppress(LogUnavailable):
+        try_append(path)
+    resource.prlimit(writer.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    writer.append("at last")
+    writer.kill()
+    assert writer.acknowledged[-1] == b"at last"
+    assert set(all_in(path)) >= set(writer.acknowledged)
+
+
+def test_nobody_opens_a_log_whose_deleted_wal_another_process_has_yet_to_save(
+    path: Path, writer: Writer
+) -> None:
+    writer.append(*large("before", 20))
+    os.kill(writer.pid, signal.SIGSTOP)
+    take_away(path, "wal")
+    with pytest.raises(LogUnavailable, match="its -wal is gone while other processes use the log"):
+        SqliteProducer(path)
+    os.kill(writer.pid, signal.SIGCONT)
+    writer.append("at last")
+    with closing(SqliteProducer(path)) as beside:
+        append(beside, TOPIC, Record("key", b"beside"))
+    assert set(all_in(path)) >= {*writer.acknowledged, b"at last", b"beside"}
 
 
 def test_an_idle_process_makes_no_new_file_where_one_was_taken_away(path: Path, writer: Writer) -> None:
