@@ -102,7 +102,7 @@ _TABLES = {table.name: table for table in TABLES}
 UNVERSIONED_COLUMNS = {"booking_id", "version", "column_versions"}
 
 
-# Deeper ones orjson, by which dlt writes them, refuses at 254 levels.
+# dlt writes JSON by orjson, which refuses what is nested deeper than 254 levels.
 _DEEPEST_VALUE = 200
 _DLT_TYPES: Mapping[pa.DataType, dict[str, Any]] = {
     _TEXT: {"data_type": "text"},

@@ -32,7 +32,7 @@ class Fence(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """The ways of a destination.
+    """What is particular to a destination.
 
     - `name` is dlt's, `title` is people's.
     - `is_tested` says whether the project's own tests load into it, or into what stands in for it.
@@ -42,7 +42,7 @@ class Destination:
     - `table_hints` are dlt's hints for a table when it is made, by table.
     - `interval` is the time between two loads that `consumer.linger` has by default, and `interval_reason` is
       why; `cost` is what a load costs.
-    - `grants` is what the user needs there, for who has no right to it yet.
+    - `grants` are the rights that the warehouse's user needs, for the message when one is missing.
     - `has_upper_case_names` says that names come back in capitals where they are not quoted.
     - `is_dataset_chosen` says that connections find tables by their bare names only after `USE`.
     - `has_naive_instants` says that instants come back without a zone: they are in UTC.
@@ -57,7 +57,6 @@ class Destination:
     longest_text: int | None = None
     longest_json: int | None = None
     table_hints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    fence: Fence = Fence.NONE
     interval: timedelta = timedelta(seconds=60)
     interval_reason: str
     cost: str
@@ -71,7 +70,6 @@ class Destination:
 DUCKDB = Destination(
     name="duckdb",
     title="DuckDB",
-    fence=Fence.FILE,
     interval=timedelta(milliseconds=250),
     interval_reason="a load takes a fraction of a second",
     cost="nothing",
@@ -79,7 +77,6 @@ DUCKDB = Destination(
 POSTGRES = Destination(
     name="postgres",
     title="PostgreSQL",
-    fence=Fence.LOCKS,
     interval=timedelta(milliseconds=250),
     interval_reason="a load takes a fraction of a second",
     cost="nothing beside the server",
@@ -137,7 +134,6 @@ FILESYSTEM = Destination(
     name="filesystem",
     title="files (Delta Lake)",
     table_format="delta",
-    fence=Fence.COMMIT,
     interval_reason="each load makes at least one small file in each table",
     cost="a few requests to the bucket for each table",
 )

@@ -92,8 +92,8 @@ def wait_while(
     """Wait until `pending` returns None.
 
     `reason` is announced. `follow` is called meanwhile with the seconds since `pending` last returned
-    something else. Nothing may move for `expected_seconds`, and a minute more: then the error is raised that
-    `stalled` makes of what is pending, and of the seconds.
+    something else. When these exceed `expected_seconds` by a minute, this raises the error that `stalled`
+    makes of what is pending and of that limit in seconds.
     """
     limit = expected_seconds + STALLED_SECONDS
     previous, changed_at = None, time.monotonic()

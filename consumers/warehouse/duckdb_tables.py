@@ -195,10 +195,8 @@ class DuckDBTables(DirectTables):
             log.info("warehouse.keys_filled", table=table, rows=count)
 
     def _delete(self, table: Table, rows: pa.Table) -> None:
-        name, ids = (
-            self._client.make_qualified_table_name(table.name),
-            {str(value) for value in rows[table.id_column].to_pylist()},
-        )
+        name = self._client.make_qualified_table_name(table.name)
+        ids = {str(value) for value in rows[table.id_column].to_pylist()}
         if any((table.name, value) not in self._found for value in ids):
             for _ in self.select((), table.name, table.id_column, ids):
                 pass

@@ -51,9 +51,8 @@ class KeyFiles:
         self._folder = database.with_name(f"{database.name}.keys")
         self._opened: dict[str, tuple[str, SortedKeys]] = {}
         self._tables: dict[str, _Table] = {}
-        self._runs: dict[str, tuple[int, int]] | None = (
-            None  # by table; None until they are read in this turn
-        )
+        # `run` and `file_run` by table; None until they are read in this turn.
+        self._runs: dict[str, tuple[int, int]] | None = None
         self._usable: dict[str, SortedKeys] = {}
 
     def begin_turn(self) -> None:
@@ -91,11 +90,11 @@ class KeyFiles:
             return set()
 
     def set_gone(self, table: str, entries: Iterable[Entry]) -> None:
-        """Note that rows are deleted: it is committed, or was not found to be otherwise."""
+        """Note that the rows of entries are gone: deleted in a commit, or not found by a search."""
         self._known(table).gone.update(entries)
 
     def count_search(self, table: str) -> None:
-        """Note that the file was of no help: after many times it is made anew."""
+        """Note that rows had to be searched for without the file; after many times it is made anew."""
         self._known(table).searches += 1
 
     def note_write(self, tables: Iterable[str]) -> dict[str, str]:

@@ -102,9 +102,9 @@ class Tables:
         return self._load(new, {name: self._merges[name] if new[name].num_rows else "append" for name in new})
 
     def _new_rows(self, table: Table, rows: pa.Table) -> pa.Table:
-        """Return the rows to merge: `delete-insert` would replace rows of which the first is kept."""
-        is_first_kept = table.replaces or self._merges[table.name]["strategy"] == "insert-only"
-        return rows if is_first_kept else self._absent(table, rows)
+        """Return the rows to merge: `delete-insert` would replace a first row that has to stay."""
+        may_merge_all = table.replaces or self._merges[table.name]["strategy"] == "insert-only"
+        return rows if may_merge_all else self._absent(table, rows)
 
     def _absent(self, table: Table, rows: pa.Table) -> pa.Table:
         """Return those of the rows whose keys the table does not have."""

@@ -51,7 +51,7 @@ def default_text(field: FieldInfo) -> str | None:
         return str(default).lower()
     if isinstance(default, timedelta):
         return format_duration(default)
-    return str(default) if isinstance(default, str | int) and default != "" else None
+    return str(default) if isinstance(default, str | int | float) and default != "" else None
 
 
 def explain(error: ValidationError, tree: Tree, variables: Sequence[Variable]) -> list[str]:

@@ -315,7 +315,7 @@ class WarehouseSettings(Section):
 
     @property
     def kind(self) -> Destination:
-        """Return the ways of the destination."""
+        """Return what is known of the destination."""
         return find_destination(self.destination)
 
     @property

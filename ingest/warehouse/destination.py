@@ -42,9 +42,6 @@ for _name, _value in {
 # most zones: https://www.postgresql.org/docs/current/libpq-envars.html
 os.environ["PGTZ"] = "UTC"
 
-# What the next version of a client will change concerns nobody who runs a command.
-warnings.filterwarnings("ignore", category=FutureWarning, module=r"snowflake\.")
-
 logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns about statements that are refused
 # Drivers warn their developers on standard error, which is for our messages.
 warnings.filterwarnings("ignore", module=r"(google|pyarrow|snowflake|sqlalchemy)\.")
