@@ -20,6 +20,16 @@ class RowFormat(StrEnum):
     VALUES = "values, with JSON parsed"
 
 
+class Fence(StrEnum):
+    """What keeps two consumers apart that believe to own the same partition."""
+
+    FILE = "a lock of the database's file"
+    LOCKS = "locks of the database"
+    LEASE = "a lease in a table, which each transaction of a load looks at"
+    COMMIT = "the table's commits, of which one of two at once is refused"
+    NONE = "nothing: one consumer only"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
     """What is particular to a destination.
@@ -81,6 +91,7 @@ BIGQUERY = Destination(
     },
     longest_text=10 * _MIB,
     longest_json=10 * _MIB,
+    fence=Fence.LEASE,
     interval_reason="a table takes 1,500 load jobs a day, which is one every 58 seconds",
     cost="load jobs are free; each load bills a read of all of bookings and of the keys of booking_events",
     grants="the roles BigQuery Data Editor and BigQuery Job User in the project",
@@ -91,6 +102,7 @@ SNOWFLAKE = Destination(
     rows=RowFormat.VALUES,
     longest_text=16 * _MIB,
     longest_json=16 * _MIB,
+    fence=Fence.LEASE,
     interval_reason="a warehouse that is resumed bills at least 60 seconds",
     cost="the warehouse runs while it loads: an X-Small that never suspends takes 24 credits a day",
     grants="USAGE on a warehouse, USAGE and CREATE SCHEMA on the database",
@@ -102,6 +114,7 @@ REDSHIFT = Destination(
     rows=RowFormat.VALUES,
     longest_text=_TEXT_64K,
     longest_json=_TEXT_64K,
+    fence=Fence.LEASE,
     interval_reason="the cluster commits one transaction at a time, loads and queries alike",
     cost="nothing beside a cluster; Redshift Serverless bills at least 60 seconds of its RPUs",
     grants="CREATE on the database",

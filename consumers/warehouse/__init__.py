@@ -27,10 +27,19 @@ from consumers.rows import (
 )
 from consumers.warehouse.direct import PostgresTables
 from consumers.warehouse.duckdb_tables import DuckDBTables
+from consumers.warehouse.lease import Lease
 from consumers.warehouse.locks import Fence, loading_turn, lock_folder
 from consumers.warehouse.tables import Tables
 from ingest.destinations import FILESYSTEM, POSTGRES
-from ingest.errors import IngestError, LoadRefused, OutOfMemory, UnreadableValue, WarehouseUnavailable
+from ingest.destinations import Fence as FenceKind
+from ingest.errors import (
+    ConfigurationError,
+    IngestError,
+    LoadRefused,
+    OutOfMemory,
+    UnreadableValue,
+    WarehouseUnavailable,
+)
 from ingest.log import Partition
 from ingest.settings import Settings
 from ingest.warehouse import readable_values
@@ -65,8 +74,9 @@ class Warehouse:
         """Lock the pipeline.
 
         Raises WarehouseUnavailable when another consumer has locked it, ConfigurationError when dlt cannot
-        use the destination as it is set.
+        use the destination as it is set, or this consumer could not be kept apart from others there.
         """
+        _require_fence(settings)
         self._all_settings, self._settings = settings, settings.warehouse
         self._most_bytes = settings.consumer.batch_bytes
         self._name = "_".join(filter(None, ["ingest", settings.consumer.instance]))
@@ -75,6 +85,7 @@ class Warehouse:
             self._folder,
             f"another consumer works in {self._folder}: stop it, or give this one its own consumer.instance",
         )
+        self._lease: Lease | None = None
         self._staging_lock = f"staging/{settings.consumer.instance}"
         self._failed = (
             True  # whether the last turn failed, or there was none: then the destination's state is not known
@@ -86,6 +97,9 @@ class Warehouse:
         self.is_new = False
         try:
             self._destination = destination(settings, settings.consumer.instance)
+            if settings.warehouse.kind.fence is FenceKind.LEASE:
+                self._lease = Lease(self._name, self._folder.with_name(f"{self._name}.lease"))
+                self._lease.guard(self._destination)
             with translated():
                 self._pipeline = self._fresh_pipeline()
                 self._tables = self._choose_tables()
@@ -307,7 +321,18 @@ class Warehouse:
             from consumers.warehouse.lake import LakeTables
 
             return LakeTables(self._pipeline, self._folder, self._all_settings)
-        return Tables(self._pipeline, self._folder, self._settings.kind)
+        return Tables(self._pipeline, self._folder, self._settings.kind, self._lease)
+
+
+def _require_fence(settings: Settings) -> None:
+    """Raise ConfigurationError where several consumers share a log, and nothing would keep them apart."""
+    kind = settings.warehouse.kind
+    is_shared = settings.build_log().file is None and settings.consumer.instance
+    if is_shared and kind.fence is FenceKind.NONE:
+        raise ConfigurationError(
+            f"consumer.instance: {kind.title} has nothing by which a consumer could be sure that another one"
+            " is not in the middle of a load: run one consumer, and leave out its name"
+        )
 
 
 def _missing_columns(existing: Mapping[str, set[str]]) -> dict[str, list[str]]:

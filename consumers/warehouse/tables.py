@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltResource
 
 from consumers.rows import TABLES, Table, dlt_columns, plain_rows
+from consumers.warehouse.lease import Lease
 from consumers.warehouse.locks import Fence
 from ingest.destinations import Destination, RowFormat
 from ingest.errors import ConfigurationError, WarehouseUnavailable
@@ -35,18 +36,25 @@ class Tables:
     notes_table = "_dlt_version"
     loads_table = "_dlt_loads"
 
-    def __init__(self, pipeline: dlt.Pipeline, folder: Path, kind: Destination) -> None:
+    def __init__(
+        self, pipeline: dlt.Pipeline, folder: Path, kind: Destination, lease: Lease | None = None
+    ) -> None:
         """`folder` is the pipeline's working folder. Another pipeline may take the place of this one.
 
-        Raises ConfigurationError where rows cannot be replaced.
+        `lease` is held in each turn, and guards the pipeline's destination. Raises ConfigurationError where
+        rows cannot be replaced.
         """
-        self.pipeline, self._folder, self._kind = pipeline, folder, kind
+        self.pipeline, self._folder, self._kind, self._lease = pipeline, folder, kind, lease
         self._merges = {table.name: _merge(table, pipeline, kind) for table in TABLES}
 
     @contextmanager
-    def turn(self, patience: float) -> Iterator[Fence]:  # noqa: ARG002 - there is nothing to wait for
-        """Return the locks of a turn, which wait `patience` seconds for others, where there are locks."""
-        yield Fence(None, self.pipeline.dataset_name)
+    def turn(self, patience: float) -> Iterator[Fence]:
+        """Return the locks of a turn, which wait `patience` seconds for others, where there are locks.
+
+        Where there is a lease, it is held instead. Raises WarehouseUnavailable.
+        """
+        with self._lease.held(self.pipeline.sql_client(), patience) if self._lease else nullcontext():
+            yield Fence(None, self.pipeline.dataset_name)
 
     def has(self, table: str) -> bool:
         """Return whether there is a table of this name; within a turn."""

@@ -109,10 +109,11 @@ def test_one_trace_leads_from_a_delivery_through_the_log_to_its_load(
     assert links == {(delivery.trace_id, delivery.span_id) for delivery in deliveries}
     for load in loads:
         assert load.kind == load.SPAN_KIND_CONSUMER
+        # Records without a context may be in a load too, such as the receiver's probes.
+        assert attributes(load)["messaging.batch.message_count"] >= len(load.links) > 0
         assert (load.trace_id, load.parent_span_id) == (load.links[0].trace_id, load.links[0].span_id)
         steps = [span.name for span in collector.spans if span.parent_span_id == load.span_id]
         assert sorted(steps) == ["commit", "look up", "write"]
-    assert sum(attributes(load)["messaging.batch.message_count"] for load in loads) == 2
     assert collector.services == {"ingest-receiver", "ingest-consumer"}
     assert collector.headers[0]["x-tenant"] == "bookings"
 
