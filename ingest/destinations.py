@@ -57,6 +57,7 @@ class Destination:
     longest_text: int | None = None
     longest_json: int | None = None
     table_hints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    fence: Fence = Fence.NONE
     interval: timedelta = timedelta(seconds=60)
     interval_reason: str
     cost: str
@@ -70,6 +71,7 @@ class Destination:
 DUCKDB = Destination(
     name="duckdb",
     title="DuckDB",
+    fence=Fence.FILE,
     interval=timedelta(milliseconds=250),
     interval_reason="a load takes a fraction of a second",
     cost="nothing",
@@ -77,6 +79,7 @@ DUCKDB = Destination(
 POSTGRES = Destination(
     name="postgres",
     title="PostgreSQL",
+    fence=Fence.LOCKS,
     interval=timedelta(milliseconds=250),
     interval_reason="a load takes a fraction of a second",
     cost="nothing beside the server",
@@ -134,6 +137,7 @@ FILESYSTEM = Destination(
     name="filesystem",
     title="files (Delta Lake)",
     table_format="delta",
+    fence=Fence.COMMIT,
     interval_reason="each load makes at least one small file in each table",
     cost="a few requests to the bucket for each table",
 )
