@@ -57,6 +57,7 @@ class Destination:
     longest_text: int | None = None
     longest_json: int | None = None
     table_hints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    fence: Fence = Fence.NONE
     interval: timedelta = timedelta(seconds=60)
     interval_reason: str
     cost: str
@@ -70,6 +71,7 @@ class Destination:
 DUCKDB = Destination(
     name="duckdb",
     title="DuckDB",
+    fence=Fence.FILE,
     interval=timedelta(milliseconds=250),
     interval_reason="a load takes a fraction of a second",
     cost="nothing",
@@ -77,6 +79,7 @@ DUCKDB = Destination(
 POSTGRES = Destination(
     name="postgres",
     title="PostgreSQL",
+    fence=Fence.LOCKS,
     interval=timedelta(milliseconds=250),
     interval_reason="a load takes a fraction of a second",
     cost="nothing beside the server",
@@ -91,7 +94,6 @@ BIGQUERY = Destination(
     },
     longest_text=10 * _MIB,
     longest_json=10 * _MIB,
-    fence=Fence.LEASE,
     interval_reason="a table takes 1,500 load jobs a day, which is one every 58 seconds",
     cost="load jobs are free; each load bills a read of all of bookings and of the keys of booking_events",
     grants="the roles BigQuery Data Editor and BigQuery Job User in the project",
@@ -134,6 +136,7 @@ FILESYSTEM = Destination(
     name="filesystem",
     title="files (Delta Lake)",
     table_format="delta",
+    fence=Fence.COMMIT,
     interval_reason="each load makes at least one small file in each table",
     cost="a few requests to the bucket for each table",
 )
