@@ -94,7 +94,6 @@ BIGQUERY = Destination(
     },
     longest_text=10 * _MIB,
     longest_json=10 * _MIB,
-    fence=Fence.LEASE,
     interval_reason="a table takes 1,500 load jobs a day, which is one every 58 seconds",
     cost="load jobs are free; each load bills a read of all of bookings and of the keys of booking_events",
     grants="the roles BigQuery Data Editor and BigQuery Job User in the project",
