@@ -2,6 +2,7 @@
 
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def main() -> None:
         try:
             if not spooled_records():
                 return
+        except urllib.error.HTTPError as error:
+            print(f"the spool cannot be seen: {error}", file=sys.stderr)  # a wrong token: wait all the time
         except OSError:
             return  # the receiver has ended
         time.sleep(1)
