@@ -7,13 +7,15 @@ import urllib.request
 from pathlib import Path
 
 _AWAY_SECONDS = 5.0  # until nobody sends new connections to this pod any more
+_POLL_SECONDS = 1.0
+_METRICS = "http://127.0.0.1:8081/metrics"
 _TOKEN = Path("/etc/ingest-secrets/INGEST_RECEIVER__ADMIN_TOKEN")
 
 
 def spooled_records() -> float:
     """Return how many records wait in the receiver's spool."""
     headers = {"Authorization": f"Bearer {_TOKEN.read_text().strip()}"}
-    request = urllib.request.Request("http://127.0.0.1:8081/metrics", headers=headers)
+    request = urllib.request.Request(_METRICS, headers=headers)
     with urllib.request.urlopen(request, timeout=5) as response:
         for line in response.read().decode().splitlines():
             if line.startswith("ingest_spool_records "):
@@ -33,7 +35,7 @@ def main() -> None:
             print(f"the spool cannot be seen: {error}", file=sys.stderr)  # a wrong token: wait all the time
         except OSError:
             return  # the receiver has ended
-        time.sleep(1)
+        time.sleep(_POLL_SECONDS)
 
 
 if __name__ == "__main__":
