@@ -19,7 +19,7 @@ def metrics(answers: list[float]) -> Iterator[str]:
     """Serve the numbers of spooled records, one for each request, to whoever has the token."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the library's name
+        def do_GET(self) -> None:
             allowed = self.headers["Authorization"] == f"Bearer {TOKEN}"
             self.send_response(200 if allowed else 401)
             self.end_headers()
