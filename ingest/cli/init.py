@@ -138,7 +138,7 @@ admin_port = 8081                                # loopback: /readyz and /metric
 [consumer]
 admin_port = 8082                                # the consumer's /readyz and /metrics
 
-[warehouse]                                      # any dlt destination
+[warehouse]                                      # which ones there are: docs/destinations.md
 destination = "duckdb"
 credentials = "data/warehouse.duckdb"            # for a database with a password: \
 INGEST_WAREHOUSE__CREDENTIALS

@@ -100,7 +100,8 @@ def _known_error(cause: BaseException) -> IngestError | None:
     if isinstance(cause, ModuleNotFoundError):
         return ConfigurationError(
             f"warehouse.destination needs the Python package {cause.name}, which is not installed here:"
-            ' pip install "dlt[postgres]", with the name of your destination instead of postgres'
+            ' install this project with the extra of the destination, such as ".[postgres]" or ".[delta]";'
+            ' for an untested one, pip install "dlt[NAME]" with its name'
         )
     return None
 

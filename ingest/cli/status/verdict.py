@@ -277,7 +277,10 @@ def _judge_webhooks(
         remedy = f"`ingest webhooks plan {name}` says what the vendor has"
         yield warning(name, "no webhook was ever delivered", remedy)
     if needs := sorted(set(subscriptions) - _SUBSCRIPTION_OK - {"unknown"}):
-        remedy = f"`ingest webhooks plan {name}`, then apply"
+        remedy = (
+            f"`ingest webhooks plan {name}` asks the vendor now; if it wants a change, `ingest webhooks apply"
+            f" {name}`. What was changed since reconciliation last asked is seen within webhooks.every"
+        )
         yield failed(name, f"webhook subscriptions need: {', '.join(needs)}", remedy)
     elif "unknown" in subscriptions:
         detail = "the vendor could not be asked about its webhook subscriptions"
@@ -311,8 +314,8 @@ def _judge_reconciliation(
     elif run["missed"]:
         yield warning(
             name,
-            f"the last reconciliation found {counted(run['missed'], 'booking')} that no webhook "
-            "delivered, and repaired them",
+            f"the last reconciliation found and repaired {counted(run['missed'], 'booking')} that no webhook "
+            "delivered",
         )
 
 
