@@ -83,7 +83,9 @@ def _serve() -> None:
     be a fifth of the work.
     """
     gc.disable()
-    with open(0, "rb") as requests, open(1, "wb") as answers, suppress(EOFError, BrokenPipeError):
+    # The consumer may be killed at any moment, also while it writes a request.
+    ended = suppress(EOFError, BrokenPipeError, pickle.UnpicklingError)
+    with open(0, "rb") as requests, open(1, "wb") as answers, ended:
         sys.stdout = sys.stderr
         mapper: Mapper = cast("Mapper", None)
         answer: list[Content] | MemoryError

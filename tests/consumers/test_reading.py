@@ -1,6 +1,7 @@
 """Tests of the process that reads the next batch during a load."""
 
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -74,6 +75,14 @@ def test_its_process_ends_when_the_consumer_is_killed() -> None:
         pid = int(consumer.stdout.readline())
         consumer.kill()
     wait_for(lambda: not is_running(pid), "the process has ended")
+
+
+def test_its_process_says_nothing_when_the_consumer_is_killed_while_it_writes_a_request() -> None:
+    request = pickle.dumps((BookingMapper({}), [(b"{}", {})]))
+    done = subprocess.run(
+        [sys.executable, "-m", "consumers.reading"], input=request[:-3], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def is_running(pid: int) -> bool:
