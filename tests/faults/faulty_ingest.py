@@ -41,6 +41,7 @@ STEPS = {
         "answer": "receivers.webhook:Webhooks._conclude",
     },
 }
+STEPS_OF_DUCKDB = ("note of keys", "key file")
 MOMENTS = {
     command: [f"{when} {step}" for step in steps for when in ("before", "after")]
     for command, steps in STEPS.items()

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -163,10 +163,12 @@ class Plan:
         return sum(fault.kind.kills for fault in self.faults)
 
 
-def draw(seed: int, kinds: frozenset[Kind], kills: int, seconds: float) -> Plan:
+def draw(
+    seed: int, kinds: frozenset[Kind], kills: int, seconds: float, *, without: Collection[str] = ()
+) -> Plan:
     """Draw a plan with so many kills and a fifth as many other faults.
 
-    Each kind comes at least once, and each step comes once before any comes again.
+    Each kind comes at least once. Each step comes once before any comes again, but for those in `without`.
     """
     chance = random.Random(seed)
     ordered = sorted(kinds)
@@ -176,9 +178,10 @@ def draw(seed: int, kinds: frozenset[Kind], kills: int, seconds: float) -> Plan:
     )
     chance.shuffle(chosen)
     times = sorted(chance.uniform(_QUIET_SECONDS, seconds) for _ in chosen)
-    moments = {
-        kind: chance.sample(MOMENTS[command], len(MOMENTS[command])) for kind, command in _STEPS.items()
-    }
+    moments = {}
+    for kind, command in _STEPS.items():
+        possible = [moment for moment in MOMENTS[command] if moment.partition(" ")[2] not in without]
+        moments[kind] = chance.sample(possible, len(possible))
     counts: Counter[Kind] = Counter()
     faults = []
     for at, kind in zip(times, chosen, strict=True):

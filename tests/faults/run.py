@@ -11,6 +11,7 @@ from typing import Any
 
 from ingest.simulator.simulation import Pace, run_simulation
 from tests.faults.breaker import Breaker
+from tests.faults.faulty_ingest import STEPS_OF_DUCKDB
 from tests.faults.load import Deliveries, Vendors
 from tests.faults.plan import ALL, CLOCKS, KINDS, OF_WAREHOUSE, Kind, Plan, draw
 from tests.faults.servers import serving
@@ -121,9 +122,8 @@ async def run(options: RunOptions, on_progress: OnProgress) -> Report:
 async def _run_on(system: System, options: RunOptions, on_progress: OnProgress) -> Report:
     started = time.monotonic()
     impossible = system.impossible() & options.kinds
-    plan = options.plan or draw(
-        options.seed, options.possible - impossible, options.kills, options.pace.seconds
-    )
+    kinds, without = options.possible - impossible, () if options.warehouse == "duckdb" else STEPS_OF_DUCKDB
+    plan = options.plan or draw(options.seed, kinds, options.kills, options.pace.seconds, without=without)
     vendors = Vendors(system.settings, options.seed)
     breaker = Breaker(system, vendors)
     async with system.supervised():

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta, timezone
 
+import pendulum
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,3 +126,10 @@ def test_anything_else_is_refused(text: object) -> None:
 )
 def test_a_message_has_the_two_largest_units(seconds: float, text: str) -> None:
     assert describe_duration(timedelta(seconds=seconds)) == text
+
+
+def test_the_instants_of_other_libraries_are_formatted_alike() -> None:
+    moment = datetime(2026, 6, 9, 21, 37, 18, tzinfo=UTC)
+    for other in (pendulum.instance(moment), pendulum.instance(moment).in_timezone("Asia/Tokyo")):
+        assert type(other) is not datetime
+        assert format_instant(other) == "2026-06-09T21:37:18.000000Z"
