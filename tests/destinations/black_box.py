@@ -198,7 +198,9 @@ def open_black_box(folder: Path, destination: Destination) -> Iterator[BlackBox]
 
             wait_for(accepts, "the receiver answers")
             yield BlackBox(destination, vendors, product, consumer)
-            assert [process.stop() for process in (receiver, consumer)] == [0, 0]
+            assert receiver.stop() == 0, receiver.written()
+            # 3 where the emulator or the log was too busy for the last load, which is done at the next start.
+            assert consumer.stop() in {0, 3}, consumer.written()
 
 
 def _value(column: str, value: Any) -> Any:
