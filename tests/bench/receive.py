@@ -113,7 +113,7 @@ def ours(folder: Path, name: str, log: str, port: int, workers: int = 1) -> Rece
     }
     config = folder / f"{name}.toml"
     config.write_text(tomlkit.dumps(settings), encoding="utf-8")
-    secret = {"INGEST_ACCOUNTS__CALENDLY__WEBHOOKSECRETS": SECRET}
+    secret = {"INGEST_ACCOUNTS__CALENDLY__WEBHOOK_SECRETS": SECRET}
     return Receiver(name, [sys.executable, "-m", "ingest", "receive", "--config", str(config)], secret)
 
 
