@@ -59,6 +59,28 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def run_statements(
+    connection: "DuckDBPyConnection", statements: Sequence[str], parameters: Sequence[Any]
+) -> list[QueryResult]:
+    """Run statements of ours. Raises as `ingest.warehouse.query.query` does."""
+    results = []
+    for sql in statements:
+        check_statement(connection, sql)
+        results.append(result_of(connection.execute(sql, parameters)))
+    return results
+
+
+def run_bounded(
+    connection: "DuckDBPyConnection", sql: str, bounds: Bounds, running: RunningQuery
+) -> QueryResult:
+    """Run a statement that somebody wrote. Raises as `ingest.warehouse.query.query_bounded` does."""
+    for name, value in LOCKED_DOWN.items():
+        connection.execute(f"SET {name} = {value}")
+    check_statement(connection, sql, only_reading=True)
+    running.start(connection.interrupt)
+    return result_of(connection.execute(sql), bounds)
+
+
 class DuckDBFile:
     """The file of a warehouse on DuckDB. It is open only while a query runs, in turns with the consumer."""
 
@@ -69,20 +91,12 @@ class DuckDBFile:
     def query(self, statements: Sequence[str], parameters: Sequence[Any] = ()) -> list[QueryResult]:
         """Run statements, with JSON as JsonText. Raises as `ingest.warehouse.query.query` does."""
         with self._opened() as connection:
-            results = []
-            for sql in statements:
-                check_statement(connection, sql)
-                results.append(result_of(connection.execute(sql, parameters)))
-            return results
+            return run_statements(connection, statements, parameters)
 
     def query_bounded(self, sql: str, bounds: Bounds, running: RunningQuery) -> QueryResult:
         """Run a statement that somebody wrote. Raises as `ingest.warehouse.query.query_bounded` does."""
         with self._opened() as connection:
-            for name, value in LOCKED_DOWN.items():
-                connection.execute(f"SET {name} = {value}")
-            check_statement(connection, sql, only_reading=True)
-            running.start(connection.interrupt)
-            return result_of(connection.execute(sql), bounds)
+            return run_bounded(connection, sql, bounds, running)
 
     def query_attached(self, sql: str, parameters: Sequence[Any]) -> QueryResult:
         """Run one of many queries, and return values as DuckDB has them.

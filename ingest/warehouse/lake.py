@@ -18,7 +18,7 @@ from pyarrow.dataset import FileSystemDataset
 from ingest.errors import ConfigurationError, NothingLoaded
 from ingest.settings import WarehouseSettings
 from ingest.warehouse import Bounds, QueryResult, RunningQuery, readable_values
-from ingest.warehouse.duckdb_file import LOCKED_DOWN, check_statement, result_of, translated_errors
+from ingest.warehouse.duckdb_file import run_bounded, run_statements, translated_errors
 from ingest.warehouse.errors import translated
 
 if TYPE_CHECKING:
@@ -73,20 +73,12 @@ class Lake:
     def query(self, statements: Sequence[str], parameters: Sequence[Any] = ()) -> list[QueryResult]:
         """Run statements, with JSON as JsonText. Raises as `ingest.warehouse.query.query` does."""
         with self._opened(statements) as connection:
-            results = []
-            for sql in statements:
-                check_statement(connection, sql)
-                results.append(result_of(connection.execute(sql, parameters)))
-            return results
+            return run_statements(connection, statements, parameters)
 
     def query_bounded(self, sql: str, bounds: Bounds, running: RunningQuery) -> QueryResult:
         """Run a statement that somebody wrote. Raises as `ingest.warehouse.query.query_bounded` does."""
         with self._opened([sql]) as connection:
-            for name, value in LOCKED_DOWN.items():
-                connection.execute(f"SET {name} = {value}")
-            check_statement(connection, sql, only_reading=True)
-            running.start(connection.interrupt)
-            return result_of(connection.execute(sql), bounds)
+            return run_bounded(connection, sql, bounds, running)
 
     @contextmanager
     def _opened(self, statements: Iterable[str]) -> "Iterator[DuckDBPyConnection]":
