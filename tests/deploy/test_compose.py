@@ -10,12 +10,11 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
+from tests.deploy.roles import SECTIONS, settings_with
 from tests.deploy.tools import compose_schema
-from tests.support.processes import PythonProcess
 
 FOLDER = Path(__file__).parents[2] / "deploy"
 COMPOSE = yaml.safe_load((FOLDER / "compose.yaml").read_text())
-ROLES = {"receive": "receiver", "consume": "consumer", "reconcile": "reconcile"}
 
 
 @pytest.fixture
@@ -60,15 +59,13 @@ def test_all_that_a_service_names_is_there(secrets: Path) -> None:
         assert ":latest" not in service["image"]
 
 
-@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("role", SECTIONS)
 def test_the_settings_of_each_role_are_valid(role: str, secrets: Path) -> None:
     service = COMPOSE["services"][role]
     environ = {name: str(value) for name, value in service["environment"].items()}
     environ |= {"INGEST_CONFIG": str(FOLDER / "ingest.toml"), "INGEST_SECRETS_DIR": str(secrets)}
-    code = "from ingest.settings.sources import load_settings; print(load_settings().model_dump_json())"
-    with PythonProcess(code, **environ) as process:
-        settings = json.loads(process.finish())
-    section = settings[ROLES[role]]
+    settings = settings_with(environ)
+    section = settings[SECTIONS[role]]
     assert service["command"][0] == role
     assert section["admin_hosts"] == [role], "Prometheus asks by this name"
     assert section["admin_token"]

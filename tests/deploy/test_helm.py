@@ -11,9 +11,9 @@ import yaml
 
 import ingest
 from ingest.settings import Settings
+from tests.deploy.roles import SECTIONS, settings_with
 from tests.deploy.tools import crd_schemas, helm, python_tool
 from tests.receivers.requests import SECRET
-from tests.support.processes import PythonProcess
 
 CHART = Path(__file__).parents[2] / "deploy" / "helm" / "bookings-ingest"
 RULES = CHART.parents[1] / "monitoring" / "rules.yaml"
@@ -116,7 +116,7 @@ def test_pods_have_no_rights_and_their_secrets_are_files(name: str, tmp_path: Pa
     assert SECRET not in yaml.safe_dump_all(shown)
 
 
-@pytest.mark.parametrize("role", ["receive", "consume", "reconcile"])
+@pytest.mark.parametrize("role", SECTIONS)
 def test_the_settings_of_each_role_are_valid(role: str, tmp_path: Path) -> None:
     documents = render(*values_of("everything", tmp_path))
     named = {(document["kind"], document["metadata"]["name"]): document for document in documents}
@@ -130,14 +130,12 @@ def test_the_settings_of_each_role_are_valid(role: str, tmp_path: Path) -> None:
         (secrets / key).write_bytes(base64.b64decode(value))
     environ = {entry["name"]: entry.get("value", f"x-bookings-ingest-{role}-0") for entry in container["env"]}
     environ |= {"INGEST_CONFIG": str(config), "INGEST_SECRETS_DIR": str(secrets)}
-    code = "from ingest.settings.sources import load_settings; print(load_settings().model_dump_json())"
-    with PythonProcess(code, **environ) as process:
-        settings = json.loads(process.finish())
+    settings = settings_with(environ)
     assert settings["log"] == "kafka://kafka:9092"
     assert settings["receiver"]["spool_dir"] == "/var/lib/ingest/data/spool"
     assert "sales" in settings["accounts"]
     port = next(entry["containerPort"] for entry in container["ports"] if entry["name"] == "admin")
-    section = {"receive": "receiver", "consume": "consumer", "reconcile": "reconcile"}[role]
+    section = SECTIONS[role]
     assert settings[section]["admin_port"] == port
     assert settings[section]["admin_host"] == "::"
     assert settings[section]["admin_token"], "other machines may ask"

@@ -11,6 +11,7 @@ import pytest
 from typer.main import get_command
 
 from ingest.cli.commands import app
+from tests.deploy.roles import SECTIONS
 from tests.receivers.requests import SECRET
 from tests.support.polling import PATIENCE
 from tests.support.ports import free_port
@@ -19,7 +20,6 @@ from tests.support.settings import CommandRunner, settings_tree
 FOLDER = Path(__file__).parents[2] / "deploy" / "systemd"
 UNITS = sorted(path for path in FOLDER.iterdir() if path.suffix in {".service", ".target"})
 SERVICES = [unit for unit in UNITS if unit.suffix == ".service"]
-ROLES = {"ingest-receive": "receive", "ingest-consume": "consume", "ingest-reconcile": "reconcile"}
 MOST_EXPOSED = 15  # tenths: 1.5 of 10, where systemd's own words are "OK"
 
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
@@ -53,8 +53,9 @@ def test_each_role_has_a_service_that_runs_a_command_there_is() -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]  # the application is a group
     for service in SERVICES:
         (line,) = re.findall(r"^ExecStart=/opt/ingest/bin/ingest (.+)$", service.read_text(), re.MULTILINE)
-        assert line.split()[0] == ROLES[service.stem]
+        assert service.stem == f"ingest-{line.split()[0]}"
         assert line.split()[0] in commands
+    assert {service.stem for service in SERVICES} == {f"ingest-{role}" for role in SECTIONS}
     target = (FOLDER / "ingest.target").read_text()
     assert set(re.findall(r"ingest-\w+\.service", target)) == {service.name for service in SERVICES}
 
@@ -62,8 +63,7 @@ def test_each_role_has_a_service_that_runs_a_command_there_is() -> None:
 @pytest.mark.parametrize("command", [("receive",), ("consume",), ("reconcile", "--watch")])
 def test_a_service_says_when_it_is_ready(tmp_path: Path, command: tuple[str, ...]) -> None:
     tree = settings_tree(tmp_path)
-    sections = ("receiver", "consumer", "reconcile")
-    tree |= {name: tree.get(name, {}) | {"admin_port": free_port()} for name in sections}
+    tree |= {name: tree.get(name, {}) | {"admin_port": free_port()} for name in SECTIONS.values()}
     tree["receiver"]["port"] = free_port()
     tree["accounts"] = {"sales": {"vendor": "calendly", "webhook_secrets": [SECRET], "api_token": "none"}}
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
