@@ -197,8 +197,13 @@ class KafkaLogProducer:
         records, append.records = append.records, ()  # the client has copies
         try:
             for record in records:
-                key, headers = _encode(record)
-                client.produce(append.topic, record.value, key, headers=headers, on_delivery=on_delivery)
+                key, headers = record.key, dict[str, str | bytes | None](record.headers)
+                try:
+                    client.produce(append.topic, record.value, key, headers=headers, on_delivery=on_delivery)
+                except UnicodeEncodeError:  # for half a surrogate pair
+                    key = _replace_halves(key)
+                    headers = {name: _replace_halves(value) for name, value in record.headers.items()}
+                    client.produce(append.topic, record.value, key, headers=headers, on_delivery=on_delivery)
         except BufferError as error:
             return self._cluster.unavailable(error)
         except KafkaException as error:
@@ -245,11 +250,6 @@ class KafkaLogProducer:
         return self._cluster.unavailable(errors.KafkaTimeoutError(f"not acknowledged {limit}{reason}"))
 
 
-def _encode(record: Record) -> tuple[bytes, list[tuple[str, str | bytes | None]]]:
-    """Return a record's key and headers as bytes."""
-    try:
-        return record.key.encode(), [(name, value.encode()) for name, value in record.headers.items()]
-    except UnicodeEncodeError:  # for half a surrogate pair
-        return record.key.encode("utf-8", "replace"), [
-            (name, value.encode("utf-8", "replace")) for name, value in record.headers.items()
-        ]
+def _replace_halves(text: str) -> str:
+    """Return a text with a question mark for each half of a surrogate pair, which UTF-8 cannot have."""
+    return text.encode(errors="replace").decode()
