@@ -83,6 +83,16 @@ class Facts:
     warehouse: Row
     disks: Sequence[Disk]
 
+    @property
+    def waiting_in_log(self) -> int | None:
+        """The number of the log's records that are not loaded yet; None where the log could not be asked."""
+        return None if "error" in self.log else sum(topic["lag"] for topic in self.log["topics"])
+
+    @property
+    def waiting_in_spool(self) -> int | None:
+        """The number of records in the spool; None where it could not be read."""
+        return None if "error" in self.spool else sum(file["records"] for file in self.spool["files"])
+
 
 def judge(facts: Facts, settings: Settings, now: datetime) -> list[Finding]:
     """Return a finding for each thing that was looked at, the worst first."""
@@ -155,7 +165,7 @@ def _judge_log(facts: Facts, interval: timedelta, now: datetime) -> Iterator[Fin
             "run the consumer, which reads it again by itself; `ingest reconcile --since` finds what is gone",
         )
         return
-    waiting = sum(topic["lag"] for topic in topics)
+    waiting = facts.waiting_in_log
     if not waiting:
         yield ok("log", "everything in it is loaded")
         return
@@ -205,7 +215,7 @@ def _judge_spool(facts: Facts) -> Iterator[Finding]:
     if error := facts.spool.get("error"):
         yield Finding("spool", State.FAILED, error, unreachable=True)
         return
-    records = sum(file["records"] for file in facts.spool["files"])
+    records = facts.waiting_in_spool
     if records:
         age = timedelta(seconds=max(file["oldest_seconds"] for file in facts.spool["files"]))
         detail = (
