@@ -76,7 +76,7 @@ def init(
 
 
 def _vendors_address(url: str) -> str:
-    """Return the address in its usual form. Raises ConfigurationError for one that vendors cannot deliver to."""
+    """Return the address in its usual form. Raises ConfigurationError where vendors cannot deliver to it."""
     try:
         url = parse_web_address(url)
     except ValueError as error:
