@@ -7,7 +7,7 @@ finished: its records were not committed, so whoever owns them now reads and loa
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from consumers.rows import (
 from consumers.warehouse.direct import PostgresTables
 from consumers.warehouse.duckdb_tables import DuckDBTables
 from consumers.warehouse.lease import Lease
-from consumers.warehouse.locks import Fence, loading_turn, lock_folder
+from consumers.warehouse.locks import Fence, LoadingTurns, lock_folder
 from consumers.warehouse.tables import Tables
 from ingest.destinations import FILESYSTEM, POSTGRES
 from ingest.destinations import Fence as FenceKind
@@ -78,6 +78,7 @@ class Warehouse:
         """
         _require_fence(settings)
         self._all_settings, self._settings = settings, settings.warehouse
+        self._turns = LoadingTurns(settings)
         self._most_bytes = settings.consumer.batch_bytes
         self._name = "_".join(filter(None, ["ingest", settings.consumer.instance]))
         self._folder = Path(settings.warehouse.work_dir) / self._name
@@ -115,7 +116,7 @@ class Warehouse:
         Raises WarehouseUnavailable when the destination is out of reach.
         """
         partition_locks = sorted({f"{partition.topic}/{partition.number}" for partition in partitions})
-        with loading_turn(self._all_settings, _TURN_SECONDS), self._tables.turn(_TURN_SECONDS) as fence:
+        with self._turns.turn(_TURN_SECONDS), self._tables.turn(_TURN_SECONDS) as fence:
             fence.acquire(self._staging_lock, *partition_locks)
             self._make_tables(fence)
             self._failed = True
@@ -123,6 +124,13 @@ class Warehouse:
             self._failed = False
         if self._loads_were_asked:
             self._stamp_after_turn, self._loads_were_asked = self._stamp(), False
+
+    def keep_open(self, stays_open: bool) -> None:
+        """Say whether loads follow each other without a pause: then DuckDB's file stays open for a while.
+
+        Nobody else can read what they loaded before it is closed. Without a pause to come it is closed now.
+        """
+        self._turns.keep_open(stays_open)
 
     def may_differ(self) -> bool:
         """Return whether somebody may have replaced it since the last turn in which `loaded` was called.
@@ -259,7 +267,9 @@ class Warehouse:
             log.warning("warehouse.maintenance_failed", why=str(error))
 
     def close(self) -> None:
-        """Release the pipeline."""
+        """Close what is open, and release the pipeline."""
+        with suppress(WarehouseUnavailable):  # another file took its place, which the next consumer finds out
+            self.keep_open(False)
         if self._pipeline.is_active:  # a reader in this process makes its own the active one
             self._pipeline.deactivate()
         self._folder_lock.release()
