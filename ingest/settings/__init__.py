@@ -15,6 +15,7 @@ from ingest.errors import ConfigurationError
 from ingest.files import absolute_url, is_local_path
 from ingest.log.backend import Log, build_log
 from ingest.log.kafka_settings import KAFKA_PORT, LARGEST_BODY, KafkaSettings
+from ingest.settings.dashboard import DashboardSettings, FeedSettings
 from ingest.settings.sections import (
     CONSUMER_BASE_BYTES,
     RECORD_FACTOR,
@@ -77,6 +78,8 @@ class Settings(Section):
     warehouse: WarehouseSettings = WarehouseSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
     webhooks: WebhooksSettings = WebhooksSettings()
+    feed: FeedSettings = FeedSettings()
+    dashboard: DashboardSettings = DashboardSettings()
     traces: TracesSettings = TracesSettings()
     kafka: KafkaSettings = KafkaSettings()
     accounts: dict[str, Annotated[AccountSettings, BeforeValidator(_parse_account)]] = Field(
@@ -274,6 +277,8 @@ __all__ = [
     "NO_ACCOUNT",
     "NO_CREDENTIALS",
     "ConsumerSettings",
+    "DashboardSettings",
+    "FeedSettings",
     "KafkaSettings",
     "ReceiverSettings",
     "ReconcileSettings",
