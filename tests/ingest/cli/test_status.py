@@ -12,8 +12,10 @@ from typing import Any
 import duckdb
 import pytest
 
-from ingest.cli.status import gather
-from ingest.cli.status.verdict import Disk, Facts, Part, exit_code, judge
+from ingest.cli.status import exit_code
+from ingest.health.facts import Disk, Facts, Part
+from ingest.health.gather import gather
+from ingest.health.judge import judge
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
 from ingest.readiness import Finding, State, failed
@@ -307,6 +309,7 @@ def test_scripts_get_all_of_it(loaded: Path) -> None:
     assert accounts["sales"] == {
         "vendor": "calendly", "account": "sales", "bookings": 1, "newest_change": "2026-06-01T00:00:00Z",
         "last_load": "2026-06-01T00:00:01Z", "last_delivery": "2026-06-01T00:00:09Z",
+        "in_hour": 0, "usual_in_hour": 0,
     }  # fmt: skip
     assert accounts["tours"]["last_delivery"] is None, "what reconciliation found was not delivered"
     assert accounts["quiet"] == {
@@ -316,7 +319,15 @@ def test_scripts_get_all_of_it(loaded: Path) -> None:
         "newest_change": None,
         "last_load": None,
         "last_delivery": None,
+        "in_hour": 0,
+        "usual_in_hour": 0,
     }
+    verdicts = {row["account"]: row for row in report["accounts"]}
+    assert verdicts.keys() == {"quiet", "tours"}, "those of the settings"
+    assert verdicts["tours"]["verdict"] == "Degraded"
+    assert verdicts["tours"]["why"].startswith("receiver: not running")
+    assert verdicts["tours"]["command"] == "ingest up"
+    assert verdicts["tours"]["dead_letters"] == {"unreadable_payload": 1}
     assert report["warehouse"]["open_dead_letters"] == {"tours": 1}
     assert {entry["table"]: entry["rows"] for entry in report["warehouse"]["tables"]} == {
         "bookings": 2, "booking_events": 4, "dead_letters": 1, "reconciliations": None,
