@@ -11,6 +11,7 @@ from consumers.batch import Chunk, Item, Plan, find_incomplete, plan_load, to_de
 from consumers.dead_letters.limit import FailureLimit
 from consumers.letter_rows import dead_letter_row, former_id, is_letter_of_same_event, shortened
 from consumers.reporting import report_dead_letters, report_load
+from consumers.statements import evidence_loads, statement_ids, valid_statements
 from consumers.traces import LoadTraces
 from consumers.warehouse import Warehouse
 from ingest.dead_letter import DeadLetter
@@ -102,10 +103,23 @@ class BatchWriter:
         It is read for each load: another consumer may have loaded while this one was frozen, or somebody
         may have replaced the warehouse.
         """
-        new = Chunk(chunk.items, self._new_letters(chunk.letters))
+        new = Chunk(self._valid_items(chunk.items), self._new_letters(chunk.letters))
         versions = self._warehouse.versions(new.messages)
         whole_rows = self._warehouse.bookings(find_incomplete(new, versions))
         return plan_load(new, {**versions, **whole_rows}, datetime.now(UTC))
+
+    def _valid_items(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Leave out statements that are older than the stored ones, and open hours without evidence."""
+        ids = statement_ids(items)
+        if not ids:
+            return items
+        stored = {
+            (table, row_id): stated_at
+            for table, of_table in ids.items()
+            for row_id, stated_at in self._warehouse.statements(table, of_table).items()
+        }
+        wanted = evidence_loads(items)
+        return valid_statements(items, stored, self._warehouse.loaded(wanted) if wanted else ())
 
     def _new_letters(self, letters: Sequence[StoredRecord]) -> list[StoredRecord]:
         """Leave out letters that are stored already, under the id that an earlier release gave them."""
