@@ -1,6 +1,6 @@
 """The verdicts on the hours of an account, as the table `completeness` has them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -12,6 +12,7 @@ from ingest.times import format_instant, parse_stored_instant
 from ingest.warehouse.query import query_or_empty
 
 HOUR = timedelta(hours=1)
+_DAY = timedelta(days=1)
 
 
 class Verdict(StrEnum):
@@ -153,16 +154,34 @@ def _stored(row: Mapping[str, Any]) -> HourVerdict:
     return HourVerdict(**{**row, **instants, "verdict": Verdict(row["verdict"])})
 
 
-def changed_hours(
-    settings: Settings, vendor: str, account: str, loaded_since: datetime
-) -> Sequence[tuple[datetime, datetime]]:
-    """Return when each booking that was loaded since then changed last, and when it was loaded.
+def loaded_versions(
+    settings: Settings, vendor: str, account: str, since: datetime
+) -> list[tuple[str, datetime]]:
+    """Return the versions of the bookings that webhooks have changed since then, with their `loaded_at`.
 
     Raises WarehouseUnavailable.
     """
     sql = (
-        "SELECT updated_at, loaded_at FROM bookings WHERE vendor = %s AND account = %s AND loaded_at >= %s"
-        " AND updated_at IS NOT NULL"
+        "SELECT version, loaded_at FROM bookings"
+        " WHERE vendor = %s AND account = %s AND loaded_at >= %s AND last_via <> 'reconcile'"
     )
-    rows = query_or_empty(settings, sql, [vendor, account, loaded_since]).rows
-    return [(parse_stored_instant(changed), parse_stored_instant(loaded)) for changed, loaded in rows]
+    rows = query_or_empty(settings, sql, [vendor, account, since]).rows
+    return [(version or "", parse_stored_instant(loaded_at)) for version, loaded_at in rows]
+
+
+def webhook_times(
+    settings: Settings, vendor: str, account: str, since: datetime, until: datetime
+) -> Iterator[datetime]:
+    """Yield when each event happened, in [since, until), of which a webhook told.
+
+    A day is read at a time. Raises WarehouseUnavailable.
+    """
+    sql = (
+        "SELECT time FROM booking_events"
+        " WHERE vendor = %s AND account = %s AND signed_by IS NOT NULL AND time >= %s AND time < %s"
+    )
+    while since < until:
+        end = min(until, since + _DAY)
+        for (happened_at,) in query_or_empty(settings, sql, [vendor, account, since, end]).rows:
+            yield parse_stored_instant(happened_at)
+        since = end
