@@ -6,25 +6,20 @@ one. If the first of the two is gone by then, the warehouse was replaced meanwhi
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ingest.clock import CLOCK_SKEW, version_instant
-from ingest.log import Producer
-from ingest.settings import Settings
 from ingest.telemetry import COMPLETE_UNTIL
 from ingest.vendors import AnyAccount
 from ingest.vendors.rest import AnyRest
 from ingest.warehouse.completeness import (
     HOUR,
+    CompletenessTable,
     HourVerdict,
     Verdict,
     complete_until,
-    has_load,
     hour_of,
     hours_between,
-    loaded_versions,
-    newest_load,
-    webhook_times,
 )
 from receivers.completeness.census import Census
 from receivers.completeness.ledger import Ledger
@@ -46,22 +41,22 @@ class Proof:
     """The proof of one run of an account: begun before the run, and stated after it."""
 
     def __init__(
-        self, settings: Settings, account: AnyAccount, producer: Producer, open_letters: OpenLetters
+        self, ledger: Ledger, table: CompletenessTable, account: AnyAccount, open_letters: OpenLetters
     ) -> None:
         """Read what was known before. Raises WarehouseUnavailable."""
-        self._settings = settings
+        self._ledger = ledger
+        self._table = table
         self._account = account
-        self._ledger = Ledger(settings, account, producer)
         self._open_letters = open_letters
         self._stored = dict(self._ledger.verdicts())
-        self._load = newest_load(settings)
+        self._load = table.newest_load()
 
-    def state(self, rest: AnyRest, census: Census, report: Report) -> None:
-        """State the verdicts on the hours that a run has listed.
+    def state(self, rest: AnyRest, census: Census, report: Report, lag: timedelta) -> None:
+        """State the verdicts on the hours that a run has listed. `lag` is the REST API's.
 
         Raises WarehouseUnavailable and LogUnavailable.
         """
-        run = self._evidence(rest, census, report)
+        run = self._evidence(rest, census, report, lag)
         late = self._late_hours(report.since)
         stated = self._judge(run, late) if run else {}
         for hour in late:
@@ -74,7 +69,7 @@ class Proof:
                 until.timestamp() if until else 0
             )
 
-    def _evidence(self, rest: AnyRest, census: Census, report: Report) -> RunEvidence | None:
+    def _evidence(self, rest: AnyRest, census: Census, report: Report, lag: timedelta) -> RunEvidence | None:
         """Return what the run shows; None where it has asked nothing, or the vendor's time is not known."""
         if census.began_at is None or rest.clock_ahead is None:
             return None
@@ -85,14 +80,14 @@ class Proof:
                 return None
             until = min(until, census.began_at)
             scope = f"of bookings that start on {census.since:%Y-%m-%d %H:%M} UTC or later"
-        newest = newest_load(self._settings)
-        was_replaced = self._load is None or not has_load(self._settings, self._load)
+        newest = self._table.newest_load()
+        was_replaced = self._load is None or not self._table.has_load(self._load)
         return RunEvidence(
             run_id=report.id,
             began_at=census.began_at,
             since=census.since,
             until=until,
-            lag=self._settings.reconcile.lag,
+            lag=lag,
             evidence_load=None if was_replaced else newest,
             counts=census.counts,
             unplaced=census.unplaced,
@@ -104,7 +99,7 @@ class Proof:
     def _judge(self, run: RunEvidence, late: Collection[datetime]) -> dict[datetime, HourVerdict]:
         """Return the verdicts that say something new, by hour, and the new proofs of `late` hours."""
         vendor, account = self._account.vendor, self._account.name
-        webhooks = Counter(map(hour_of, webhook_times(self._settings, vendor, account, run.since, run.until)))
+        webhooks = Counter(map(hour_of, self._table.webhook_times(vendor, account, run.since, run.until)))
         letters = Counter(map(hour_of, self._open_letters().get((vendor, account), ())))
         stated = {}
         for hour in hours_between(run.since, hour_of(run.began_at) + HOUR):
@@ -126,7 +121,7 @@ class Proof:
         """
         vendor, account = self._account.vendor, self._account.name
         late = set()
-        for version, loaded_at in loaded_versions(self._settings, vendor, account, since):
+        for version, loaded_at in self._table.loaded_versions(vendor, account, since):
             changed_at = version_instant(version)
             stored = self._stored.get(hour_of(changed_at)) if changed_at else None
             if stored and stored.proven_at and loaded_at > stored.proven_at - CLOCK_SKEW:

@@ -23,6 +23,8 @@ from ingest.times import describe_skew
 from ingest.vendors import AnyAccount
 from ingest.vendors.rest import AnyRest, Window
 from ingest.warehouse.bookings import BookingsTable
+from ingest.warehouse.completeness import CompletenessTable
+from receivers.completeness.ledger import Ledger
 from receivers.completeness.proof import OpenLetters, Proof, no_letters
 from receivers.reconcile.checkpoint import Checkpoint, End, Progress, ProgressRecorder
 from receivers.reconcile.compare import cut_windows
@@ -212,7 +214,9 @@ class AccountRun:
         if self.producer is None:
             return None
         try:
-            return Proof(self.settings, self.account, self.producer, self.open_letters)
+            table = CompletenessTable(self.settings)
+            ledger = Ledger(self.settings, table, self.account, self.producer)
+            return Proof(ledger, table, self.account, self.open_letters)
         except IngestError as error:
             log.warning("reconcile.not_proven", source=self.account.source, why=str(error))
             return None
@@ -220,7 +224,7 @@ class AccountRun:
     def _state_proof(self, proof: Proof, recorder: ProgressRecorder) -> None:
         """State the verdicts on the hours. Where that fails, they stay as they were until the next run."""
         try:
-            proof.state(self._rest, recorder.census, self.report)
+            proof.state(self._rest, recorder.census, self.report, self.settings.reconcile.lag)
         except IngestError as error:
             log.warning("reconcile.not_proven", source=self.account.source, why=str(error))
 

@@ -6,14 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from ingest.warehouse.completeness import HourVerdict, Verdict, complete_until, hour_of, read_verdicts
+from ingest.warehouse.completeness import (
+    CompletenessTable,
+    HourVerdict,
+    Verdict,
+    complete_until,
+    hour_of,
+)
 from tests.receivers.reconcile.pipeline import Pipeline
 
 VENDORS = ["appointedd", "bookeo", "calendly", "oncehub"]
 
 
 def verdicts(pipeline: Pipeline, account: str) -> list[HourVerdict]:
-    return list(read_verdicts(pipeline.harness.settings, account, account).values())
+    return list(CompletenessTable(pipeline.harness.settings).verdicts(account, account).values())
 
 
 def kinds(stored: list[HourVerdict]) -> Counter[Verdict]:
