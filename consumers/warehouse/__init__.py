@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from ingest.errors import (
 )
 from ingest.log import Partition
 from ingest.settings import Settings
+from ingest.times import parse_stored_instant
 from ingest.warehouse import readable_values
 from ingest.warehouse.destination import destination
 from ingest.warehouse.errors import translated
@@ -212,6 +214,15 @@ class Warehouse:
         with translated():
             rows = list(self._tables.select(("id", "headers"), "dead_letters", "id", ids))
         return {str(letter_id): headers or "" for letter_id, headers in rows}
+
+    def statements(self, table: str, ids: Iterable[str]) -> Mapping[str, datetime]:
+        """Return when the rows with these ids of a table of statements were stated; within a turn.
+
+        Raises WarehouseUnavailable.
+        """
+        with translated():
+            rows = list(self._tables.select(("id", "stated_at"), table, "id", ids))
+        return {str(row_id): parse_stored_instant(stated_at) for row_id, stated_at in rows if stated_at}
 
     def loaded(self, loads: Iterable[str]) -> set[str]:
         """Return those of these loads that the destination has; within a turn.

@@ -49,6 +49,9 @@ _STATISTICS = {
     "bookings": ("vendor", "account", "starts_at", "updated_at", "loaded_at"),
     "dead_letters": ("happened_at", "loaded_at"),
     "reconciliations": ("vendor", "account", "started_at"),
+    "completeness": ("vendor", "account", "hour"),
+    "gaps": ("vendor", "account", "from_at"),
+    "freshness": ("vendor", "account", "hour"),
     _LOADS_TABLE: ("load_id", "inserted_at"),
 }
 # A change of one booking writes its file anew, so these files are smaller than what readers like best.
