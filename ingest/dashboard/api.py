@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from ingest.changes import BOOKING_COLUMNS, BookingRow, row_json
+from ingest.changes import BOOKING_COLUMNS, booking_schema, row_json
 from ingest.dashboard.changes import ChangeFeed
 from ingest.dashboard.openapi import openapi_document
 from ingest.errors import ConfigurationError, IngestError, PayloadError
@@ -50,7 +50,7 @@ def routes(settings: Settings) -> list[Route]:
         Route("/api/bookings.csv", _answering(api.csv)),
         Route("/api/bookings/{vendor}/{account}/{booking_id:path}", _answering(api.booking)),
         Route("/api/openapi.json", _answering(lambda _: _json(openapi_document()))),
-        Route("/api/schemas/booking.json", _answering(lambda _: _json(BookingRow.model_json_schema()))),
+        Route("/api/schemas/booking.json", _answering(lambda _: _json(booking_schema()))),
     ]
 
 

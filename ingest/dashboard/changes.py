@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import orjson
 import structlog
@@ -22,8 +21,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ingest.changes import Change, ChangeFilter, read_change, require_feed
 from ingest.errors import CommitFailed, ConfigurationError, IngestError, LogUnavailable, PayloadError
-from ingest.event import vendor_and_account
 from ingest.log import Follower, Start, StoredRecord
 from ingest.log.position import decode_position, encode_position
 from ingest.settings import Settings
@@ -43,39 +42,18 @@ _RETRY_SECONDS = 1.0
 _UNAVAILABLE = 503
 _READY_SECONDS = 10.0
 _IDLE_SECONDS = 30.0  # after which a log without subscribers is read no more
-_SEND_SECONDS = 30.0  # that a client may take nothing before its connection is closed
+_SEND_SECONDS = 30.0  # for which a client may take nothing before it is dropped
+_LAST_SECONDS = 60.0  # for it to take the reason, before its connection is closed
 _PARAMETERS = {"vendor", "account", "status", "since"}
-_ATTRIBUTES = ("specversion", "id", "source", "type", "subject", "time", "dataschema", "version", "cut")
 _HEADERS = {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"}
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A change as it is sent, with its place in the log and what filters look at."""
+class SentChange:
+    """A change and the text of its server-sent event."""
 
-    partition: int
-    offset: int
-    vendor: str
-    account: str
-    status: str
+    change: Change
     text: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeFilter:
-    """Which changes a subscriber wants. An empty set is all."""
-
-    vendors: frozenset[str] = frozenset()
-    accounts: frozenset[str] = frozenset()
-    statuses: frozenset[str] = frozenset()
-
-    def takes(self, change: Change) -> bool:
-        """Return whether a change is wanted."""
-        return (
-            (not self.vendors or change.vendor in self.vendors)
-            and (not self.accounts or change.account in self.accounts)
-            and (not self.statuses or change.status in self.statuses)
-        )
 
 
 @dataclass(eq=False, slots=True)
@@ -84,17 +62,17 @@ class Subscriber:
 
     wanted: ChangeFilter
     position: dict[int, int] = field(default_factory=dict)
-    waiting: deque[Change] = field(default_factory=deque)
+    waiting: deque[SentChange] = field(default_factory=deque)
     waiting_bytes: int = 0
     has_news: asyncio.Event = field(default_factory=asyncio.Event)
     dropped: str = ""
 
-    def offer(self, change: Change) -> None:
+    def offer(self, sent: SentChange) -> None:
         """Add a change, or drop the subscriber where too many wait already."""
-        if self.dropped or not self.wanted.takes(change):
+        if self.dropped or not self.wanted.takes(sent.change):
             return
-        self.waiting.append(change)
-        self.waiting_bytes += len(change.text)
+        self.waiting.append(sent)
+        self.waiting_bytes += len(sent.text)
         self.has_news.set()
         if len(self.waiting) > MOST_WAITING or self.waiting_bytes > MOST_WAITING_BYTES:
             self.dropped = f"{len(self.waiting)} changes waited: read faster, or ask for fewer"
@@ -102,9 +80,7 @@ class Subscriber:
 
     def take(self) -> bytes:
         """Return the texts of the changes that wait, without those before its position."""
-        texts = [
-            change.text for change in self.waiting if change.offset >= self.position.get(change.partition, 0)
-        ]
+        texts = [sent.text for sent in self.waiting if not _is_before(sent.change.stored, self.position)]
         self.waiting.clear()
         self.has_news.clear()
         self.waiting_bytes = 0
@@ -127,12 +103,9 @@ class ChangeFeed:
         """Answer a request with a stream of changes, or with why there is none."""
         try:
             wanted, start = _read_request(request)
+            require_feed(self._settings.feed.enabled)
         except ConfigurationError as error:
             return _refusal(str(error), 400)
-        if not self._settings.feed.enabled:
-            return _refusal(
-                "the feed of changes is off: set feed.enabled = true, and start the consumer again", 404
-            )
         if len(self._subscribers) >= MOST_SUBSCRIBERS:
             return _refusal(f"there are {MOST_SUBSCRIBERS} subscribers already", 503)
         self._follow()
@@ -158,8 +131,7 @@ class ChangeFeed:
                     await asyncio.wait_for(subscriber.has_news.wait(), HEARTBEAT_SECONDS)
                 position = dict(self._position)  # what is taken now is all before it
                 yield subscriber.take() or _heartbeat(position)
-            log.warning("feed.subscriber_dropped", why=subscriber.dropped)
-            yield b"event: dropped\ndata: %b\n\n" % orjson.dumps({"reason": subscriber.dropped})
+            yield _dropped(subscriber.dropped)
         finally:
             self._subscribers.discard(subscriber)
             self._used_at = time.monotonic()
@@ -180,8 +152,8 @@ class ChangeFeed:
                 subscriber.position = dict(follower.position())
                 while not _has_reached(subscriber.position, goal) and time.monotonic() < give_up_at:
                     records = await run_in_threadpool(follower.poll, _POLL_RECORDS, _CATCH_UP_SECONDS)
-                    changes = _changes(records, subscriber.position)
-                    yield b"".join(change.text for change in changes if subscriber.wanted.takes(change))
+                    changes = _to_send(records, subscriber.position)
+                    yield b"".join(sent.text for sent in changes if subscriber.wanted.takes(sent.change))
                     if goal is None and len(records) < _POLL_RECORDS:
                         await self._join(subscriber)
                         goal, give_up_at = dict(self._position), time.monotonic() + _READY_SECONDS
@@ -224,9 +196,9 @@ class ChangeFeed:
         self._ready.set()
 
     def _offer(self, records: Sequence[StoredRecord]) -> None:
-        for change in _changes(records, self._position):
+        for sent in _to_send(records, self._position):
             for subscriber in self._subscribers:
-                subscriber.offer(change)
+                subscriber.offer(sent)
 
     def _end(self) -> None:
         self._is_following = False
@@ -259,15 +231,18 @@ class EventStream(Response):
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _send_texts(self, send: Send) -> None:
-        """Send what there is; give up a client that takes nothing for a while."""
+        """Send what there is. A client that takes nothing for a while is told so, if it ever takes that."""
+        last = b""
         try:
             async with aclosing(self._texts) as texts:
                 async for text in texts:
                     async with asyncio.timeout(_SEND_SECONDS):
                         await send({"type": "http.response.body", "body": text, "more_body": True})
         except (IngestError, TimeoutError) as error:
-            log.warning("feed.stream_ended", why=str(error) or "the client takes nothing")
-        await send({"type": "http.response.body", "body": b""})
+            last = _dropped(str(error) or f"nothing was read for {_SEND_SECONDS:.0f} s")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_SECONDS):
+                await send({"type": "http.response.body", "body": last})
 
 
 async def _wait_for_end(receive: Receive) -> None:
@@ -282,35 +257,32 @@ def _has_reached(position: Mapping[int, int], goal: Mapping[int, int] | None) ->
     )
 
 
-def _changes(records: Sequence[StoredRecord], position: dict[int, int]) -> list[Change]:
+def _is_before(stored: StoredRecord, position: Mapping[int, int]) -> bool:
+    return stored.offset < position.get(stored.partition.number, 0)
+
+
+def _to_send(records: Sequence[StoredRecord], position: dict[int, int]) -> list[SentChange]:
     """Return the changes of records, and move the position behind them."""
     changes = []
     for stored in records:
         position[stored.partition.number] = stored.offset + 1
-        headers = stored.record.headers
-        try:
-            status = orjson.loads(stored.record.value)["status"]
-        except (ValueError, TypeError, KeyError):
+        if change := read_change(stored):
+            parts = (encode_position(position).encode(), change.type.encode(), change.event)
+            changes.append(SentChange(change, b"id: %b\nevent: %b\ndata: %b\n\n" % parts))
+        else:
             log.warning("feed.record_unreadable", position=stored.position)
-            continue
-        vendor, account = vendor_and_account(headers.get("ce_source", ""))
-        event: dict[str, Any] = {
-            name: headers[f"ce_{name}"] for name in _ATTRIBUTES if f"ce_{name}" in headers
-        }
-        event |= {"datacontenttype": "application/json", "data": orjson.Fragment(stored.record.value)}
-        text = b"id: %b\nevent: %b\ndata: %b\n\n" % (
-            encode_position(position).encode(),
-            headers.get("ce_type", "message").encode(),
-            orjson.dumps(event),
-        )
-        place = stored.partition.number, stored.offset
-        changes.append(Change(*place, vendor, account, str(status), text))
     return changes
 
 
 def _heartbeat(position: Mapping[int, int]) -> bytes:
     """Return an event without data, which clients do not see: it moves where they would resume."""
     return b": heartbeat\nid: %b\n\n" % encode_position(position).encode()
+
+
+def _dropped(why: str) -> bytes:
+    """Return the last event of a stream that the server ends."""
+    log.warning("feed.subscriber_dropped", why=why)
+    return b"event: dropped\ndata: %b\n\n" % orjson.dumps({"reason": why})
 
 
 def _read_request(request: Request) -> tuple[ChangeFilter, Start]:
