@@ -1,10 +1,11 @@
 """The records of the topic `<prefix>.changes`: each is a booking's row after a load that changed it.
 
 The form is that of the CloudEvents Kafka binding in binary mode, as for events. The value is the row as JSON.
-`BookingRow` describes it, and its JSON Schema is published as docs/schemas/booking.json.
+`BookingRow` describes it, and its JSON Schema is published as docs/api/booking.json.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -13,8 +14,9 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from ingest.booking import Answer, BookingStatus
-from ingest.event import Via, digest
-from ingest.log import Record
+from ingest.errors import ConfigurationError
+from ingest.event import Via, digest, vendor_and_account
+from ingest.log import Record, StoredRecord
 from ingest.times import format_instant
 
 CHANGED = "ingest.booking.changed"
@@ -24,6 +26,8 @@ GONE = "ingest.booking.gone"
 SCHEMA_ID = "urn:bookings-ingest:schema:booking:1"
 # The header with the columns that are null in the value because the record would be too large with them.
 CUT = "ce_cut"
+# The attributes of a change, of which `version` and `cut` are our extensions of CloudEvents.
+ATTRIBUTES = ("specversion", "id", "source", "type", "subject", "time", "dataschema", "version", "cut")
 
 _JSON_COLUMNS = ("staff", "answers", "tracking", "guests", "column_versions")
 _LARGEST_VALUE = 1024 * 1024  # bytes; every log takes such a record
@@ -85,6 +89,12 @@ BOOKING_COLUMNS = tuple(BookingRow.model_fields)
 _OPTIONAL = set(BOOKING_COLUMNS) - {"vendor", "account", "booking_id", "status", "version", "last_via"}
 
 
+def booking_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a row as JSON."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return dialect | BookingRow.model_json_schema(mode="serialization")
+
+
 def change_record(row: Mapping[str, Any]) -> Record:
     """Return the record of a booking's new row, whose JSON columns are text.
 
@@ -133,3 +143,59 @@ def _decimal_text(value: Any) -> str:
 
 def _optional_texts(row: Mapping[str, Any]) -> dict[str, str]:
     return {name: row[name] for name in _OPTIONAL if isinstance(row.get(name), str)}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change as it was read from the feed, with what filters look at.
+
+    `event` is the whole CloudEvent in the JSON format, with the row as its `data`.
+    """
+
+    stored: StoredRecord
+    type: str
+    vendor: str
+    account: str
+    row: Mapping[str, Any]
+    event: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeFilter:
+    """Which changes are wanted. An empty set is all."""
+
+    vendors: frozenset[str] = frozenset()
+    accounts: frozenset[str] = frozenset()
+    statuses: frozenset[str] = frozenset()
+
+    def takes(self, change: Change) -> bool:
+        """Return whether a change is wanted."""
+        return (
+            (not self.vendors or change.vendor in self.vendors)
+            and (not self.accounts or change.account in self.accounts)
+            and (not self.statuses or change.row.get("status") in self.statuses)
+        )
+
+
+def read_change(stored: StoredRecord) -> Change | None:
+    """Return the change of a record of the feed; None for a record that somebody else wrote."""
+    headers, value = stored.record.headers, stored.record.value
+    try:
+        row = orjson.loads(value)
+    except ValueError:
+        return None
+    if not isinstance(row, dict) or not headers.keys() >= {"ce_id", "ce_source", "ce_type"}:
+        return None
+    event: dict[str, Any] = {name: headers[f"ce_{name}"] for name in ATTRIBUTES if f"ce_{name}" in headers}
+    event |= {"datacontenttype": "application/json", "data": orjson.Fragment(value)}
+    return Change(
+        stored, headers["ce_type"], *vendor_and_account(headers["ce_source"]), row, orjson.dumps(event)
+    )
+
+
+def require_feed(enabled: bool) -> None:
+    """Raise ConfigurationError where the feed is off."""
+    if not enabled:
+        raise ConfigurationError(
+            "the feed of changes is off: set feed.enabled = true, and start the consumer again"
+        )

@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -27,13 +26,13 @@ def following(log: LogFixture, start: Start = None) -> Iterator[Follower]:
         yield follower
 
 
-def followed(follower: Follower, count: int) -> list[StoredRecord]:
-    """Return so many next records of a follower."""
+def followed(follower: Follower, count: int, at_once: int = 100) -> list[StoredRecord]:
+    """Return so many next records of a follower, of which it polls some at once."""
     records: list[StoredRecord] = []
     deadline = Deadline("the records can be followed")
     while len(records) < count:
         deadline.check()
-        records += follower.poll(100, 0.2)
+        records += follower.poll(at_once, 0.2)
     return records
 
 
@@ -84,9 +83,7 @@ def test_a_follower_resumes_at_a_position(log: LogFixture) -> None:
     consumer, records = polled(log)
     consumer.commit(records, "", numbered(6))
     with following(log, {}) as follower:
-        first = followed(follower, 1)
-        while len(first) < 3:
-            first += follower.poll(3 - len(first), 0.2)
+        first = followed(follower, 3, at_once=1)
         position = follower.position()
     with following(log, position) as follower:
         assert values(first + followed(follower, 3)) == [str(number).encode() for number in range(6)]
@@ -150,7 +147,7 @@ def replace_generation(consumer: KafkaLogConsumer, generation: int) -> pytest.Mo
     """Make the consumer believe in another generation of its group, as one that was frozen does."""
     patch = pytest.MonkeyPatch()
     member: Any = consumer._consumer.group_metadata()
-    stale = replace(member, generation_id=generation)
+    stale = Member(member.group_id, member.member_id, generation)
     patch.setattr(consumer._consumer, "group_metadata", lambda: stale)
     return patch
 
