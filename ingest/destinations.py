@@ -45,7 +45,7 @@ class Destination:
     - `name` is dlt's, `title` is people's.
     - `is_tested` says whether the project's own tests load into it, or into what stands in for it.
     - `rows` is how rows are given to dlt: where JSON in Arrow is refused or becomes a JSON string, as values.
-    - `table_format` is that of files, which need one to have rows replaced.
+    - `table_format` is the usual one of files, which need one to have rows replaced.
     - `longest_text` and `longest_json` are the bytes that a column holds; None where any body fits.
     - `table_hints` are dlt's hints for a table when it is made, by table.
     - `fence` is what keeps consumers apart, and `transactions` how a change depends on a lease.
@@ -152,7 +152,7 @@ DATABRICKS = Destination(
 )
 FILESYSTEM = Destination(
     name="filesystem",
-    title="files (Delta Lake)",
+    title="files (Delta Lake, Iceberg)",
     table_format="delta",
     fence=Fence.COMMIT,
     interval_reason="each load makes at least one small file in each table",
