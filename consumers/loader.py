@@ -160,6 +160,7 @@ class Loader:
             self._compared_generation = generation
         if records:
             began_at = time.monotonic()
+            self._warehouse.keep_open(batch.is_full)
             self.undone.begin(f"{len(records)} records from {records[0].position} on are being loaded")
             with self._traces.load(records):
                 if not self._try_to_load(batch) or self._consumer.generation() != generation:
@@ -172,6 +173,8 @@ class Loader:
             self._settle()
         else:
             self._reading.close()
+        if not self._ahead:
+            self._warehouse.keep_open(False)
         self.undone.end()
         self._thread.submit(self._warehouse.maintain).result()
         self._report_lag()
@@ -328,6 +331,7 @@ class Loader:
         if self._ahead:
             self._reading.close()
             self._ahead.clear()
+        self._warehouse.keep_open(False)
         self._compared_generation = None
         self._unreadable.rewind()
         self._writer.refused.rewind()

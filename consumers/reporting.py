@@ -54,7 +54,7 @@ def report_load(chunk: Chunk, plan: Plan) -> None:
         event = item.event
         if item.table == "booking_events":
             ages[event.vendor, event.account, event.via].append((now - event.received_at).total_seconds())
-        elif event.via is not Via.REPLAY:
+        elif item.table == "reconciliations" and event.via is not Via.REPLAY:
             _report_reconciliation(item.row)
         if item.message:
             _report_message(item.message)

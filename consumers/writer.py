@@ -14,6 +14,7 @@ from consumers.message import Key
 from consumers.positions import committed_loads
 from consumers.reporting import report_dead_letters, report_load
 from consumers.rows import Row
+from consumers.statements import evidence_loads, statement_ids, valid_statements
 from consumers.traces import LoadTraces
 from consumers.warehouse import Warehouse
 from ingest.changes import change_record
@@ -120,7 +121,7 @@ class BatchWriter:
         It is read for each load: another consumer may have loaded while this one was frozen, or somebody
         may have replaced the warehouse.
         """
-        new = Chunk(chunk.items, self._new_letters(chunk.letters))
+        new = Chunk(self._valid_items(chunk.items), self._new_letters(chunk.letters))
         versions = self._warehouse.versions(new.messages)
         whole_rows = self._warehouse.bookings(find_incomplete(new, versions))
         return plan_load(new, {**versions, **whole_rows}, datetime.now(UTC))
@@ -140,6 +141,19 @@ class BatchWriter:
         changed = [row for row in plan.rows.get("bookings", ()) if _key_of(row) in new]
         loaded_before = new.intersection(plan.loaded_before)
         return [*changed, *(self._warehouse.bookings(loaded_before).values() if loaded_before else ())]
+
+    def _valid_items(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Leave out statements that are older than the stored ones, and open hours without evidence."""
+        ids = statement_ids(items)
+        if not ids:
+            return items
+        stored = {
+            (table, row_id): stated_at
+            for table, of_table in ids.items()
+            for row_id, stated_at in self._warehouse.statements(table, of_table).items()
+        }
+        wanted = evidence_loads(items)
+        return valid_statements(items, stored, self._warehouse.loaded(wanted) if wanted else ())
 
     def _new_letters(self, letters: Sequence[StoredRecord]) -> list[StoredRecord]:
         """Leave out letters that are stored already, under the id that an earlier release gave them."""

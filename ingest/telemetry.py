@@ -119,6 +119,13 @@ RECONCILIATIONS = Counter(
 RECONCILED_AT = Gauge(
     "ingest_reconciled_timestamp_seconds", "When an account was last reconciled to the end.", _ACCOUNT
 )
+COMPLETE_UNTIL = Gauge(
+    "ingest_complete_until_timestamp_seconds",
+    "Until when every hour of an account is proven complete, from the first one that was asked for on; 0"
+    " where that one is not.",
+    _ACCOUNT,
+    multiprocess_mode="livemostrecent",
+)
 OLDEST_UNDONE_SECONDS = Gauge(
     "ingest_oldest_undone_seconds",
     "How long the oldest work has waited that was begun and is not done; 0 where there is none.",

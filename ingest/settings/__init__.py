@@ -23,10 +23,10 @@ from ingest.settings.sections import (
     ReceiverSettings,
     ReconcileSettings,
     Section,
-    WarehouseSettings,
     WebhooksSettings,
 )
 from ingest.settings.traces import TracesSettings
+from ingest.settings.warehouse import WarehouseSettings
 from ingest.times import Duration
 from ingest.vendors import AccountSettings, AnyAccount, load_account_class, split_list, vendor_names
 
