@@ -63,6 +63,8 @@ def status(as_json: AsJson = False, config: Config = None) -> None:
                     part.name: {"state": part.state, "address": part.address, "reasons": part.reasons}
                     for part in facts.parts
                 },
+                "waiting_in_log": facts.waiting_in_log,
+                "waiting_in_spool": facts.waiting_in_spool,
                 "log": facts.log,
                 "spool": facts.spool,
                 "warehouse": facts.warehouse,

@@ -54,6 +54,16 @@ class Facts:
     warehouse: Row
     disks: Sequence[Disk]
 
+    @property
+    def waiting_in_log(self) -> int | None:
+        """The number of the log's records that are not loaded yet; None where the log could not be asked."""
+        return None if "error" in self.log else sum(topic["lag"] for topic in self.log["topics"])
+
+    @property
+    def waiting_in_spool(self) -> int | None:
+        """The number of records in the spool; None where it could not be read."""
+        return None if "error" in self.spool else sum(file["records"] for file in self.spool["files"])
+
 
 def outcomes(facts: Facts) -> dict[tuple[str, str], dict[str, float]]:
     """Return how the receiver on this machine answered each account's deliveries since it started."""

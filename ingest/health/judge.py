@@ -98,7 +98,7 @@ def _judge_log(facts: Facts, interval: timedelta, now: datetime) -> Iterator[Fin
             " gone",
         )
         return
-    waiting = sum(topic["lag"] for topic in topics)
+    waiting = facts.waiting_in_log
     if not waiting:
         yield ok("log", "everything in it is loaded")
         return
@@ -149,7 +149,7 @@ def _judge_spool(facts: Facts) -> Iterator[Finding]:
     if error := facts.spool.get("error"):
         yield Finding("spool", State.FAILED, error, unreachable=True)
         return
-    records = sum(file["records"] for file in facts.spool["files"])
+    records = facts.waiting_in_spool
     if records:
         age = timedelta(seconds=max(file["oldest_seconds"] for file in facts.spool["files"]))
         detail = (

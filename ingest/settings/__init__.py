@@ -23,10 +23,10 @@ from ingest.settings.sections import (
     ReceiverSettings,
     ReconcileSettings,
     Section,
-    WarehouseSettings,
     WebhooksSettings,
 )
 from ingest.settings.traces import TracesSettings
+from ingest.settings.warehouse import WarehouseSettings
 from ingest.times import Duration
 from ingest.vendors import AccountSettings, AnyAccount, load_account_class, split_list, vendor_names
 
@@ -72,7 +72,8 @@ class Settings(Section):
     topic_prefix: str = Field(
         "bookings",
         pattern=r"^[A-Za-z0-9_-]+$",
-        description="Topics are named `<prefix>.<vendor>`, `<prefix>.dead-letters` and `<prefix>.audit`.",
+        description="Topics are named `<prefix>.<vendor>`, `<prefix>.dead-letters`, `<prefix>.audit` and "
+        "`<prefix>.changes`.",
     )
     consumer: ConsumerSettings = ConsumerSettings()
     warehouse: WarehouseSettings = WarehouseSettings()
@@ -155,7 +156,12 @@ class Settings(Section):
     def build_log(self) -> Log:
         """Return the log that `log` names; nothing is opened yet."""
         return build_log(
-            self.log, self.kafka, self.topics(), group=self.consumer.group, retention=self.log_retention
+            self.log,
+            self.kafka,
+            self.topics(),
+            group=self.consumer.group,
+            retention=self.log_retention,
+            feed=self.changes_topic,
         )
 
     @property
@@ -204,6 +210,11 @@ class Settings(Section):
     def audit_topic(self) -> str:
         """Return the topic of reconciliation's reports."""
         return f"{self.topic_prefix}.audit"
+
+    @property
+    def changes_topic(self) -> str:
+        """Return the topic of the feed of changes."""
+        return f"{self.topic_prefix}.changes"
 
     def paths(self) -> dict[str, Path]:
         """Return every file and folder that these settings name, by the setting's name."""

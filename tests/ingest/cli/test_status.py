@@ -261,6 +261,11 @@ def test_each_trouble_is_told_with_what_it_is_about(
     assert says in finding.sentence
 
 
+def test_what_could_not_be_asked_is_not_said_to_be_empty() -> None:
+    unknown = facts(log={"error": "no broker answers"}, spool={"error": "cannot be read"})
+    assert (unknown.waiting_in_log, unknown.waiting_in_spool) == (None, None)
+
+
 def test_with_kafka_a_part_may_run_on_another_machine() -> None:
     settings = SETTINGS.model_copy(update={"log": "kafka://broker:9092"})
     findings = judge(facts(parts=part("stopped")), settings, NOW)
@@ -299,6 +304,7 @@ def test_scripts_get_all_of_it(loaded: Path) -> None:
         "lag": 2,
     }
     assert waiting["bookings.bookeo"]["lag"] == waiting["bookings.dead-letters"]["lag"] == 0
+    assert (report["waiting_in_log"], report["waiting_in_spool"]) == (2, 0)
     accounts = {row["account"]: row for row in report["warehouse"]["accounts"]}
     assert accounts["sales"] == {
         "vendor": "calendly", "account": "sales", "bookings": 1, "newest_change": "2026-06-01T00:00:00Z",

@@ -1,1 +1,1 @@
-"""Tests of the dashboard."""
+"""Tests of the dashboard's service."""
