@@ -57,6 +57,11 @@ class Reconciler:
         self._follow = follow
         self._stop = stop
 
+    @property
+    def producer(self) -> Producer | None:
+        """What appends to the log; None in a dry run."""
+        return self._producer
+
     def run(
         self,
         accounts: Sequence[AnyAccount],
