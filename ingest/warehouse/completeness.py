@@ -1,6 +1,6 @@
 """The verdicts on the hours of an account, as the table `completeness` has them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -9,9 +9,11 @@ from typing import Any
 from ingest.destinations import FILESYSTEM
 from ingest.settings import Settings
 from ingest.times import format_instant, parse_stored_instant
+from ingest.warehouse import QueryResult
 from ingest.warehouse.query import query_or_empty
 
 HOUR = timedelta(hours=1)
+_DAY = timedelta(days=1)
 
 
 class Verdict(StrEnum):
@@ -89,29 +91,6 @@ def hours_between(since: datetime, until: datetime) -> Iterable[datetime]:
         hour += HOUR
 
 
-def read_verdicts(
-    settings: Settings,
-    vendor: str,
-    account: str,
-    since: datetime | None = None,
-    until: datetime | None = None,
-) -> dict[datetime, HourVerdict]:
-    """Return the verdicts on an account's hours that begin in [since, until), by hour, in their order.
-
-    Hours without a row were never asked for: they are open. Raises WarehouseUnavailable.
-    """
-    where, parameters = "vendor = %s AND account = %s", [vendor, account]
-    bounds: list[Any] = []
-    if since:
-        where, bounds = f"{where} AND hour >= %s", [*bounds, since]
-    if until:
-        where, bounds = f"{where} AND hour < %s", [*bounds, until]
-    sql = f"SELECT {', '.join(_COLUMNS)} FROM completeness WHERE {where} ORDER BY hour"  # noqa: S608 - our own names
-    rows = query_or_empty(settings, sql, [*parameters, *bounds]).dicts()
-    verdicts = map(_stored, rows)
-    return {verdict.hour: verdict for verdict in verdicts}
-
-
 def complete_until(verdicts: Iterable[HourVerdict]) -> datetime | None:
     """Return the end of the complete hours that follow each other from the first one on.
 
@@ -125,24 +104,69 @@ def complete_until(verdicts: Iterable[HourVerdict]) -> datetime | None:
     return until
 
 
-def newest_load(settings: Settings) -> str | None:
-    """Return the id of the warehouse's newest load; None where nothing was loaded.
+class CompletenessTable:
+    """The table `completeness`, and what else the warehouse says about hours.
 
-    Raises WarehouseUnavailable.
+    Without rows where nothing was loaded yet. Every call raises WarehouseUnavailable.
     """
-    sql = f"SELECT max(load_id) FROM {_loads_table(settings)} WHERE status = 0"  # noqa: S608 - our own names
-    rows = query_or_empty(settings, sql).rows
-    return rows[0][0] if rows else None
 
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._loads = "_ingest_loads" if settings.warehouse.kind is FILESYSTEM else "_dlt_loads"
 
-def has_load(settings: Settings, load: str) -> bool:
-    """Return whether the warehouse has a load. Raises WarehouseUnavailable."""
-    sql = f"SELECT load_id FROM {_loads_table(settings)} WHERE load_id = %s AND status = 0"  # noqa: S608 - our own names
-    return bool(query_or_empty(settings, sql, [load]).rows)
+    def verdicts(
+        self, vendor: str, account: str, since: datetime | None = None, until: datetime | None = None
+    ) -> dict[datetime, HourVerdict]:
+        """Return the verdicts on an account's hours that begin in [since, until), by hour, in their order.
 
+        Hours without a row were never asked for: they are open.
+        """
+        where, parameters = "vendor = %s AND account = %s", [vendor, account]
+        bounds: list[datetime] = []
+        if since:
+            where, bounds = f"{where} AND hour >= %s", [*bounds, since]
+        if until:
+            where, bounds = f"{where} AND hour < %s", [*bounds, until]
+        sql = f"SELECT {', '.join(_COLUMNS)} FROM completeness WHERE {where} ORDER BY hour"  # noqa: S608 - our own names
+        verdicts = map(_stored, self._query(sql, [*parameters, *bounds]).dicts())
+        return {verdict.hour: verdict for verdict in verdicts}
 
-def _loads_table(settings: Settings) -> str:
-    return "_ingest_loads" if settings.warehouse.kind is FILESYSTEM else "_dlt_loads"
+    def newest_load(self) -> str | None:
+        """Return the id of the newest load; None where nothing was loaded."""
+        sql = f"SELECT max(load_id) FROM {self._loads} WHERE status = 0"  # noqa: S608 - our own names
+        rows = self._query(sql, []).rows
+        return rows[0][0] if rows else None
+
+    def has_load(self, load: str) -> bool:
+        """Return whether the warehouse has a load."""
+        sql = f"SELECT load_id FROM {self._loads} WHERE load_id = %s AND status = 0"  # noqa: S608 - our own names
+        return bool(self._query(sql, [load]).rows)
+
+    def loaded_versions(self, vendor: str, account: str, since: datetime) -> list[tuple[str, datetime]]:
+        """Return the versions of bookings that webhooks have changed since then, with their `loaded_at`."""
+        sql = (
+            "SELECT version, loaded_at FROM bookings"
+            " WHERE vendor = %s AND account = %s AND loaded_at >= %s AND last_via <> 'reconcile'"
+        )
+        rows = self._query(sql, [vendor, account, since]).rows
+        return [(version or "", parse_stored_instant(loaded_at)) for version, loaded_at in rows]
+
+    def webhook_times(
+        self, vendor: str, account: str, since: datetime, until: datetime
+    ) -> Iterator[datetime]:
+        """Yield when each event happened, in [since, until), of which a webhook told; a day at a time."""
+        sql = (
+            "SELECT time FROM booking_events"
+            " WHERE vendor = %s AND account = %s AND signed_by IS NOT NULL AND time >= %s AND time < %s"
+        )
+        while since < until:
+            end = min(until, since + _DAY)
+            for (happened_at,) in self._query(sql, [vendor, account, since, end]).rows:
+                yield parse_stored_instant(happened_at)
+            since = end
+
+    def _query(self, sql: str, parameters: Sequence[Any]) -> QueryResult:
+        return query_or_empty(self._settings, sql, parameters)
 
 
 def _stored(row: Mapping[str, Any]) -> HourVerdict:
@@ -151,18 +175,3 @@ def _stored(row: Mapping[str, Any]) -> HourVerdict:
         for name in ("hour", "stated_at", "proven_at")
     }
     return HourVerdict(**{**row, **instants, "verdict": Verdict(row["verdict"])})
-
-
-def changed_hours(
-    settings: Settings, vendor: str, account: str, loaded_since: datetime
-) -> Sequence[tuple[datetime, datetime]]:
-    """Return when each booking that was loaded since then changed last, and when it was loaded.
-
-    Raises WarehouseUnavailable.
-    """
-    sql = (
-        "SELECT updated_at, loaded_at FROM bookings WHERE vendor = %s AND account = %s AND loaded_at >= %s"
-        " AND updated_at IS NOT NULL"
-    )
-    rows = query_or_empty(settings, sql, [vendor, account, loaded_since]).rows
-    return [(parse_stored_instant(changed), parse_stored_instant(loaded)) for changed, loaded in rows]

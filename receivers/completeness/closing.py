@@ -13,7 +13,7 @@ from ingest.log import APPEND_SECONDS, Producer, wait_until_durable
 from ingest.settings import Settings
 from ingest.telemetry import GAP_OLDEST_SECONDS, GAPS_OPEN
 from ingest.vendors import AnyAccount
-from ingest.warehouse.completeness import HOUR
+from ingest.warehouse.completeness import HOUR, CompletenessTable
 from ingest.warehouse.gaps import Gap
 from receivers.completeness.finding import GapFinder, time_of_vendors
 from receivers.completeness.gaps import (
@@ -72,8 +72,7 @@ class GapCloser:
         """
         try:
             self.finder.look(accounts)
-            for gap in self.book.changed():
-                self._look_at.pop(gap.source, None)
+            self._reopen(accounts)
             self.state()
             for account in accounts:
                 self._advance(account)
@@ -84,6 +83,22 @@ class GapCloser:
                 log.warning("gaps.waiting", why=str(error))
             self._trouble = str(error)
         self._export(accounts)
+
+    def _reopen(self, accounts: Sequence[AnyAccount]) -> None:
+        """Look at accounts with new gaps soon, and open the hours that the warehouse may have lost.
+
+        Raises WarehouseUnavailable, LogUnavailable.
+        """
+        by_source = {account.source: account for account in accounts}
+        for gap in self.book.changed():
+            self._look_at.pop(gap.source, None)
+            is_new = gap.found_at == gap.stated_at
+            if is_new and gap.cause is Cause.WAREHOUSE_RESTORED and gap.source in by_source:
+                hours = gap_hours(gap, time_of_vendors(self.settings))
+                self._ledger(by_source[gap.source]).reopen(hours, gap.detail)
+
+    def _ledger(self, account: AnyAccount) -> Ledger:
+        return Ledger(self.settings, CompletenessTable(self.settings), account, self.producer)
 
     def state(self) -> None:
         """Append the gaps that have changed to the log, and return when they are durable.
@@ -120,11 +135,10 @@ class GapCloser:
         if not hours:
             return {}
         every_hour = [hour for of_gap in hours.values() for hour in of_gap]
-        ledger = Ledger(self.settings, account, self.producer)
-        verdicts = ledger.verdicts(min(every_hour), max(every_hour) + HOUR)
+        verdicts = self._ledger(account).verdicts(min(every_hour), max(every_hour) + HOUR)
         unproven = {}
         for gap in gaps:
-            missing = unproven_hours(hours[gap.id], verdicts)
+            missing = unproven_hours(gap, hours[gap.id], verdicts)
             waits_for = describe_wait(gap, missing, verdicts, lag)
             if waits_for is None:
                 self.book.update(gap, now, closed_at=now, waits_for=None)

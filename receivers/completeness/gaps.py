@@ -57,10 +57,21 @@ def gap_hours(gap: Gap, now: datetime) -> list[datetime]:
     return hours
 
 
-def unproven_hours(hours: Iterable[datetime], verdicts: Mapping[datetime, HourVerdict]) -> list[datetime]:
-    """Return the hours that the ledger calls neither complete nor, all that can be asked held, unprovable."""
-    proven = {Verdict.COMPLETE, Verdict.UNPROVABLE}
-    return [hour for hour in hours if hour not in verdicts or verdicts[hour].verdict not in proven]
+def unproven_hours(
+    gap: Gap, hours: Iterable[datetime], verdicts: Mapping[datetime, HourVerdict]
+) -> list[datetime]:
+    """Return the hours of a gap that the ledger calls neither complete nor unprovable, with all else held.
+
+    What a warehouse has lost, no proof from before that was found can vouch for.
+    """
+
+    def is_proven(verdict: HourVerdict | None) -> bool:
+        if verdict is None or verdict.verdict not in {Verdict.COMPLETE, Verdict.UNPROVABLE}:
+            return False
+        is_lost = gap.cause is Cause.WAREHOUSE_RESTORED
+        return not is_lost or (verdict.proven_at is not None and verdict.proven_at > gap.found_at)
+
+    return [hour for hour in hours if not is_proven(verdicts.get(hour))]
 
 
 def askable_at(gap: Gap, lag: timedelta) -> datetime:

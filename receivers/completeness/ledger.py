@@ -10,7 +10,7 @@ from ingest.event import JUDGED, build_statement
 from ingest.log import APPEND_SECONDS, Producer, wait_until_durable
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount
-from ingest.warehouse.completeness import HourVerdict, Verdict, read_verdicts
+from ingest.warehouse.completeness import CompletenessTable, HourVerdict, Verdict
 from receivers.completeness.verdicts import reopened, unknown_hour
 
 
@@ -20,8 +20,11 @@ class Ledger:
     Every call raises WarehouseUnavailable and LogUnavailable. Without a producer nothing is written.
     """
 
-    def __init__(self, settings: Settings, account: AnyAccount, producer: Producer | None) -> None:
+    def __init__(
+        self, settings: Settings, table: CompletenessTable, account: AnyAccount, producer: Producer | None
+    ) -> None:
         self._settings = settings
+        self._table = table
         self._account = account
         self._producer = producer
 
@@ -32,7 +35,7 @@ class Ledger:
 
         Hours without one are open: nobody has asked for them.
         """
-        return read_verdicts(self._settings, self._account.vendor, self._account.name, since, until)
+        return self._table.verdicts(self._account.vendor, self._account.name, since, until)
 
     def reopen(self, hours: Iterable[datetime], because: str) -> None:
         """Open hours again, each an instant with no minutes, for a reason in words for a person.

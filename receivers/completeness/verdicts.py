@@ -5,7 +5,7 @@ changes again leaves its hour for a later one, and an hour that is complete stay
 it comes to light later: then it is opened again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -24,8 +24,7 @@ class HourCount:
 
     It had `listed` bookings, whose digest is `digest`. `missing` are not in the warehouse, and `repaired` are
     there because of this run. `unreadable` entries could not be read. `doubted` bookings are in the warehouse
-    and not at the vendor, and nothing proves that they are gone. `is_steady` says that the list cannot have
-    left out a booking because others changed their places while it was read.
+    and not at the vendor, and nothing proves that they are gone.
     """
 
     listed: int = 0
@@ -34,7 +33,6 @@ class HourCount:
     unreadable: int = 0
     doubted: int = 0
     digest: int = 0
-    is_steady: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +41,10 @@ class RunEvidence:
 
     The vendor's list of [since, until) was asked for at `began_at` at the earliest, by the vendor's clock,
     and its REST API may have been behind by `lag`. `counts` has the hours in which it had something.
-    `unplaced` entries could not be read, not even their hour. `limits` names what the vendor cannot be asked
-    for, and `scope` which bookings the proof is about if not all. `evidence_load` is None where the warehouse
-    was replaced meanwhile.
+    `unplaced` entries could not be read, not even their hour. In the `unsteady` windows a booking may have
+    been left out, because others changed their places while the list was read. `limits` names what the
+    vendor cannot be asked for, and `scope` which bookings the proof is about if not all. `evidence_load` is
+    None where the warehouse was replaced meanwhile.
     """
 
     run_id: str
@@ -56,6 +55,7 @@ class RunEvidence:
     evidence_load: str | None
     counts: Mapping[datetime, HourCount] = field(default_factory=dict)
     unplaced: int = 0
+    unsteady: Sequence[tuple[datetime, datetime]] = ()
     limits: str | None = None
     scope: str | None = None
 
@@ -87,7 +87,7 @@ def judge(run: RunEvidence, stored: HourVerdict, *, webhooks: int = 0, unread: i
         digest=None,
         evidence_load=None,
     )
-    if why := _why_open(run, count, stored.hour):
+    if why := _why_open(run, stored.hour):
         return replace(new, reason=why)
     verdict, reason = _decide(run, count, unread)
     return replace(
@@ -100,7 +100,7 @@ def judge(run: RunEvidence, stored: HourVerdict, *, webhooks: int = 0, unread: i
     )
 
 
-def _why_open(run: RunEvidence, count: HourCount, hour: datetime) -> str | None:
+def _why_open(run: RunEvidence, hour: datetime) -> str | None:
     """Return why a run cannot tell whether an hour is complete; None where it can."""
     if hour < run.since or hour + HOUR > run.until:
         return "the vendor was not asked for the whole hour"
@@ -109,7 +109,7 @@ def _why_open(run: RunEvidence, count: HourCount, hour: datetime) -> str | None:
         return f"too young: the vendor can be asked from {format_instant(askable_at)[:19]}Z on"
     if run.evidence_load is None:
         return "the warehouse was replaced while it was compared"
-    if not count.is_steady:
+    if any(since < hour + HOUR and hour < until for since, until in run.unsteady):
         return "bookings changed places while the vendor's list was read"
     return None
 

@@ -10,7 +10,7 @@ from consumers.statements import valid_statements
 from ingest.event import GAP, JUDGED, MEASURED, Event, Via, build_statement
 from ingest.log import Partition, Record, StoredRecord
 from ingest.vendors import BookingMapper
-from ingest.warehouse.completeness import HourVerdict, Verdict, read_verdicts
+from ingest.warehouse.completeness import CompletenessTable, HourVerdict, Verdict
 from tests.consumers.harness import ConsumerHarness
 from tests.consumers.samples import START, TOPICS, moment, sample
 
@@ -83,7 +83,7 @@ def test_a_verdict_is_read_back_as_it_was_stated(either_harness: ConsumerHarness
     load(harness, statement(START, evidence_load=newest, listed=2, held=2))
     load(harness, statement(moment(-1), verdict="open"))  # older, as a redriven dead letter may be
     assert rows(harness) == [("complete", 2)]
-    [verdict] = read_verdicts(harness.settings, "oncehub", "support").values()
+    [verdict] = CompletenessTable(harness.settings).verdicts("oncehub", "support").values()
     assert verdict.columns() == VERDICT.columns() | {"evidence_load": newest, "listed": 2, "held": 2}
     load(harness, statement(moment(1), verdict="open", listed=3))
     assert rows(harness) == [("open", 3)]

@@ -102,7 +102,9 @@ class World:
 
     def prove(self, *hours: datetime) -> None:
         for hour in hours:
-            self.verdicts[hour] = HourVerdict("bookeo", "bookeo", hour, Verdict.COMPLETE, self.now)
+            self.verdicts[hour] = HourVerdict(
+                "bookeo", "bookeo", hour, Verdict.COMPLETE, self.now, proven_at=self.now
+            )
 
     def open(self) -> list[Gap]:
         return self.closer.book.open()
@@ -247,6 +249,24 @@ def test_a_log_that_was_made_anew_shows_a_gap_since_the_last_sign_that_was_seen(
     world.step()
     (gap,) = world.open()
     assert (gap.cause, gap.from_at, gap.until_at) == (Cause.RECEIVER_DOWN, NOON - 10 * MINUTE, NOON)
+
+
+def test_what_a_warehouse_has_lost_is_open_again_and_only_a_later_proof_closes_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reopened: list[datetime] = []
+    monkeypatch.setattr(Ledger, "reopen", lambda _, hours, __: reopened.extend(hours))
+    world.prove(NOON - 2 * HOUR, NOON - HOUR)
+    world.append(lost("bookeo", NOON - 5 * MINUTE, NOON - HOUR, Cause.WAREHOUSE_RESTORED))
+    world.step(minutes=10)
+    assert reopened == [NOON - 2 * HOUR, NOON - HOUR]
+    assert world.runs == [("bookeo", NOON - 2 * HOUR, None)]
+    assert len(world.open()) == 1, "the proofs are from before"
+    world.now += MINUTE
+    world.prove(NOON - 2 * HOUR, NOON - HOUR)
+    world.step()
+    assert world.open() == []
+    assert len(reopened) == 2
 
 
 def test_a_silence_in_which_nothing_is_missing_ends_by_that_and_is_not_found_again_at_once(

@@ -160,7 +160,7 @@ def test_it_is_closed_when_each_of_its_hours_is_proven_and_says_what_it_waits_fo
     verdicts = {hours[0]: verdict(hours[0], Verdict.COMPLETE)}
 
     def wait() -> str | None:
-        return describe_wait(gap, unproven_hours(hours, verdicts), verdicts, LAG)
+        return describe_wait(gap, unproven_hours(gap, hours, verdicts), verdicts, LAG)
 
     assert wait() == "a comparison with the vendor of 2026-06-01 11:00 UTC, from 2026-06-01 12:01:10 UTC on"
     verdicts[hours[1]] = verdict(hours[1], Verdict.INCOMPLETE, "2 of the listed bookings are missing", 2)
