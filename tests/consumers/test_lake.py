@@ -8,7 +8,7 @@ import pytest
 from deltalake import DeltaTable
 from starlette.responses import JSONResponse
 
-from consumers.rows import Row
+from consumers.booking_rows import Row
 from consumers.warehouse.rights import check_warehouse
 from ingest.errors import ConfigurationError, NothingLoaded
 from ingest.readiness import State
