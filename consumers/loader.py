@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,9 +19,9 @@ from consumers.batch import Topics, assemble_batch, read_batch
 from consumers.batch_size import BatchSize, total_bytes
 from consumers.contents import Content
 from consumers.dead_letters.limit import FailureLimit
-from consumers.positions import committed_loads, find_behind, read_again, report_changes
+from consumers.positions import find_behind, read_again, report_changes
 from consumers.reading import ReadingProcess
-from consumers.reporting import report_dead_letters
+from consumers.reporting import report_dead_letters, report_published
 from consumers.traces import LoadTraces
 from consumers.warehouse import Warehouse
 from consumers.warehouse.locks import blockers
@@ -37,7 +37,8 @@ from ingest.errors import (
     WarehouseUnavailable,
 )
 from ingest.event import vendor_and_account
-from ingest.log import APPEND_SECONDS, Consumer, PositionChange, Producer, StoredRecord
+from ingest.log import APPEND_SECONDS, Consumer, Partition, PositionChange, Producer, StoredRecord
+from ingest.log.bookmarks import Bookmarks
 from ingest.readiness import UndoneWork
 from ingest.settings import Settings
 from ingest.telemetry import BATCH_RECORDS, DEAD_LETTERS, LAG_RECORDS, LOAD_SECONDS
@@ -166,7 +167,8 @@ class Loader:
                     self._start_over()
                     return 0
                 with self._traces.step("commit"):
-                    self._consumer.commit(records, self._writer.load_id)
+                    self._consumer.commit(records, self._writer.load_id, self._writer.changes)
+                report_published(self._writer.changes)
             self._load_began_at = began_at
             self._settle()
         else:
@@ -251,10 +253,10 @@ class Loader:
         settings = self._current_settings()
         if settings is not self._mapped_settings:
             self._mapped_settings, self._mapper = settings, BookingMapper(settings.build_accounts())
-        records, needed_loads = batch.records, committed_loads(self._consumer.bookmarks())
+        records, bookmarks = batch.records, self._consumer.bookmarks()
         try:
             contents = batch.contents.result() if batch.contents else None
-            load = self._thread.submit(self._process, records, needed_loads, contents)
+            load = self._thread.submit(self._process, records, bookmarks, contents)
             try:
                 self._read_ahead(batch, load)
             finally:
@@ -293,10 +295,10 @@ class Loader:
     def _process(
         self,
         records: Sequence[StoredRecord],
-        needed_loads: frozenset[str],
+        bookmarks: Mapping[Partition, Bookmarks],
         contents: Sequence[Content] | None = None,
     ) -> None:
-        """Load records, of which `contents` are what was read already."""
+        """Load records, of which `contents` are what was read already, after the commit with `bookmarks`."""
         started, now = time.monotonic(), datetime.now(UTC)
         if contents is None:
             batch = read_batch(records, self._topics, self._mapper, now)
@@ -304,7 +306,7 @@ class Loader:
             batch = assemble_batch(records, self._topics, contents, now)
         report_dead_letters(batch.dead)
         self._unreadable.count(batch.readable)
-        dead = batch.dead + self._writer.write(batch.to_load(), needed_loads)
+        dead = batch.dead + self._writer.write(batch.to_load(), bookmarks)
         if dead:  # after the load, which may have to be repeated, and before the commit
             append_dead_letters(self._producer, self._settings.dead_letter_topic, dead, APPEND_SECONDS)
         for letter in dead:

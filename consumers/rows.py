@@ -1,4 +1,4 @@
-"""Rows of the four tables, and Arrow tables of them.
+"""Rows of the tables, and Arrow tables of them.
 
 dlt loads Arrow tables with their fixed schemas, so that no value can change a type.
 An absent text is None, never "": some destinations do not tell the two apart, and rows are to be the same
@@ -60,6 +60,20 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         newer_here=_INT, gone=_INT, unreadable=_INT, requests=_INT, least_requests=_INT, outcome=_TEXT,
         error=_TEXT, loaded_at=_TIME,
     ),
+    "completeness": arrow_schema(
+        id=_TEXT, vendor=_TEXT, account=_TEXT, hour=_TIME, verdict=_TEXT, reason=_TEXT, webhooks=_INT,
+        listed=_INT, held=_INT, missing=_INT, repaired=_INT, unread=_INT, proven_at=_TIME, run_id=_TEXT,
+        digest=_TEXT, evidence_load=_TEXT, stated_at=_TIME, loaded_at=_TIME,
+    ),
+    "gaps": arrow_schema(
+        id=_TEXT, vendor=_TEXT, account=_TEXT, from_at=_TIME, until_at=_TIME, cause=_TEXT, detail=_TEXT,
+        found_at=_TIME, closed_at=_TIME, missed=_INT, repaired=_INT, waits_for=_TEXT, stated_at=_TIME,
+        loaded_at=_TIME,
+    ),
+    "freshness": arrow_schema(
+        id=_TEXT, vendor=_TEXT, account=_TEXT, hour=_TIME, events=_INT, p50=_REAL, p95=_REAL, p99=_REAL,
+        happened_p50=_REAL, happened_p95=_REAL, happened_p99=_REAL, stated_at=_TIME, loaded_at=_TIME,
+    ),
 }  # fmt: skip
 
 
@@ -67,7 +81,9 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 class Table:
     """A table: its key, its JSON columns, and whether a later row of the same key replaces the first.
 
-    `id_column` is the column of the key that tells most rows apart.
+    `id_column` is the column of the key that tells most rows apart. `nullable` are the columns that a report
+    in the audit topic may leave out. A table of `statements` has `stated_at`, and keeps the latest row of
+    each id.
     """
 
     name: str
@@ -75,15 +91,24 @@ class Table:
     id_column: str
     json: tuple[str, ...]
     replaces: bool
+    nullable: frozenset[str] = frozenset()
+    statements: bool = False
+
+
+def _statements(name: str, *nullable: str) -> Table:
+    return Table(name, ("id",), "id", (), replaces=True, nullable=frozenset(nullable), statements=True)
 
 
 TABLES = (
     Table("booking_events", ("source", "id", "type", "subject"), "id", ("data",), replaces=False),
     Table("bookings", ("vendor", "account", "booking_id"), "booking_id", BOOKINGS_JSON, replaces=True),
     Table("dead_letters", ("id",), "id", (), replaces=False),
-    Table("reconciliations", ("id",), "id", (), replaces=False),
+    Table("reconciliations", ("id",), "id", (), replaces=False, nullable=frozenset({"until", "error"})),
+    _statements("completeness", "reason", "proven_at", "run_id", "digest", "evidence_load"),
+    _statements("gaps", "until_at", "detail", "closed_at", "waits_for"),
+    _statements("freshness", "happened_p50", "happened_p95", "happened_p99"),
 )
-_TABLES = {table.name: table for table in TABLES}
+TABLES_BY_NAME = {table.name: table for table in TABLES}
 
 # dlt writes JSON by orjson, which refuses what is nested deeper than 254 levels.
 _DEEPEST_VALUE = 200
@@ -118,7 +143,7 @@ def retyped_columns(table: str, type_names: Mapping[str, str]) -> list[str]:
 
 def how_to_fill(table: str) -> str:
     """Say how the existing rows of a table get values in columns that were made anew."""
-    if _TABLES[table].replaces:
+    if TABLES_BY_NAME[table].replaces:
         return "`ingest replay` or a reconciliation fills them"
     return (
         "rows that are there are never written again and stay without;"
@@ -128,7 +153,7 @@ def how_to_fill(table: str) -> str:
 
 def dlt_columns(name: str) -> dict[str, dict[str, Any]]:
     """Return the columns of a table as dlt describes them."""
-    json = _TABLES[name].json
+    json = TABLES_BY_NAME[name].json
     return {
         field.name: dict({"data_type": "json"} if field.name in json else _DLT_TYPES[field.type])
         for field in SCHEMAS[name]
@@ -142,7 +167,7 @@ def plain_rows(name: str, rows: pa.Table) -> list[Row]:
     destinations do not agree on a text in a JSON column.
     """
     plain = rows.to_pylist()
-    for column in _TABLES[name].json:
+    for column in TABLES_BY_NAME[name].json:
         for row in plain:
             if (text := row[column]) is not None:
                 row[column] = orjson.loads(
@@ -190,8 +215,8 @@ def event_row(event: Event, position: str, now: datetime, text: str | None = Non
     }
 
 
-def reconciliation_row(event: Event, now: datetime) -> Row:
-    """Make a row of an event's payload, an object whose names are the table's columns.
+def reported_row(table: str, event: Event, now: datetime) -> Row:
+    """Make a row of the payload of an event in the audit topic, an object with the names of the columns.
 
     Raises PayloadError for a value of another type, or a missing one.
     """
@@ -201,9 +226,14 @@ def reconciliation_row(event: Event, now: datetime) -> Row:
         raise PayloadError("the payload is not JSON") from error
     if not isinstance(report, dict):
         raise PayloadError("the payload is not an object")
-    columns = (column for column in SCHEMAS["reconciliations"] if column.name != "loaded_at")
-    row = {column.name: _column_value(report.get(column.name), column) for column in columns}
-    return row | {"loaded_at": now}
+    nullable = TABLES_BY_NAME[table].nullable
+    row = {
+        column.name: _column_value(value, column)
+        for column in SCHEMAS[table]
+        if column.name != "loaded_at"
+        and ((value := report.get(column.name)) is not None or column.name not in nullable)
+    }
+    return dict.fromkeys(nullable) | row | {"loaded_at": now}
 
 
 # The types in which JSON has values of a column's type.
@@ -211,8 +241,6 @@ _JSON_TYPES: Mapping[pa.DataType, set[type]] = {_TEXT: {str}, _INT: {int}, _REAL
 
 
 def _column_value(value: Any, column: "pa.Field[Any]") -> Any:
-    if value is None and column.name in {"until", "error"}:
-        return None
     if type(value) not in _JSON_TYPES[column.type]:
         raise PayloadError(f"{column.name} is not a value of type {column.type}")
     if column.type == _TIME:

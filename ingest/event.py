@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
+from typing import Any
 
 import orjson
 
@@ -18,9 +19,19 @@ from ingest.errors import PayloadError
 from ingest.log import Record
 from ingest.times import format_instant, parse_instant
 
-# The type of the event that a reconciliation appends to the audit topic at its end. Its data is a row of
-# `reconciliations`.
+# The types of the events in the audit topic whose data is a row, and the tables of these rows. Each
+# reconciliation appends one at its end. Rows of the other tables are statements, which a later one replaces:
+# what is known about the bookings of an hour, about a gap, and about how fresh the events of an hour were.
 RECONCILED = "ingest.reconciliation.finished"
+JUDGED = "ingest.completeness.judged"
+GAP = "ingest.gap.changed"
+MEASURED = "ingest.freshness.measured"
+ROW_TYPES = {
+    RECONCILED: "reconciliations",
+    JUDGED: "completeness",
+    GAP: "gaps",
+    MEASURED: "freshness",
+}
 # The type of the event by which a process checks whether the audit topic accepts records. No row is made from
 # such an event.
 PROBE = "ingest.log.probe"
@@ -208,6 +219,25 @@ def build_loss_note(source: str, known_at: datetime, *details: str | bytes) -> E
         time=known_at,
         received_at=known_at,
         data=orjson.dumps({"reported_at": format_instant(known_at)}),
+    )
+
+
+def build_statement(type_: str, source: str, row: Mapping[str, Any], stated_at: datetime) -> Event:
+    """Make the event that carries a row of `completeness`, `gaps` or `freshness`.
+
+    `type_` is that table's of ROW_TYPES. The row has the columns of its table with values that JSON has,
+    except `stated_at`, by which a later statement about the same id replaces an earlier one.
+    """
+    data = orjson.dumps({**row, "stated_at": format_instant(stated_at)}, option=orjson.OPT_SORT_KEYS)
+    return Event(
+        id=digest(source, type_, data),
+        source=source,
+        type=type_,
+        subject=str(row["id"]),
+        time=stated_at,
+        received_at=stated_at,
+        data=data,
+        via=Via.RECONCILE,
     )
 
 

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from consumers.warehouse.tables import Tables
 from ingest.destinations import FILESYSTEM, POSTGRES
 from ingest.destinations import Fence as FenceKind
 from ingest.errors import (
-    ConfigurationError,
     IngestError,
     LoadRefused,
     OutOfMemory,
@@ -35,6 +35,7 @@ from ingest.errors import (
 )
 from ingest.log import Partition
 from ingest.settings import Settings
+from ingest.times import parse_stored_instant
 from ingest.warehouse import readable_values
 from ingest.warehouse.destination import destination
 from ingest.warehouse.errors import translated
@@ -69,7 +70,6 @@ class Warehouse:
         Raises WarehouseUnavailable when another consumer has locked it, ConfigurationError when dlt cannot
         use the destination as it is set, or this consumer could not be kept apart from others there.
         """
-        _require_fence(settings)
         self._all_settings, self._settings = settings, settings.warehouse
         self._turns = LoadingTurns(settings)
         self._most_bytes = settings.consumer.batch_bytes
@@ -91,9 +91,12 @@ class Warehouse:
         self.is_new = False
         try:
             self._destination = destination(settings, settings.consumer.instance)
-            if settings.warehouse.kind.fence is FenceKind.LEASE:
-                self._lease = Lease(self._name, self._folder.with_name(f"{self._name}.lease"))
-                self._lease.guard(self._destination)
+            if self._settings.kind.fence in {FenceKind.LEASE, FenceKind.NONE}:
+                is_kept = self._settings.kind.fence is FenceKind.NONE
+                note = self._folder.with_name(f"{self._name}.lease")
+                self._lease = Lease(self._name, note, is_kept=is_kept)
+                if not is_kept:
+                    self._lease.guard(self._destination, self._settings.kind.transactions)
             with translated():
                 self._pipeline = self._fresh_pipeline()
                 self._tables = self._choose_tables()
@@ -205,6 +208,15 @@ class Warehouse:
             rows = list(self._tables.select(("id", "headers"), "dead_letters", "id", ids))
         return {str(letter_id): headers or "" for letter_id, headers in rows}
 
+    def statements(self, table: str, ids: Iterable[str]) -> Mapping[str, datetime]:
+        """Return when the rows with these ids of a table of statements were stated; within a turn.
+
+        Raises WarehouseUnavailable.
+        """
+        with translated():
+            rows = list(self._tables.select(("id", "stated_at"), table, "id", ids))
+        return {str(row_id): parse_stored_instant(stated_at) for row_id, stated_at in rows if stated_at}
+
     def loaded(self, loads: Iterable[str]) -> set[str]:
         """Return those of these loads that the destination has; within a turn.
 
@@ -250,6 +262,9 @@ class Warehouse:
 
         Nothing is lost where it fails: the log says why, and it is tried again later.
         """
+        if self._lease and self._lease.is_due():
+            with self._tables.turn(_TURN_SECONDS):
+                pass  # it is renewed by that
         if time.monotonic() < self._maintenance_due:
             return
         self._maintenance_due = time.monotonic() + _MAINTENANCE_SECONDS
@@ -260,9 +275,11 @@ class Warehouse:
             log.warning("warehouse.maintenance_failed", why=str(error))
 
     def close(self) -> None:
-        """Close what is open, and release the pipeline."""
+        """Close what is open, give back the lease, and release the pipeline."""
         with suppress(WarehouseUnavailable):  # another file took its place, which the next consumer finds out
             self.keep_open(False)
+        if self._lease:
+            self._lease.release(self._pipeline.sql_client)
         if self._pipeline.is_active:  # a reader in this process makes its own the active one
             self._pipeline.deactivate()
         self._folder_lock.release()
@@ -325,17 +342,6 @@ class Warehouse:
 
             return LakeTables(self._pipeline, self._folder, self._all_settings)
         return Tables(self._pipeline, self._folder, self._settings.kind, self._lease)
-
-
-def _require_fence(settings: Settings) -> None:
-    """Raise ConfigurationError where several consumers share a log, and nothing would keep them apart."""
-    kind = settings.warehouse.kind
-    is_shared = settings.build_log().file is None and settings.consumer.instance
-    if is_shared and kind.fence is FenceKind.NONE:
-        raise ConfigurationError(
-            f"consumer.instance: {kind.title} has nothing by which a consumer could be sure that another one"
-            " is not in the middle of a load: run one consumer, and leave out its name"
-        )
 
 
 def _missing_columns(existing: Mapping[str, set[str]]) -> dict[str, list[str]]:

@@ -19,6 +19,7 @@ from ingest.cli.reconcile import reconcile
 from ingest.cli.replay import replay
 from ingest.cli.status import status
 from ingest.cli.sync import sync
+from ingest.cli.tail import tail
 from ingest.cli.up import consume, receive, up
 from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
 
@@ -91,6 +92,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (  # in the order in which the help
     consume,
     status,
     query,
+    tail,
     reconcile,
     replay,
     sync,

@@ -274,11 +274,6 @@ def confirm(question: str) -> None:
     typer.confirm(visible(question), abort=True)
 
 
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """Write a number with its noun: `1 booking`, `1,200 bookings`."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
 def json_text(value: Any, default: Callable[[Any], Any] | None = None, *, ascii_only: bool = False) -> str:
     """Return JSON on one line. It is exact, and safe to look at: every hidden character is an escape.
 

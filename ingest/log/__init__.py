@@ -129,13 +129,13 @@ class Consumer(Protocol):
         returned some time. Raises LogUnavailable.
         """
 
-    def commit(self, records: Sequence[StoredRecord], load: str = "") -> None:
-        """Commit these records and all before them.
+    def commit(self, records: Sequence[StoredRecord], load: str = "", changes: Sequence[Record] = ()) -> None:
+        """Commit these records and all before them, and append `changes` to the feed: both, or neither.
 
         `load` is the id of the newest load that they needed, "" for none.
 
         Raises CommitFailed when their partitions moved to another consumer, or the log is no longer the one
-        they were read from.
+        they were read from. Raises LogUnavailable when the outcome is not certain.
         """
 
     def bookmarks(self) -> "Mapping[Partition, Bookmarks]":
@@ -181,6 +181,30 @@ class Reader(Protocol):
 
         Raises LogUnavailable.
         """
+
+    def close(self) -> None:
+        """Free all resources."""
+
+
+Start = datetime | Mapping[int, int] | None
+"""Where a follower begins: at a time, at the next offset of each partition, or at the end of the topic."""
+
+
+class Follower(Protocol):
+    """Reads a topic from some position on, and goes on with what is appended, from one thread.
+
+    It has no group and commits nothing. Records that are deleted before it reads them are left out. Where the
+    topic was made anew or restored, it may read records again.
+    """
+
+    def poll(self, limit: int, timeout: float) -> list[StoredRecord]:
+        """Return up to `limit` records, and wait at most `timeout` seconds for the first.
+
+        Raises LogUnavailable.
+        """
+
+    def position(self) -> Mapping[int, int]:
+        """Return the next offset to read of each partition, after the records that were polled."""
 
     def close(self) -> None:
         """Free all resources."""

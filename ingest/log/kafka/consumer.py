@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from kafka import (
@@ -18,12 +19,13 @@ from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.errors import KafkaError, RetriableError
 
 from ingest.errors import CommitFailed, LogUnavailable
-from ingest.log import MAX_POLL_BYTES, Backlog, Partition, PositionChange, StoredRecord
+from ingest.log import MAX_POLL_BYTES, Backlog, Partition, PositionChange, Record, StoredRecord
 from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.log.kafka.cluster import Cluster
 from ingest.log.kafka.comparer import stored_record
 from ingest.log.kafka.deleted import DeletedUnread, Fetched, OnDeleted, report_deleted
 from ingest.log.kafka.history import History
+from ingest.log.kafka.transactions import FeedTransactions
 from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
 
 _COMMIT_MILLISECONDS = 10_000
@@ -97,15 +99,20 @@ class KafkaLogConsumer:
     It loses its partitions when it does not call `poll` for longer than `max_poll_interval_ms`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a consumer is made of
         self,
         servers: list[str],
         settings: KafkaSettings,
         group: str,
         topics: Sequence[str],
         on_deleted: OnDeleted = report_deleted,
+        *,
+        feed: str = "",
     ) -> None:
-        """Join the group; call `on_deleted` once for records that are deleted before they are read."""
+        """Join the group; call `on_deleted` once for records that are deleted before they are read.
+
+        Changes are appended to the topic `feed`.
+        """
         self._cluster, self._group, self._topics = Cluster(servers, settings), group, list(topics)
         self._ownership = _Ownership()
         self._largest = LARGEST_RECORD  # bytes of the largest record of the last poll
@@ -114,6 +121,7 @@ class KafkaLogConsumer:
             self._consumer = self._cluster.open(KafkaConsumer, group_id=group, **_OPTIONS)
             self._consumer.subscribe(self._topics, listener=self._ownership)
         self._history = History(self._cluster, self._consumer)
+        self._transactions = FeedTransactions(self._cluster, group, feed)
         self._deleted = DeletedUnread(self._consumer, self._history.commit_position, on_deleted)
 
     def poll(self, limit: int, timeout: float, max_bytes: int = MAX_POLL_BYTES) -> list[StoredRecord]:
@@ -158,7 +166,7 @@ class KafkaLogConsumer:
                 fitting[partition] = messages[:count]
         return fitting
 
-    def commit(self, records: Sequence[StoredRecord], load: str = "") -> None:
+    def commit(self, records: Sequence[StoredRecord], load: str = "", changes: Sequence[Record] = ()) -> None:
         newest: dict[TopicPartition, StoredRecord] = {}
         for stored in sorted(records, key=lambda stored: stored.offset):
             newest[TopicPartition(stored.partition.topic, stored.partition.number)] = stored
@@ -173,22 +181,25 @@ class KafkaLogConsumer:
                     "the log is not the one that these records were read from: it is read again from where"
                     " both agree"
                 )
-            self._history.commit(newest, load)
+            self._history.commit(newest, load, partial(self._publish, changes) if changes else None)
         self._ownership.unread_from.update(
             {partition: record.offset + 1 for partition, record in newest.items()}
         )
 
+    def _publish(
+        self, changes: Sequence[Record], offsets: Mapping[TopicPartition, OffsetAndMetadata]
+    ) -> None:
+        self._transactions.commit(changes, offsets, self._consumer.group_metadata())
+
     def bookmarks(self) -> Mapping[Partition, Bookmarks]:
         return {
-            Partition(*partition): bookmarks
-            for partition, bookmarks in self._history.bookmarks().items()
-            if bookmarks.marks
+            Partition(*partition): bookmarks for partition, bookmarks in self._history.bookmarks().items()
         }
 
     def read_again(self, after: Mapping[Partition, Bookmark | None]) -> Mapping[Partition, int]:
         marks = {TopicPartition(partition.topic, partition.number): mark for partition, mark in after.items()}
         with self._cluster.translated_errors():
-            offsets = self._history.go_back(marks)
+            offsets = self._history.read_again(marks)
         self._ownership.go_back(offsets)
         self.rewind()
         return {
@@ -213,6 +224,7 @@ class KafkaLogConsumer:
         return _backlog(self._cluster, self._group, self._topics)
 
     def close(self) -> None:
+        self._transactions.close()
         with suppress(KafkaError):
             self._history.close()
         with suppress(KafkaError):  # the group finds out without it
