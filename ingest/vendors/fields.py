@@ -254,12 +254,12 @@ _decoder = cache(msgspec.json.Decoder)
 
 def read_id(field: str, value: object) -> str:
     """Return the value of a field that is an `Id`. Raises PayloadError with the name of the field."""
+    if not isinstance(value, str):
+        raise _wrong(field, value)
     try:
-        if isinstance(value, str):
-            return _identity(value)
-    except ValueError:
-        pass
-    raise _wrong(field, value)
+        return _identity(value)
+    except ValueError as error:
+        raise _wrong(field, value, getattr(error, "type", "wrong")) from None
 
 
 def read_instant(field: str, value: object) -> datetime:
@@ -275,8 +275,8 @@ def read_maybe_instant(field: str, value: object) -> datetime | None:
     return None if value is None or value in _ABSENT_VALUES else read_instant(field, value)
 
 
-def _wrong(field: str, value: object) -> PayloadError:
-    return PayloadError(f"not the documented shape: {field}: {'missing' if value is None else 'wrong'}")
+def _wrong(field: str, value: object, why: str = "wrong") -> PayloadError:
+    return PayloadError(f"not the documented shape: {field}: {'missing' if value is None else why}")
 
 
 def _payload_error(error: Exception) -> PayloadError:
