@@ -123,7 +123,13 @@ class KafkaLogConsumer:
             self._consumer.subscribe(self._topics, listener=self._ownership)
         self._history = History(self._cluster, self._consumer)
         self._transactions = FeedTransactions(self._cluster, group, feed)
-        self._deleted = DeletedUnread(self._consumer, self._history.commit_position, on_deleted)
+        self._deletions: list[PositionChange] = []
+
+        def note_deleted(change: PositionChange) -> None:
+            on_deleted(change)
+            self._deletions.append(change)
+
+        self._deleted = DeletedUnread(self._consumer, self._history.commit_position, note_deleted)
 
     def poll(self, limit: int, timeout: float, max_bytes: int = MAX_POLL_BYTES) -> list[StoredRecord]:
         # Few at a time: what was fetched is unpacked when it is polled, and a small fetch may unpack to
@@ -210,7 +216,8 @@ class KafkaLogConsumer:
         }
 
     def changes(self) -> list[PositionChange]:
-        return self._history.changes()
+        deletions, self._deletions = self._deletions, []
+        return [*self._history.changes(), *deletions]
 
     def rewind(self) -> None:
         for partition, offset in self._ownership.unread_from.items():
