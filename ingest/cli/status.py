@@ -105,6 +105,18 @@ def _print_status(
     console.print(verdict)
     sections: dict[str, list[dict[str, Any]]] = {
         "accounts": _account_rows(facts, health, now),
+        "open gaps": [
+            {
+                "account": f"{gap['vendor']}/{gap['account']}",
+                "cause": gap["cause"],
+                "from": f"{gap['from_at']:%Y-%m-%d %H:%M}",
+                "to": f"{gap['until_at']:%Y-%m-%d %H:%M}" if gap["until_at"] else "now",
+                "missed": gap["missed"],
+                "repaired": gap["repaired"],
+                "waits for": gap["waits_for"] or "its first comparison",
+            }
+            for gap in facts.warehouse.get("gaps") or ()
+        ],
         "waiting to be loaded": [
             {
                 "topic": f"{entry['topic']}/{entry['partition']}",

@@ -29,6 +29,10 @@ _LAST_RUNS = (
     " (select max(finished_at) from reconciliations where account = run.account and vendor = run.vendor"
     " and finished_at <= current_timestamp) order by vendor, account"
 )
+_OPEN_GAPS = (
+    "select vendor, account, cause, from_at, until_at, found_at, missed, repaired, waits_for from gaps"
+    " where closed_at is null order by found_at"
+)
 _LETTERS_READ = 5_000  # of the newest letters; each has to be read to know whether it is still open
 
 Listener = ReceiverSettings | ConsumerSettings | ReconcileSettings
@@ -138,6 +142,7 @@ def _ask_warehouse(settings: Settings) -> Row:
     return {
         "accounts": accounts,
         "reconciliations": runs,
+        "gaps": _rows(settings, _OPEN_GAPS),
         "tables": tables,
         "open_dead_letters": Counter(letter.account for letter in open_letters),
         "dead_letters_by_reason": {

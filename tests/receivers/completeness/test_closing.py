@@ -288,6 +288,15 @@ def test_a_silence_in_which_nothing_is_missing_ends_by_that_and_is_not_found_aga
     assert again.from_at == gap.until_at
 
 
+def test_what_waits_to_be_loaded_is_no_silence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "hourly_deliveries", lambda *_: {})
+    monkeypatch.setattr(finding, "learn_rhythm", lambda *_: Rhythm([20.0] * 168, weeks=8, group=1.0))
+    world.last_deliveries = {(name, name): NOON - 2 * HOUR for name in ("bookeo", "oncehub")}
+    world.producer.append(world.settings.topic("bookeo"), [Record("key", b"not loaded")]).result(10)
+    world.step("bookeo", "oncehub")
+    assert [gap.account for gap in world.open()] == ["oncehub"]
+
+
 def test_a_silence_in_which_something_is_missing_lasts_until_a_delivery_comes(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
