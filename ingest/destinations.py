@@ -141,7 +141,7 @@ DATABRICKS = Destination(
     longest_json=16 * _MIB,
     table_hints={  # of two merges at once that insert the same key, one is refused
         table: {"x-databricks-table-properties": {"delta.isolationLevel": "Serializable"}}
-        for table in ("bookings", "booking_events", "dead_letters")
+        for table in ("bookings", "booking_events", "dead_letters", "reconciliations")
     },
     fence=Fence.LEASE,
     transactions=Transactions.STATEMENT,

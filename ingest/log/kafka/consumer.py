@@ -47,6 +47,7 @@ _TIMESTAMPS_OPTIONS = {
 _OPTIONS = {
     "enable_auto_commit": False,
     "auto_offset_reset": "earliest",
+    "isolation_level": "read_committed",  # waits for offsets of a transaction that is about to end
     "max_poll_interval_ms": 600_000,  # between two polls there is a load
     "session_timeout_ms": 10_000,  # how long the partitions of a killed consumer wait for another
     "heartbeat_interval_ms": 1_000,  # how soon the others notice that a consumer joined or left

@@ -181,7 +181,9 @@ class History:
         A restored log, or one that was made anew, may lack the commits too.
         """
         known = self._bookmarks.get(partition, Bookmarks())
-        read = Bookmarks.decode(committed.metadata or "") if committed else Bookmarks()
+        # librdkafka's client for Python, which commits together with changes, adds a NUL.
+        text = (committed.metadata or "").removesuffix("\0") if committed else ""
+        read = Bookmarks.decode(text)
         is_older = known.newest and (not read.newest or read.newest.offset < known.newest.offset)
         return known if is_older and (self._in_doubt or not committed) else read
 
