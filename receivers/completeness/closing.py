@@ -192,7 +192,7 @@ class GapCloser:
         attempts, reconcile = self._attempts[gap.id], self.settings.reconcile
         due = time_of_vendors(self.settings) + min(_FIRST_RETRY * 2**attempts.count, reconcile.every)
         attempts.count += 1
-        attempts.trouble = f"the vendor: {report.failure}" if report.failure else None
+        attempts.trouble = f"a comparison that works: {report.failure}" if report.failure else None
         if report.failure:
             attempts.due = due
         elif gap.until_at is None:

@@ -99,9 +99,9 @@ def describe_wait(
     if not unproven:
         return None
     hour = unproven[0]
-    reasons = (verdicts[hour].reason for hour in unproven if hour in verdicts and verdicts[hour].missing)
-    if reason := next(reasons, None):
-        return f"{_hour_text(hour)}: {reason}"
+    for known in (verdicts[hour] for hour in unproven if hour in verdicts):
+        if known.verdict is Verdict.INCOMPLETE:
+            return f"{_hour_text(known.hour)}: {known.reason}"
     return f"a comparison with the vendor of {_hour_text(hour)}, from {_time_text(provable_at(hour, lag))} on"
 
 

@@ -202,7 +202,7 @@ def test_a_vendor_that_fails_is_asked_again_less_and_less_often(world: World) ->
     for _ in range(20):
         world.step(minutes=1)
     assert len(world.runs) == 5
-    assert world.open()[0].waits_for == "the vendor: it is down"
+    assert world.open()[0].waits_for == "a comparison that works: it is down"
     world.failure = None
     world.step(minutes=16)
     assert len(world.runs) == 6
