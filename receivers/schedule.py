@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from ingest.errors import ConfigurationError
+from ingest.errors import ConfigurationError, IngestError
 from ingest.settings import Settings
 from ingest.times import format_instant
 from ingest.vendors import AnyAccount
+from receivers.completeness.asking import ask_again
 from receivers.reconcile.losses import Losses
 from receivers.reconcile.report import Report
 from receivers.reconcile.run import Reconciler, choose_accounts
@@ -19,6 +20,7 @@ from receivers.subscriptions.check import check_subscriptions, fill_gap
 log = structlog.get_logger()
 
 _LOSS_SECONDS = 5.0
+_ASK_AGAIN_SECONDS = 6 * 3600.0
 
 
 class Schedule:
@@ -52,9 +54,11 @@ class Schedule:
             (self._check_subscriptions, lambda: check_every),
             (self._compare, lambda: every + random.uniform(-jitter, jitter) / 2),  # noqa: S311 - as above
             (self._answer_losses, lambda: _LOSS_SECONDS),
+            (self._ask_again, lambda: max(every, _ASK_AGAIN_SECONDS)),
         ]
         now = time.monotonic()
-        due = [now, now + random.uniform(0, min(jitter, every)), now]  # noqa: S311 - as above
+        first_comparison = now + random.uniform(0, min(jitter, every))  # noqa: S311 - as above
+        due = [now, first_comparison, now, first_comparison + every / 2]
         while not stop.wait(max(0.0, min(due) - time.monotonic())):
             first = due.index(min(due))
             job, pause = jobs[first]
@@ -80,6 +84,14 @@ class Schedule:
 
     def _compare(self) -> None:
         _log_reports(self._reconciler.run(self._accounts))
+
+    def _ask_again(self) -> None:
+        """Ask vendors again for older hours that are not proven, or not any more."""
+        for account in self._accounts:
+            try:
+                _log_reports(ask_again(self._settings, self._reconciler, account))
+            except IngestError as error:
+                log.warning("reconcile.not_asked_again", source=account.source, why=str(error))
 
     def _answer_losses(self) -> None:
         """Reconcile at once what a vendor says that it gave up, or what the log has lost."""

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import structlog
 from deltalake import DeltaTable
-from dlt.common.storages.load_package import create_load_id
 from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 from pyarrow.dataset import FileSystemDataset, ParquetFileFragment
 
@@ -33,7 +32,7 @@ from consumers.warehouse.delta import (
     with_json_marked,
 )
 from consumers.warehouse.locks import Fence
-from consumers.warehouse.tables import ROWS_PER_FETCH, Tables, Values
+from consumers.warehouse.tables import ROWS_PER_FETCH, Tables, Values, later_load_id
 from ingest.errors import LoadedMeanwhile, WarehouseUnavailable
 from ingest.settings import Settings
 from ingest.warehouse.lake import Lake, dataset_of, schema_of
@@ -70,6 +69,7 @@ class LakeTables(Tables):
         super().__init__(pipeline, folder, settings.warehouse.kind)
         self._settings = settings
         self._lake = Lake(settings.warehouse)
+        self._newest_load: str | None = None  # of this process
         self._versions: dict[str, DeltaTable] = {}  # of this turn
         self._duckdb = duckdb.connect(config={"memory_limit": f"{settings.consumer.duckdb_bytes} B"})
         self._ids = _FileIds(self._duckdb)
@@ -131,7 +131,7 @@ class LakeTables(Tables):
         Raises LoadedMeanwhile where somebody else has written a table since the turn read it, and what
         deltalake raises. What was written by then is right, and stays.
         """
-        load_id = create_load_id()
+        load_id = self._newest_load = later_load_id(self._newest_load)
         for table in TABLES:
             new = rows.get(table.name)
             if new is not None and new.num_rows:

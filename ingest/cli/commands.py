@@ -14,6 +14,7 @@ from ingest.cli.check import check
 from ingest.cli.demo import demo, simulate
 from ingest.cli.init import init
 from ingest.cli.output import ending_without_reader, print_error, print_line, print_note, visible_refusals
+from ingest.cli.prove import prove
 from ingest.cli.query import query
 from ingest.cli.reconcile import reconcile
 from ingest.cli.replay import replay
@@ -92,6 +93,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (  # in the order in which the help
     status,
     query,
     reconcile,
+    prove,
     replay,
     sync,
     demo,

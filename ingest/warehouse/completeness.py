@@ -165,6 +165,17 @@ class CompletenessTable:
                 yield parse_stored_instant(happened_at)
             since = end
 
+    def held(self, vendor: str, account: str) -> Iterator[tuple[str, str]]:
+        """Yield the ids and versions of the bookings that the vendor has not lost, a page at a time."""
+        sql = (
+            "SELECT booking_id, version FROM bookings WHERE vendor = %s AND account = %s AND gone_at IS NULL"
+            " AND booking_id > %s ORDER BY booking_id LIMIT 5000"
+        )
+        last_id = ""
+        while rows := self._query(sql, [vendor, account, last_id]).rows:
+            yield from ((booking_id, version or "") for booking_id, version in rows)
+            last_id = rows[-1][0]
+
     def _query(self, sql: str, parameters: Sequence[Any]) -> QueryResult:
         return query_or_empty(self._settings, sql, parameters)
 

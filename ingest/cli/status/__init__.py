@@ -34,7 +34,15 @@ from ingest.readiness import Finding, State
 from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings, Settings
 from ingest.times import describe_duration
 
-_TABLES = ("bookings", "booking_events", "dead_letters", "reconciliations")
+_TABLES = (
+    "bookings",
+    "booking_events",
+    "dead_letters",
+    "reconciliations",
+    "completeness",
+    "gaps",
+    "freshness",
+)
 _ANSWER_SECONDS = 5.0  # longer than /readyz takes for its own probes
 _PER_ACCOUNT = (
     "select vendor, account, count(*) as bookings, max(updated_at) as newest_change, "
@@ -49,7 +57,6 @@ _LAST_RUNS = (
     " (select max(finished_at) from reconciliations where account = run.account and vendor = run.vendor"
     " and finished_at <= current_timestamp) order by vendor, account"
 )
-_LETTERS_READ = 5_000  # of the newest letters; each has to be read to know whether it is still open
 
 _HEADLINES: dict[int, tuple[str, str]] = {
     ExitCode.OK: ("healthy", "bold green"),
@@ -163,6 +170,7 @@ def _account_rows(facts: Facts, now: datetime) -> list[dict[str, Any]]:
                 "subscriptions": ", ".join(map(state_in_words, sorted(subscriptions.get(key, {}))))
                 or "not asked yet",
                 "reconciled": _ago(runs[key]["finished_at"] if key in runs else None, now),
+                "complete until": (facts.warehouse.get("complete_until") or {}).get(key[1]) or "not proven",
                 "dead letters": letters.get(row["account"], 0),
             }
         )
@@ -264,12 +272,9 @@ def _ask_warehouse(settings: Settings) -> Row:
         rows = _rows(settings, f"select count(*) as number from {name}")  # noqa: S608 - our own names
         tables.append({"table": name, "rows": None if rows is None else int(rows[0]["number"])})
     # Imported only now, because that takes longer than to say that nothing was loaded yet.
-    from consumers.dead_letters.letters import DeadLettersTable, LetterFilter
-    from consumers.dead_letters.redrive import LetterReader, summarize
+    from consumers.dead_letters.redrive import open_letters
     from consumers.table_check import check_tables
 
-    letters = DeadLettersTable(settings)
-    newest = summarize(letters, LetterReader(settings), letters.ids(LetterFilter())[-_LETTERS_READ:])
     changes = [
         finding.to_json()
         for finding in check_tables(settings)
@@ -278,9 +283,22 @@ def _ask_warehouse(settings: Settings) -> Row:
     return {
         "accounts": accounts,
         "reconciliations": runs,
+        "complete_until": _complete_until(settings),
         "tables": tables,
-        "open_dead_letters": Counter(letter.account for letter in newest if not letter.loaded),
+        "open_dead_letters": Counter(letter.account for letter in open_letters(settings)),
         "changed_by_hand": changes,
+    }
+
+
+def _complete_until(settings: Settings) -> Row:
+    """Return until when each account is proven complete, by account; None where it is not."""
+    from ingest.warehouse.completeness import CompletenessTable, complete_until
+
+    table = CompletenessTable(settings)
+    return {
+        name: complete_until(table.verdicts(account.vendor, name).values())
+        for name, account in settings.accounts.items()
+        if account.can_reconcile()
     }
 
 
