@@ -1,6 +1,6 @@
 """What a batch of records means: the rows to load, and the records that cannot be read. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -11,7 +11,7 @@ from consumers.contents import Content, Mapper, Unreadable, read_contents, why_u
 from consumers.letter_rows import dead_letter_row
 from consumers.message import BookingMessage, Key
 from consumers.rows import TABLES, TABLES_BY_NAME, Row, event_row, reported_row
-from consumers.version_guard import needs_whole_row, newest_wins
+from consumers.version_guard import may_have_written, needs_whole_row, newest_wins
 from ingest.dead_letter import DeadLetter, redact_headers
 from ingest.event import OUR_HEADERS, REPLAY_OF, ROW_TYPES, Event, Via
 from ingest.log import Record, StoredRecord
@@ -94,10 +94,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The rows to load, by table, and the messages that came too late to change a row."""
+    """The rows to load, by table, and the messages that came too late to change a row.
+
+    `loaded_before` are the bookings whose rows stay, and may have been made by these very messages: by a load
+    after which nothing was committed.
+    """
 
     rows: Mapping[str, Sequence[Row]]
     stale: Sequence[BookingMessage]
+    loaded_before: Collection[Key] = ()
 
 
 def read_batch(records: Sequence[StoredRecord], topics: Topics, mapper: Mapper, now: datetime) -> Batch:
@@ -204,8 +209,8 @@ def plan_load(chunk: Chunk, stored: Mapping[Key, Row], now: datetime) -> Plan:
 
     `stored` are rows of `bookings`, whole ones for those that `find_incomplete` returns.
     """
-    changes = [newest_wins(messages, stored.get(key), now) for key, messages in chunk.messages.items()]
-    bookings = [change.row for change in changes if change.row is not None]
+    changes = {key: newest_wins(messages, stored.get(key), now) for key, messages in chunk.messages.items()}
+    bookings = [change.row for change in changes.values() if change.row is not None]
     appended = _without_repetitions(
         chain(
             ((item.table, item.row) for item in chunk.items),
@@ -214,7 +219,12 @@ def plan_load(chunk: Chunk, stored: Mapping[Key, Row], now: datetime) -> Plan:
     )
     return Plan(
         appended | ({"bookings": bookings} if bookings else {}),
-        [message for change in changes for message in change.stale],
+        [message for change in changes.values() for message in change.stale],
+        {
+            key
+            for key, change in changes.items()
+            if change.row is None and may_have_written(chunk.messages[key], stored[key])
+        },
     )
 
 

@@ -10,8 +10,10 @@ from consumers.batch import Chunk, Plan
 from consumers.message import BookingMessage
 from consumers.rows import Row
 from ingest.dead_letter import DeadLetter
-from ingest.event import Via
+from ingest.event import Via, vendor_and_account
+from ingest.log import Record
 from ingest.telemetry import (
+    CHANGES_PUBLISHED,
     DEAD_LETTERS,
     EVENTS_IMPLAUSIBLE,
     EVENTS_LOADED,
@@ -63,6 +65,12 @@ def report_load(chunk: Chunk, plan: Plan) -> None:
             freshness.observe(max(0.0, age))  # the receiver's clock may be ahead
     for message in plan.stale:
         EVENTS_STALE.labels(message.event.vendor, message.event.account).inc()
+
+
+def report_published(changes: Iterable[Record]) -> None:
+    """Count the changes that were published."""
+    for change in changes:
+        CHANGES_PUBLISHED.labels(*vendor_and_account(change.headers["ce_source"])).inc()
 
 
 def report_dead_letters(letters: Iterable[DeadLetter]) -> None:

@@ -104,6 +104,18 @@ def needs_whole_row(messages: Iterable[BookingMessage], stored: Row) -> bool:
     )
 
 
+def may_have_written(messages: Iterable[BookingMessage], stored: Row) -> bool:
+    """Return whether one of these messages may have written a stored row, or single columns of it."""
+    versions = {stored["version"], *map(without_guess, column_versions(stored).values())}
+    return any(
+        message.version >= stored["version"]
+        or not versions.isdisjoint(
+            {message.version, *map(without_guess, column_versions(message.row).values())} - {""}
+        )
+        for message in messages
+    )
+
+
 def _before_newer_messages(
     messages: Sequence[BookingMessage], stored: Row | None, now: datetime
 ) -> Row | None:

@@ -6,7 +6,7 @@ https://github.com/delta-io/delta/blob/master/PROTOCOL.md#delta-log-entries
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import groupby
@@ -16,9 +16,12 @@ from typing import Any
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field, write_deltalake
 from deltalake.exceptions import CommitFailedError
+from dlt.common.libs.deltalake import ensure_delta_compatible_arrow_data
 
+from consumers.warehouse.lake_writer import FILE_BYTES, LakeWriter
 from ingest.errors import ConfigurationError, LoadedMeanwhile
-from ingest.warehouse.lake import JSON_FIELD, Lake, schema_of
+from ingest.settings import WarehouseSettings
+from ingest.warehouse.delta import DeltaLake
 
 # https://docs.delta.io/table-properties/
 _PROPERTIES = {
@@ -30,83 +33,92 @@ _MAINTAINED_AT = "ingest.maintainedAt"
 _NEXT_VERSION = CommitProperties(max_commit_retries=0)  # a retry would be the version after the next one
 
 
-def create(lake: Lake, table: str, schema: pa.Schema, statistics: Iterable[str]) -> DeltaTable:
-    """Make a table.
+class DeltaWriter(LakeWriter):
+    """Writes Delta tables."""
 
-    `statistics` are the columns of which its log has each file's least and greatest value. Raises
-    LoadedMeanwhile where somebody else has just made it.
-    """
-    properties = {**_PROPERTIES, "delta.dataSkippingStatsColumns": ",".join(statistics)}
-    with _refused_as_loaded(table):
-        return DeltaTable.create(
-            lake.url(table), schema, configuration=properties, storage_options=lake.options
+    lake: DeltaLake
+
+    def __init__(self, settings: WarehouseSettings) -> None:
+        """Raise ConfigurationError where the lake's place is not known."""
+        self.lake = DeltaLake(settings)
+
+    def create(self, name: str, schema: pa.Schema, statistics: Iterable[str]) -> DeltaTable:
+        """Make a table and open it."""
+        properties = {**_PROPERTIES, "delta.dataSkippingStatsColumns": ",".join(statistics)}
+        with _refused_as_loaded(name):
+            return DeltaTable.create(
+                self.lake.url(name), schema, configuration=properties, storage_options=self.lake.options
+            )
+
+    def check_refusal(self, name: str) -> None:
+        """Write two versions of one number to a new table, of which the second has to be refused."""
+        for version in [version for version in (self.lake.open(name), self.lake.open(name)) if version]:
+            try:
+                with _refused_as_loaded(name):
+                    version.alter.set_table_properties(_PROPERTIES, commit_properties=_NEXT_VERSION)
+            except LoadedMeanwhile:
+                return
+        raise ConfigurationError(
+            f"warehouse.credentials: the store of {self.lake.url(name)} lets a writer overwrite what another"
+            " one has just written; take one with conditional writes, as S3, Google Cloud Storage and Azure"
+            " have"
         )
 
+    def add_missing_columns(self, table: DeltaTable, schema: pa.Schema) -> None:
+        """Add the columns of a schema that a table lacks."""
+        existing = self.lake.schema_of(table).names
+        if missing := [Field.from_arrow(field) for field in schema if field.name not in existing]:
+            with _refused_as_loaded(_name(table)):
+                table.alter.add_columns(missing)
 
-def check_refusal(lake: Lake, table: str) -> None:
-    """Write two versions of one number, of which the store has to refuse the second.
-
-    Raises ConfigurationError where it accepts both: then a load could be lost to another one.
-    """
-    for version in [version for version in (lake.open(table), lake.open(table)) if version]:
-        try:
-            with _refused_as_loaded(table):
-                version.alter.set_table_properties(_PROPERTIES, commit_properties=_NEXT_VERSION)
-        except LoadedMeanwhile:
-            return
-    raise ConfigurationError(
-        f"warehouse.credentials: the store of {lake.url(table)} lets a writer overwrite what another one has"
-        " just written; take one with conditional writes, as S3, Google Cloud Storage and Azure have"
-    )
-
-
-def add_missing_columns(table: DeltaTable, schema: pa.Schema) -> None:
-    """Add the columns of a schema that a table lacks. Raises LoadedMeanwhile."""
-    existing = schema_of(table).names
-    if missing := [Field.from_arrow(field) for field in schema if field.name not in existing]:
+    def append(self, table: DeltaTable, rows: pa.Table) -> None:
+        """Append rows."""
         with _refused_as_loaded(_name(table)):
-            table.alter.add_columns(missing)
+            write_deltalake(table, rows, mode="append", commit_properties=_NEXT_VERSION)
 
+    def replace(
+        self,
+        table: DeltaTable,
+        rows: pa.Table,
+        key: Sequence[str],
+        files: Collection[str] | None = None,  # noqa: ARG002 - deltalake finds them
+    ) -> None:
+        """Write rows in place of those that have the same `key` as one of them."""
+        with _refused_as_loaded(_name(table)):
+            write_deltalake(
+                table,
+                rows,
+                mode="overwrite",
+                predicate=condition_of(key, rows),
+                target_file_size=FILE_BYTES.get(_name(table)),
+                commit_properties=_NEXT_VERSION,
+            )
 
-def append(table: DeltaTable, rows: pa.Table) -> None:
-    """Append rows. Raises LoadedMeanwhile."""
-    with _refused_as_loaded(_name(table)):
-        write_deltalake(table, rows, mode="append", commit_properties=_NEXT_VERSION)
+    def maintain(self, table: DeltaTable, every: timedelta) -> dict[str, int] | None:
+        """Make large files of small ones, and delete files that were replaced long enough ago."""
+        properties = table.metadata().configuration
+        if float(properties.get(_MAINTAINED_AT, 0)) > time.time() - every.total_seconds():
+            return None
+        with _refused_as_loaded(_name(table)):
+            # It is right beside loads of others: files that a load has replaced meanwhile are refused.
+            counts = table.optimize.compact(target_size=FILE_BYTES.get(_name(table)), max_concurrent_tasks=1)
+            deleted = table.vacuum(dry_run=False, full=True)  # also what loads left that were refused
+            table.cleanup_metadata()
+            table.alter.set_table_properties(
+                {_MAINTAINED_AT: str(int(time.time()))}, raise_if_not_exists=False
+            )
+        return {
+            "removed": counts["numFilesRemoved"],
+            "added": counts["numFilesAdded"],
+            "deleted": len(deleted),
+        }
 
+    def storable(self, rows: pa.Table) -> pa.Table:
+        """Return rows in types that the format has."""
+        return pa.table(ensure_delta_compatible_arrow_data(rows))
 
-def replace(table: DeltaTable, rows: pa.Table, condition: str, file_bytes: int | None = None) -> None:
-    """Write rows in place of those that meet an SQL condition, which the new ones meet, too.
-
-    Only files with such rows are written anew, as files of `file_bytes` or deltalake's own size. Raises
-    LoadedMeanwhile.
-    """
-    with _refused_as_loaded(_name(table)):
-        write_deltalake(
-            table,
-            rows,
-            mode="overwrite",
-            predicate=condition,
-            target_file_size=file_bytes,
-            commit_properties=_NEXT_VERSION,
-        )
-
-
-def maintain(table: DeltaTable, every: timedelta, file_bytes: int | None) -> dict[str, int] | None:
-    """Make large files of small ones, and delete files that were replaced long enough ago.
-
-    `file_bytes` is the size of a large one, deltalake's own where it is None. Return how many files went and
-    came; None where it was done less than `every` ago. Raises LoadedMeanwhile.
-    """
-    properties = table.metadata().configuration
-    if float(properties.get(_MAINTAINED_AT, 0)) > time.time() - every.total_seconds():
-        return None
-    with _refused_as_loaded(_name(table)):
-        # It is right beside loads of others: files that a load has replaced meanwhile are refused.
-        counts = table.optimize.compact(target_size=file_bytes, max_concurrent_tasks=1)
-        deleted = table.vacuum(dry_run=False, full=True)  # also what loads left that were refused
-        table.cleanup_metadata()
-        table.alter.set_table_properties({_MAINTAINED_AT: f"{time.time():.0f}"}, raise_if_not_exists=False)
-    return {"removed": counts["numFilesRemoved"], "added": counts["numFilesAdded"], "deleted": len(deleted)}
+    def drop_tables(self) -> None:
+        """Do nothing: the folders are the catalog."""
 
 
 def condition_of(key: Sequence[str], rows: pa.Table) -> str:
@@ -119,12 +131,6 @@ def condition_of(key: Sequence[str], rows: pa.Table) -> str:
         values = ", ".join(_literal(values[-1]) for values in group)
         groups.append(" AND ".join([*equal, f'"{last}" IN ({values})']))
     return " OR ".join(f"({group})" for group in groups)
-
-
-def with_json_marked(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:
-    """Return a schema in which these columns are marked as JSON, since Delta has no type for it."""
-    json = set(columns)
-    return pa.schema([field.with_metadata(JSON_FIELD) if field.name in json else field for field in schema])
 
 
 @contextmanager

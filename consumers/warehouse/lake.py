@@ -1,4 +1,4 @@
-"""The tables of a lake, which deltalake reads and writes.
+"""The tables of a lake, which a library of their format reads and writes.
 
 dlt would write a load as several files beside the tables, and merge by reading whole tables. Each table is
 read at one version in a turn, and written as the version after that. A consumer that was frozen, and whose
@@ -16,33 +16,22 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import structlog
-from deltalake import DeltaTable
 from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 from pyarrow.dataset import FileSystemDataset, ParquetFileFragment
 
 from consumers.rows import TABLES, Table, arrow_schema
-from consumers.warehouse.delta import (
-    add_missing_columns,
-    append,
-    check_refusal,
-    condition_of,
-    create,
-    maintain,
-    replace,
-    with_json_marked,
-)
+from consumers.warehouse.lake_writer import lake_writer, with_json_marked
 from consumers.warehouse.locks import Fence
 from consumers.warehouse.tables import ROWS_PER_FETCH, Tables, Values, later_load_id
 from ingest.errors import LoadedMeanwhile, WarehouseUnavailable
 from ingest.settings import Settings
-from ingest.warehouse.lake import Lake, dataset_of, schema_of
 
 log = structlog.get_logger()
 
 _LOADS_TABLE = "_ingest_loads"
 _LOADS = arrow_schema(load_id=pa.string(), status=pa.int64(), inserted_at=pa.timestamp("us", tz="UTC"))
 _JSON = {table.name: table.json for table in TABLES}
-# The columns of which the log has each file's least and greatest value.
+# The columns of which the format has each file's least and greatest value.
 _STATISTICS = {
     "booking_events": ("vendor", "account", "time", "received_at", "loaded_at"),
     "bookings": ("vendor", "account", "starts_at", "updated_at", "loaded_at"),
@@ -53,41 +42,39 @@ _STATISTICS = {
     "freshness": ("vendor", "account", "hour"),
     _LOADS_TABLE: ("load_id", "inserted_at"),
 }
-# A change of one booking writes its file anew, so these files are smaller than what readers like best.
-_FILE_BYTES = {"bookings": 4 * 1024 * 1024}
 _FILES_AT_ONCE = 8  # which take about a tenth of a gigabyte, unpacked
 
 _Array = np.ndarray[Any, Any]
 
 
 class LakeTables(Tables):
-    """Delta tables, each of which is read once in a turn, and written as the version after that."""
+    """Tables of files, each of which is read once in a turn, and written as the version after that."""
 
     notes_table = loads_table = _LOADS_TABLE
 
     def __init__(self, pipeline: dlt.Pipeline, folder: Path, settings: Settings) -> None:
         super().__init__(pipeline, folder, settings.warehouse.kind)
         self._settings = settings
-        self._lake = Lake(settings.warehouse)
         self._newest_load: str | None = None  # of this process
-        self._versions: dict[str, DeltaTable] = {}  # of this turn
+        self._writer = lake_writer(settings.warehouse)
+        self._versions: dict[str, Any] = {}  # of this turn, as the format's library has them
         self._duckdb = duckdb.connect(config={"memory_limit": f"{settings.consumer.duckdb_bytes} B"})
         self._ids = _FileIds(self._duckdb)
 
     @contextmanager
     def turn(self, patience: float) -> Iterator[Fence]:  # noqa: ARG002 - nobody is waited for
         """Read the newest version of each table that the turn needs."""
-        self._lake = Lake(self._settings.warehouse)  # tokens of a cloud may be new
+        self._writer = lake_writer(self._settings.warehouse)  # tokens of a cloud may be new
         self._versions.clear()
         yield Fence(None, self.pipeline.dataset_name)
 
     def columns(self, tables: Iterable[str]) -> dict[str, set[str]]:
         """Return the columns of those of these tables that exist."""
         versions = {name: version for name in tables if (version := self._find(name))}
-        return {name: set(schema_of(version).names) for name, version in versions.items()}
+        return {name: set(self._writer.lake.schema_of(version).names) for name, version in versions.items()}
 
     def forget_made(self) -> None:
-        """Do nothing: whether a table is there, its log says."""
+        """Do nothing: whether a table is there is seen at each turn."""
 
     def make(self, empty: Mapping[str, pa.Table]) -> None:
         """Make missing tables and columns.
@@ -98,11 +85,11 @@ class LakeTables(Tables):
         schemas = {name: with_json_marked(rows.schema, _JSON[name]) for name, rows in empty.items()}
         for name, schema in [*schemas.items(), (_LOADS_TABLE, _LOADS)]:
             if version := self._find(name):
-                add_missing_columns(version, schema)
+                self._writer.add_missing_columns(version, schema)
             else:
-                create(self._lake, name, schema, _STATISTICS[name])
+                self._writer.create(name, schema, _STATISTICS[name])
         if is_new:
-            check_refusal(self._lake, _LOADS_TABLE)
+            self._writer.check_refusal(_LOADS_TABLE)
         self._versions.clear()
 
     def select(
@@ -112,7 +99,7 @@ class LakeTables(Tables):
         wanted = sorted(set(values))
         if not wanted:
             return
-        dataset = dataset_of(self._version(table))
+        dataset = self._writer.lake.dataset_of(self._version(table))
         fragments: list[Any] = [fragment for fragment, _ in self._ids.find(table, dataset, column, wanted)]
         if not fragments:
             return
@@ -129,7 +116,7 @@ class LakeTables(Tables):
         """Write rows, by table, and note the load, last of all; return its id.
 
         Raises LoadedMeanwhile where somebody else has written a table since the turn read it, and what
-        deltalake raises. What was written by then is right, and stays.
+        the format's library raises. What was written by then is right, and stays.
         """
         load_id = self._newest_load = later_load_id(self._newest_load)
         for table in TABLES:
@@ -137,21 +124,22 @@ class LakeTables(Tables):
             if new is not None and new.num_rows:
                 self._write_table(table, new)
         note = {"load_id": load_id, "status": 0, "inserted_at": datetime.now(UTC)}
-        append(self._version(_LOADS_TABLE), pa.Table.from_pylist([note], schema=_LOADS))
+        self._writer.append(self._version(_LOADS_TABLE), pa.Table.from_pylist([note], schema=_LOADS))
         return load_id
 
     def drop(self) -> None:
         """Remove the dataset's folder. dlt would not, without its own file in it."""
+        self._writer.drop_tables()
         with self.pipeline.destination_client() as client:
             cast(FilesystemClient, client).drop_dataset()
 
     def maintain(self, every: timedelta) -> None:
-        """Keep each table's files few, where it is time. Raises what deltalake raises."""
-        lake = Lake(self._settings.warehouse)
-        for name in lake.names():
-            table = lake.open(name)
+        """Keep each table's files few, where it is time. Raises what the format's library raises."""
+        writer = lake_writer(self._settings.warehouse)
+        for name in writer.lake.names():
+            table = writer.lake.open(name)
             try:
-                counts = maintain(table, every, _FILE_BYTES.get(name)) if table else None
+                counts = writer.maintain(table, every) if table else None
             except LoadedMeanwhile as error:
                 log.info("lake.maintenance_postponed", table=name, why=str(error))
                 continue
@@ -164,34 +152,31 @@ class LakeTables(Tables):
             return
         absent = self._absent(table, rows)
         if absent.num_rows:
-            append(self._version(table.name), absent)
+            self._writer.append(self._version(table.name), absent)
 
     def _replace(self, table: Table, rows: pa.Table) -> None:
         """Write rows in parts, of which each replaces rows of a few files: those are read whole."""
         version = self._version(table.name)
-        ids = [str(value) for value in rows[table.id_column].to_pylist()]
-        files = self._ids.find(table.name, dataset_of(version), table.id_column, ids)
-        if not files:
-            append(version, rows)
-            return
-        remaining = np.ones(len(ids), dtype=bool)
-        parts: list[_Array] = []
-        for start in range(0, len(files) - _FILES_AT_ONCE, _FILES_AT_ONCE):
-            hits = [hits for _, hits in files[start : start + _FILES_AT_ONCE]]
-            parts.append(remaining & np.logical_or.reduce(hits))
-            remaining &= ~parts[-1]
-        for part in [*parts, remaining]:
-            if part.any():
-                new = rows.filter(pa.array(part))
-                replace(version, new, condition_of(table.key, new), _FILE_BYTES.get(table.name))
+        while rows.num_rows:
+            ids = [str(value) for value in rows[table.id_column].to_pylist()]
+            dataset = self._writer.lake.dataset_of(version)
+            files = self._ids.find(table.name, dataset, table.id_column, ids)
+            if not files:
+                self._writer.append(version, rows)
+                return
+            is_last = len(files) <= _FILES_AT_ONCE
+            part = is_last | np.logical_or.reduce([hits for _, hits in files[:_FILES_AT_ONCE]])
+            paths = {fragment.path for fragment, hits in files if (hits & part).any()}
+            self._writer.replace(version, rows.filter(pa.array(part)), table.key, paths)
+            rows = rows.filter(pa.array(~part))
 
-    def _find(self, table: str) -> DeltaTable | None:
+    def _find(self, table: str) -> Any:
         """Return the version of a table that the turn reads; None where there is no such table."""
-        if table not in self._versions and (version := self._lake.open(table)):
+        if table not in self._versions and (version := self._writer.lake.open(table)):
             self._versions[table] = version
         return self._versions.get(table)
 
-    def _version(self, table: str) -> DeltaTable:
+    def _version(self, table: str) -> Any:
         version = self._find(table)
         if version is None:
             raise WarehouseUnavailable(f"table {table} is gone: it is made anew")

@@ -1,4 +1,4 @@
-"""A sync into a lake: dlt reads and gives types, and deltalake writes.
+"""A sync into a lake: dlt reads and gives types, and a library of the format writes.
 
 dlt merges lists of a lake without deleting what is no longer in them, so lists and objects are JSON in their
 row's column.
@@ -11,23 +11,15 @@ import dlt
 import orjson
 import pyarrow as pa
 from dlt.common import json
-from dlt.common.libs.deltalake import ensure_delta_compatible_arrow_data
 from dlt.extract import DltResource
 from pyarrow import parquet
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from consumers.rows import arrow_schema
-from consumers.warehouse.delta import (
-    add_missing_columns,
-    condition_of,
-    create,
-    replace,
-    with_json_marked,
-)
+from consumers.warehouse.lake_writer import fitted, lake_writer, with_json_marked
 from consumers.warehouse.sync_store import SyncStore
 from ingest.errors import LoadedMeanwhile
 from ingest.settings import WarehouseSettings
-from ingest.warehouse.lake import Lake, schema_of
 
 _NOTES_TABLE = "_ingest_syncs"
 _NOTES = arrow_schema(name=pa.string(), value=pa.string(), loaded_at=pa.timestamp("us", tz="UTC"))
@@ -41,15 +33,16 @@ _trying_again = retry(
 
 
 class LakeSyncStore(SyncStore):
-    """Delta tables. A table of ours has the state of each pipeline and the schema of each resource."""
+    """The tables of a lake. One of ours has the state of each pipeline and the schema of each resource."""
 
     def __init__(self, settings: WarehouseSettings) -> None:
-        self._lake = Lake(settings)
+        self._writer = lake_writer(settings)
+        self._format = settings.table_format
 
     def prepare(self, resource: DltResource) -> DltResource:
         """Have dlt write Parquet files of a resource, and make no tables of its lists."""
         resource.max_table_nesting = 0
-        resource.apply_hints(table_format="delta")
+        resource.apply_hints(table_format=self._format)  # type: ignore[arg-type] # it is one of dlt's words
         return resource
 
     def restore(self, pipeline: dlt.Pipeline) -> None:
@@ -89,16 +82,15 @@ class LakeSyncStore(SyncStore):
     @_trying_again
     def _write(self, name: str, rows: pa.Table, key: Sequence[str], json_columns: Sequence[str]) -> None:
         """Write rows in place of those with the same key."""
-        rows = pa.table(ensure_delta_compatible_arrow_data(rows))
-        table = self._lake.open(name) or create(
-            self._lake, name, with_json_marked(rows.schema, json_columns), key
-        )
-        add_missing_columns(table, with_json_marked(rows.schema, json_columns))
-        replace(table, _fitted(rows, schema_of(table)), condition_of(key, rows))
+        rows = self._writer.storable(rows)
+        schema = with_json_marked(rows.schema, json_columns)
+        table = self._writer.lake.open(name) or self._writer.create(name, schema, key)
+        self._writer.add_missing_columns(table, schema)
+        self._writer.replace(table, fitted(rows, self._writer.lake.schema_of(table)), key)
 
     def _notes(self) -> dict[str, str]:
-        table = self._lake.open(_NOTES_TABLE)
-        rows = pa.table(table.scan().read_all()).to_pylist() if table else []
+        table = self._writer.lake.open(_NOTES_TABLE)
+        rows = self._writer.lake.dataset_of(table).to_table().to_pylist() if table else []
         return {row["name"]: row["value"] for row in rows}
 
     @_trying_again
@@ -108,8 +100,8 @@ class LakeSyncStore(SyncStore):
             [{"name": name, "value": value, "loaded_at": now} for name, value in values.items()],
             schema=_NOTES,
         )
-        table = self._lake.open(_NOTES_TABLE) or create(self._lake, _NOTES_TABLE, _NOTES, ["name"])
-        replace(table, rows, condition_of(["name"], rows))
+        table = self._writer.lake.open(_NOTES_TABLE) or self._writer.create(_NOTES_TABLE, _NOTES, ["name"])
+        self._writer.replace(table, rows, ["name"])
 
 
 def _state_name(pipeline: dlt.Pipeline) -> str:
@@ -120,14 +112,3 @@ def _newest(rows: pa.Table, key: Sequence[str]) -> pa.Table:
     """Return the last row of each key: a list may change while its pages are read."""
     keys = zip(*(rows[column].to_pylist() for column in key), strict=True)
     return rows.take(sorted({values: number for number, values in enumerate(keys)}.values()))
-
-
-def _fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return rows with all columns of a table's schema, in its types."""
-    columns = [
-        rows[field.name].cast(field.type)
-        if field.name in rows.column_names
-        else pa.nulls(len(rows), field.type)
-        for field in schema
-    ]
-    return pa.table(columns, schema=schema)

@@ -13,13 +13,14 @@ import typer
 
 from ingest.cli import ExitCode, Stopped
 from ingest.cli.options import AsJson, Config, complete_account, parse_span, read_settings
-from ingest.cli.output import Console, counted, new_table, print_json, print_line, show_waits
-from ingest.cli.query import json_value
+from ingest.cli.output import Console, new_table, print_json, print_line, show_waits
 from ingest.cli.reconcile import open_reconciler, show_progress
 from ingest.errors import ConfigurationError, PayloadError
 from ingest.settings import Settings
 from ingest.telemetry import configure_logging
 from ingest.times import format_instant, parse_instant
+from ingest.warehouse.values import json_value
+from ingest.words import counted
 
 if TYPE_CHECKING:
     from ingest.vendors import AnyAccount

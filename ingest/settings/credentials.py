@@ -1,4 +1,4 @@
-"""Reads `warehouse.credentials`.
+"""Reads `warehouse.credentials` and `warehouse.catalog`.
 
 Makes the path of a DuckDB file absolute, and escapes passwords as URLs need it.
 """
@@ -34,6 +34,7 @@ _SECRET_NAME = re.compile(
 )
 _LAKE_SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "abfss", "file")
 _NOT_IN_LAKES = re.compile(r"[%#?]")
+_CATALOGS = ("https://", "http://", "postgresql://", "postgresql+psycopg2://")
 _HARMLESS_NAME = re.compile(r"(id|uri|url|path|file|name|type|timeout)$")
 
 
@@ -85,6 +86,37 @@ def usable_credentials(url: str, info: ValidationInfo) -> str:
         return _lake_place(url, info)
     if url.startswith(_SQLITE) and not url.endswith(":memory:"):
         return absolute_url(url, _SQLITE, info)
+    return _with_escaped_password(url)
+
+
+def usable_catalog(catalog: str, info: ValidationInfo) -> str:
+    """Return the catalog of Iceberg tables as pyiceberg can use it, "" for other tables.
+
+    Raises ValueError.
+    """
+    table_format = info.data.get("table_format")
+    if table_format != "iceberg":
+        if catalog and table_format:
+            raise ValueError(
+                'is for Iceberg tables: set warehouse.table_format to "iceberg", or leave it out'
+            )
+        return ""
+    place = info.data.get("credentials")
+    if place and place.get_secret_value().startswith(("az://", "abfs")):
+        raise ValueError('cannot have tables in Azure: set warehouse.table_format to "delta"')
+    if not catalog or catalog.endswith(":memory:") or catalog in {"sqlite://", _SQLITE}:
+        raise ValueError(
+            "is missing: without a catalog that all writers of Iceberg tables share, two of them lose each"
+            ' other\'s loads; set it, or set warehouse.table_format to "delta"'
+        )
+    if catalog.startswith(_SQLITE):
+        return absolute_url(catalog, _SQLITE, info)
+    if catalog != "glue" and not catalog.startswith(_CATALOGS):
+        raise ValueError("is not one of https://…, postgresql://…, sqlite:///… and glue")
+    return _with_escaped_password(catalog)
+
+
+def _with_escaped_password(url: str) -> str:
     match = _PASSWORD.fullmatch(url)
     if not match:
         return url

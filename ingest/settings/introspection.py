@@ -11,7 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from ingest.settings import Settings, nearest_account_model, section_models
 from ingest.settings.layers import PREFIX, Tree, Variable, variable_name
-from ingest.settings.sections import WarehouseSettings
+from ingest.settings.warehouse import WarehouseSettings
 from ingest.times import format_duration
 from ingest.vendors import AccountSettings, load_account_class, vendor_names
 
@@ -21,6 +21,9 @@ _SECRETS = (SecretStr, SecretBytes, Secret)
 
 _ACCOUNT_LEVELS = 3  # accounts.<name>.<setting>
 _EXAMPLES = {"name": "an account's name has lower-case letters, digits, _ and - only"}
+
+PERHAPS_SECRET = ("credentials", "catalog")
+"""Settings of the warehouse that are secret where a password is in them."""
 
 TITLE = "Settings of bookings-ingest"
 # What Taplo, the TOML language server of many editors, understands.
@@ -33,10 +36,10 @@ _LIST = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "stri
 def secret_fields(model: type[BaseModel]) -> list[str]:
     """Return the names of a model's secrets.
 
-    `warehouse.credentials` is not among them, because it is only secret with a password in it.
+    PERHAPS_SECRET of the warehouse are not among them, because they are only secret with a password in them.
     """
     names = [name for name, field in model.model_fields.items() if _is_secret(field.annotation)]
-    return [name for name in names if (model, name) != (WarehouseSettings, "credentials")]
+    return [name for name in names if not (model is WarehouseSettings and name in PERHAPS_SECRET)]
 
 
 def _is_secret(kind: Any) -> bool:

@@ -5,7 +5,6 @@ A field's description is what docs/settings.md and the JSON schema say about it.
 
 import re
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
@@ -16,13 +15,10 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationInfo,
-    field_validator,
 )
 
 from ingest.address import Host
-from ingest.destinations import DUCKDB, Destination, find_destination
-from ingest.files import SETTINGS_FOLDER, LocalPath
-from ingest.settings.credentials import DEFAULT_FILE, duckdb_path, usable_credentials
+from ingest.files import LocalPath
 from ingest.times import Duration
 from ingest.vendors.account_settings import as_list
 
@@ -240,91 +236,6 @@ class ConsumerSettings(Section):
     def duckdb_bytes(self) -> int:
         """Return the part of `memory` that DuckDB may use."""
         return (self.memory - CONSUMER_BASE_BYTES) // 2
-
-
-_REFUSED_FORMATS = {
-    "iceberg": "without a catalog that all writers share, two of them lose each other's loads",
-    "parquet": "rows of plain files cannot be replaced, so every change would be one more row",
-}
-
-
-class WarehouseSettings(Section):
-    """The warehouse: a destination of dlt."""
-
-    destination: str = Field(
-        "duckdb",
-        description="`duckdb`, `postgres`, `bigquery`, `snowflake`, `redshift`, `databricks`, `filesystem` "
-        "or another [dlt destination](https://dlthub.com/docs/dlt-ecosystem/destinations) with "
-        "`warehouse.untested`.",
-    )
-    untested: bool = Field(
-        False,
-        description="Whether a destination is used that this project does not test. The consumer then tries "
-        "it in a scratch dataset whenever it starts, and stops if rows come back wrong.",
-    )
-    credentials: SecretStr | None = Field(
-        None,
-        description=f"Credentials as dlt expects them. For DuckDB the path of its file, `{DEFAULT_FILE}` by "
-        "default. Credentials with a password are allowed only in the environment or the secrets file. The "
-        "password may contain `@`, `:` and `/`, and `%` unless two hexadecimal digits follow.",
-    )
-    dataset: str = Field(
-        "ingest", pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$", description="Dataset or schema of the tables."
-    )
-    work_dir: LocalPath = Field(
-        "data/dlt", description="dlt's working folder. It can be deleted while nothing runs."
-    )
-
-    table_format: str = Field(
-        "delta",
-        description="Format of the tables in a folder or bucket, for the destination `filesystem` only: "
-        "`delta`.",
-    )
-    compact_every: Duration = Field(
-        timedelta(days=1),
-        description="How often a consumer makes large files of many small ones in a folder or bucket, and "
-        "deletes those that were replaced more than a day ago.",
-    )
-
-    @field_validator("table_format")
-    @classmethod
-    def _check_table_format(cls, name: str) -> str:
-        if reason := _REFUSED_FORMATS.get(name, "" if name == "delta" else "it is not known"):
-            raise ValueError(f'{reason}; set it to "delta"')
-        return name
-
-    @field_validator("credentials")
-    @classmethod
-    def _make_usable(cls, credentials: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        """Return credentials as dlt can use them.
-
-        DuckDB's file, or its default, has an absolute path where the folder of relative paths is known.
-        """
-        text = credentials.get_secret_value() if credentials else ""
-        is_duckdb = find_destination(info.data.get("destination", "")) is DUCKDB
-        if is_duckdb and not text and SETTINGS_FOLDER in (info.context or {}):
-            text = DEFAULT_FILE
-        return SecretStr(usable_credentials(text, info)) if text else None
-
-    @field_validator("dataset")
-    @classmethod
-    def _check_reserved(cls, dataset: str) -> str:
-        if dataset in {"temp", "system", "information_schema", "pg_catalog"}:
-            raise ValueError("databases reserve this name; choose another")
-        return dataset
-
-    @property
-    def kind(self) -> Destination:
-        """Return what is known of the destination."""
-        return find_destination(self.destination)
-
-    @property
-    def duckdb_file(self) -> Path | None:
-        """Return the database file; None for other destinations, and for DuckDB in memory or at a service."""
-        if self.kind is not DUCKDB:
-            return None
-        path = duckdb_path(self.credentials.get_secret_value() if self.credentials else DEFAULT_FILE)
-        return Path(path) if path else None
 
 
 class ReconcileSettings(Section):

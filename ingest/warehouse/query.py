@@ -81,9 +81,9 @@ def _reader(settings: Settings) -> "DuckDBFile | Lake | None":
     if file := settings.warehouse.duckdb_file:
         return DuckDBFile(file, settings.warehouse)
     if settings.warehouse.kind is FILESYSTEM:
-        from ingest.warehouse.lake import Lake
+        from ingest.warehouse.lake import open_lake
 
-        return Lake(settings.warehouse)
+        return open_lake(settings.warehouse)
     return None
 
 

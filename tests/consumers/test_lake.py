@@ -1,20 +1,25 @@
-"""Tests of a lake of Delta tables in a local folder."""
+"""Tests of a lake in a local folder: of Delta tables, and of Iceberg tables with a catalog in SQLite."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from deltalake import DeltaTable
+from deltalake.table import TableAlterer
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.table import DataScan, FileScanTask
 from starlette.responses import JSONResponse
 
 from consumers.rows import Row
+from consumers.warehouse import delta
+from consumers.warehouse.lake_writer import lake_writer
 from consumers.warehouse.rights import check_warehouse
-from ingest.errors import ConfigurationError, NothingLoaded
+from ingest.errors import ConfigurationError, LoadedMeanwhile, NothingLoaded
 from ingest.readiness import State
 from ingest.settings import Settings
 from ingest.warehouse import Bounds
-from ingest.warehouse.lake import Lake
+from ingest.warehouse.lake import open_lake
 from ingest.warehouse.query import query, query_bounded
 from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.samples import TOPIC, sample
@@ -26,15 +31,30 @@ LAST_EVENTS = "select last_event_id from bookings order by booking_id"
 EVENTS = "select id from booking_events order by id"
 
 
-def lake_tree(folder: Path, lake: Path, instance: str = "") -> Tree:
+FORMATS = ["delta", "iceberg"]
+
+
+def lake_tree(folder: Path, lake: Path, table_format: str, instance: str = "") -> Tree:
     """Return settings of a consumer with a log of its own."""
-    warehouse = {"destination": "filesystem", "credentials": str(lake), "work_dir": f"{folder}/dlt"}
+    catalog = {"catalog": f"sqlite:///{lake}.catalog.db"} if table_format == "iceberg" else {}
+    warehouse = {
+        "destination": "filesystem",
+        "credentials": str(lake),
+        "work_dir": f"{folder}/dlt",
+        "table_format": table_format,
+        **catalog,
+    }
     return settings_tree(folder, instance=instance) | {"warehouse": warehouse}
 
 
+@pytest.fixture(params=FORMATS)
+def table_format(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def tree(tmp_path: Path) -> Tree:
-    return lake_tree(tmp_path, tmp_path / "lake")
+def tree(tmp_path: Path, table_format: str) -> Tree:
+    return lake_tree(tmp_path, tmp_path / "lake", table_format)
 
 
 @pytest.fixture
@@ -44,23 +64,18 @@ def harness(tree: Tree) -> Iterator[ConsumerHarness]:
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> Iterator[ConsumerHarness]:
+def other(tmp_path: Path, table_format: str) -> Iterator[ConsumerHarness]:
     """Return another consumer of the same lake."""
     folder = tmp_path / "other"
     folder.mkdir()
-    with open_consumer(lake_tree(folder, tmp_path / "lake", "other")) as other:
+    with open_consumer(lake_tree(folder, tmp_path / "lake", table_format, "other")) as other:
         yield other
 
 
 def files(harness: ConsumerHarness, table: str) -> int:
     """Return the number of files that a table has now."""
-    return len(delta_table(harness, table).file_uris())
-
-
-def delta_table(harness: ConsumerHarness, table: str) -> DeltaTable:
-    credentials = harness.settings.warehouse.credentials
-    assert credentials
-    return DeltaTable(f"{credentials.get_secret_value()}/ingest/{table}")
+    lake = open_lake(harness.settings.warehouse)
+    return len(lake.dataset_of(lake.open(table)).files)
 
 
 def test_each_booking_and_each_event_has_one_row_and_the_newest_message_wins(
@@ -108,13 +123,17 @@ def test_a_load_is_planned_anew_when_somebody_else_has_loaded_after_it_was_plann
     assert harness.column(EVENTS) == ["E0", "E1", "E2", "E9"]
 
 
-def test_two_processes_that_load_the_same_bookings_lose_and_double_nothing(tmp_path: Path) -> None:
+def test_two_processes_that_load_the_same_bookings_lose_and_double_nothing(
+    tmp_path: Path, table_format: str
+) -> None:
     runners = []
     for number, name in enumerate(("first", "second")):
         folder = tmp_path / name
         folder.mkdir()
-        tree = with_section(lake_tree(folder, tmp_path / "lake", name), "consumer", max_records=3)
-        runners.append(CommandRunner(folder, tree))
+        tree = with_section(
+            lake_tree(folder, tmp_path / "lake", table_format, name), "consumer", max_records=3
+        )
+        runners.append(CommandRunner(folder, with_section(tree, "consumer", max_records=3)))
         producer = runners[-1].settings.build_log().producer()
         events = [sample(n, f"B{n % 4}", at=n) for n in range(24) if n % 2 == number or n % 3 == 0]
         producer.append(TOPIC, [event.to_record() for event in events]).result(30)
@@ -141,9 +160,33 @@ def test_small_files_become_one_in_time_and_the_rows_stay(tree: Tree) -> None:
         assert harness.column(LAST_EVENTS)[0] == "E7"
 
 
-def test_a_table_or_column_that_is_taken_away_is_made_again(harness: ConsumerHarness, tmp_path: Path) -> None:
+def test_files_that_were_replaced_long_ago_are_deleted_and_no_others(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.warehouse.iceberg._KEPT_FOR", timedelta(0))
+    monkeypatch.setitem(delta._PROPERTIES, "delta.deletedFileRetentionDuration", "interval 0 days")
+    with open_consumer(with_section(tree, "warehouse", compact_every="0s")) as harness:
+        harness.load(sample(1))
+        (tmp_path / "lake/ingest/bookings/left-by-a-refused-load.parquet").touch()
+        for number in range(2, 5):
+            harness.warehouse._maintenance_due = 0.0
+            harness.load(sample(number, at=number))
+        assert harness.column(LAST_EVENTS) == ["E4"]
+        stored = {path.name for path in (tmp_path / "lake/ingest/bookings").rglob("*.parquet")}
+        assert len(stored) < 4, "the bookings were written four times"
+        assert "left-by-a-refused-load.parquet" not in stored
+        harness.load(sample(5, "B5"))
+        assert harness.column(EVENTS) == ["E1", "E2", "E3", "E4", "E5"]
+
+
+def test_a_table_that_is_taken_away_is_made_again(
+    harness: ConsumerHarness, tmp_path: Path, table_format: str
+) -> None:
     harness.load(sample(1))
-    (tmp_path / "lake" / "ingest").rename(tmp_path / "gone")
+    if table_format == "iceberg":
+        lake_writer(harness.settings.warehouse).drop_tables()
+    else:
+        (tmp_path / "lake" / "ingest").rename(tmp_path / "gone")
     with pytest.raises(NothingLoaded):
         harness.column(EVENTS)
     harness.load(sample(2, "B2"))
@@ -179,25 +222,64 @@ def test_a_query_reads_tables_and_nothing_else(harness: ConsumerHarness, tmp_pat
 def test_a_store_that_accepts_both_of_two_writers_is_refused(
     tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    newest = Lake.open
-
-    def open_and_let_the_next_one_win(lake: Lake, table: str) -> DeltaTable | None:
-        version = newest(lake, table)
-        if version and table == "_ingest_loads":
-            monkeypatch.setattr(type(version.alter), "set_table_properties", lambda *_, **__: None)
-        return version
-
-    monkeypatch.setattr(Lake, "open", open_and_let_the_next_one_win)
-    with open_consumer(tree) as harness, pytest.raises(ConfigurationError, match="conditional writes"):
+    monkeypatch.setattr(TableAlterer, "set_table_properties", lambda *_, **__: None)
+    monkeypatch.setattr(SqlCatalog, "commit_table", lambda _, table, *__: table)
+    with (
+        open_consumer(tree) as harness,
+        pytest.raises(ConfigurationError, match="overwrite what another one has just written"),
+    ):
         harness.warehouse.prepare()
 
 
 @pytest.mark.parametrize(
-    ("table_format", "reason"), [("iceberg", "lose each other's loads"), ("parquet", "cannot be replaced")]
+    ("changes", "reason"),
+    [
+        ({"table_format": "parquet"}, "cannot be replaced"),
+        ({"table_format": "iceberg"}, "lose each other's loads"),
+        ({"table_format": "iceberg", "catalog": "sqlite:///:memory:"}, "lose each other's loads"),
+        ({"table_format": "iceberg", "catalog": "mysql://host/catalog"}, "is not one of"),
+        ({"table_format": "iceberg", "catalog": "glue", "credentials": "az://lake"}, "tables in Azure"),
+        ({"catalog": "glue"}, "is for Iceberg tables"),
+    ],
 )
-def test_a_format_that_cannot_be_right_is_refused(tree: Tree, table_format: str, reason: str) -> None:
+def test_a_format_that_cannot_be_right_is_refused(
+    tmp_path: Path, changes: dict[str, str], reason: str
+) -> None:
+    tree = with_section(lake_tree(tmp_path, tmp_path / "lake", "delta"), "warehouse", **changes)
     with pytest.raises(ValueError, match=reason):
-        Settings.model_validate(with_section(tree, "warehouse", table_format=table_format))
+        Settings.model_validate(tree)
+
+
+def test_an_iceberg_commit_is_tried_once_whatever_the_table_says(tmp_path: Path) -> None:
+    with open_consumer(lake_tree(tmp_path, tmp_path / "lake", "iceberg")) as harness:
+        harness.load(sample(1))
+        writer = lake_writer(harness.settings.warehouse)
+        table = writer.lake.open("bookings")
+        table.transaction().set_properties({"commit.retry.num-retries": "4"}).commit_transaction()
+        first, second = writer.lake.open("bookings"), writer.lake.open("bookings")
+        rows = writer.lake.dataset_of(first).to_table()
+        writer.append(first, rows)
+        with pytest.raises(LoadedMeanwhile):
+            writer.append(second, rows)
+        with pytest.raises(LoadedMeanwhile):
+            writer.replace(second, rows, ["booking_id"])
+        writer.replace(first, rows, ["booking_id"])
+        assert harness.column(LAST_EVENTS) == ["E1"]
+
+
+def test_iceberg_tables_with_delete_files_are_not_read_as_if_they_had_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_consumer(lake_tree(tmp_path, tmp_path / "lake", "iceberg")) as harness:
+        harness.load(sample(1))
+        plan = DataScan.plan_files
+
+        def with_delete_files(scan: DataScan) -> list[FileScanTask]:
+            return [FileScanTask(task.file, {task.file}) for task in plan(scan)]
+
+        monkeypatch.setattr(DataScan, "plan_files", with_delete_files)
+        with pytest.raises(ConfigurationError, match="copy-on-write"):
+            harness.column(EVENTS)
 
 
 @pytest.mark.parametrize(
@@ -224,8 +306,8 @@ def test_without_a_place_or_its_keys_it_is_told_what_to_set(
         query(settings, "select 1")
 
 
-def test_a_folder_may_have_blanks_and_letters_of_any_language(tmp_path: Path) -> None:
-    with open_consumer(lake_tree(tmp_path, tmp_path / "my lake ü")) as harness:
+def test_a_folder_may_have_blanks_and_letters_of_any_language(tmp_path: Path, table_format: str) -> None:
+    with open_consumer(lake_tree(tmp_path, tmp_path / "my lake ü", table_format)) as harness:
         harness.load(sample(1))
         harness.load(sample(2, at=5))
         assert harness.column(LAST_EVENTS) == ["E2"]

@@ -82,6 +82,8 @@ ROWS = {
         telemetry.RECONCILIATIONS,
         telemetry.RECONCILED_AT,
         telemetry.SUBSCRIPTION_STATE,
+        telemetry.GAPS_OPEN,
+        telemetry.GAP_OLDEST_SECONDS,
     ),
     "Machines": (telemetry.DISK_FREE_BYTES, telemetry.CLOCK_SKEW_SECONDS),
 }

@@ -125,6 +125,15 @@ def test_credentials_of_another_destination_are_no_path(product: Path) -> None:
     assert credentials.get_secret_value() == "x/y"
 
 
+def test_the_file_of_an_iceberg_catalog_is_below_the_settings_file(product: Path) -> None:
+    (product / "ingest.toml").write_text(
+        '[warehouse]\ndestination = "filesystem"\ntable_format = "iceberg"\ncatalog = "sqlite:///lake/c.db"'
+    )
+    catalog = load_settings("product/ingest.toml", {}).warehouse.catalog
+    assert catalog
+    assert catalog.get_secret_value() == f"sqlite:///{product}/lake/c.db"
+
+
 def test_parent_folders_are_not_searched_for_a_settings_file(
     product: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

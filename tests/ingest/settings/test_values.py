@@ -235,6 +235,12 @@ class TestPasswords:
         assert message.startswith("warehouse.credentials is a secret and does not belong in ingest.toml")
         assert password not in message.replace("postgresql", "") or password == "@"
 
+    def test_a_password_of_a_catalog_is_refused_there_too(self) -> None:
+        write('[warehouse]\ntable_format = "iceberg"\ncatalog = "postgresql://me:hunter2@host/db"')
+        message = fault()
+        assert message.startswith("warehouse.catalog is a secret and does not belong in ingest.toml")
+        assert "hunter2" not in message
+
     @pytest.mark.parametrize(
         "credentials", ["host=h user=me password=hunter2", "Server=h;PWD=hunter2", "https://h?token=hunter2"]
     )
