@@ -104,6 +104,11 @@ def complete_until(verdicts: Iterable[HourVerdict]) -> datetime | None:
     return until
 
 
+def loads_table(settings: Settings) -> str:
+    """Return the name of the table that has a row of each load."""
+    return "_ingest_loads" if settings.warehouse.kind is FILESYSTEM else "_dlt_loads"
+
+
 class CompletenessTable:
     """The table `completeness`, and what else the warehouse says about hours.
 
@@ -112,7 +117,7 @@ class CompletenessTable:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._loads = "_ingest_loads" if settings.warehouse.kind is FILESYSTEM else "_dlt_loads"
+        self._loads = loads_table(settings)
 
     def verdicts(
         self, vendor: str, account: str, since: datetime | None = None, until: datetime | None = None

@@ -147,6 +147,7 @@ class Life:
 
             patches.enter_context(patch.object(Repairs, "wait_until_loaded", wait))
             patches.enter_context(patch("receivers.reconcile.run.CompletenessTable", lambda _: product))
+            patches.enter_context(patch("receivers.reconcile.run.measure_freshness", lambda *_: None))
             patches.enter_context(patch("ingest.rest.adapter.sleep", lambda *_: None))
             patches.enter_context(capture_logs())
             for vendor in self.simulated:
