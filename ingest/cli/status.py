@@ -157,10 +157,15 @@ def _account_rows(facts: Facts, health: Sequence[AccountHealth], now: datetime) 
             "refused": f"{answers.get(key, {}).get('rejected', 0):.0f}",
             "subscriptions": ", ".join(map(state_in_words, sorted(states.get(key, {})))) or "not asked yet",
             "reconciled": _ago((account.reconciliation or {}).get("finished_at"), now),
+            "complete until": _until((facts.warehouse.get("complete_until") or {}).get(key[1])),
             "dead letters": sum(account.dead_letters.values()),
         }
         for key, account in sorted((former | known).items())
     ]
+
+
+def _until(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else "not proven"
 
 
 def _ago(moment: datetime | None, now: datetime) -> str:

@@ -59,8 +59,9 @@ class Proof:
         run = self._evidence(rest, census, report, lag)
         late = self._late_hours(report.since)
         stated = self._judge(run, late) if run else {}
-        for hour in late:
-            if run is None or hour < run.since:
+        for hour, loaded_at in late.items():
+            is_reached = run is not None and hour >= run.since
+            if not is_reached and loaded_at > (self._stored[hour].proven_at or loaded_at):
                 stated[hour] = reopened(self._stored[hour], _LATE, rest.now())
         self._ledger.state(stated.values())
         if verdicts := self._stored | stated:
@@ -114,16 +115,17 @@ class Proof:
                 stated[hour] = verdict
         return stated
 
-    def _late_hours(self, since: datetime) -> set[datetime]:
-        """Return the proven hours about which an event was loaded after their proof, and after `since`.
+    def _late_hours(self, since: datetime) -> dict[datetime, datetime]:
+        """Return the proven hours about which an event was loaded since then, perhaps after the proof.
 
-        What reconciliations have loaded is left out: that follows from the vendor's list itself.
+        Clocks differ, so some are among them to which that does not apply. The newest load is returned for
+        each. What reconciliations have loaded is left out: that follows from the vendor's list itself.
         """
         vendor, account = self._account.vendor, self._account.name
-        late = set()
+        late: dict[datetime, datetime] = {}
         for version, loaded_at in self._table.loaded_versions(vendor, account, since):
             changed_at = version_instant(version)
             stored = self._stored.get(hour_of(changed_at)) if changed_at else None
             if stored and stored.proven_at and loaded_at > stored.proven_at - CLOCK_SKEW:
-                late.add(stored.hour)
+                late[stored.hour] = max(loaded_at, late.get(stored.hour, loaded_at))
         return late

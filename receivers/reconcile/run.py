@@ -24,6 +24,7 @@ from ingest.vendors import AnyAccount
 from ingest.vendors.rest import AnyRest, Window
 from ingest.warehouse.bookings import BookingsTable
 from ingest.warehouse.completeness import CompletenessTable
+from receivers.completeness.freshness import measure_freshness
 from receivers.completeness.ledger import Ledger
 from receivers.completeness.proof import OpenLetters, Proof, no_letters
 from receivers.reconcile.checkpoint import Checkpoint, End, Progress, ProgressRecorder
@@ -213,6 +214,13 @@ class AccountRun:
             self._record(checkpoint, progress, end)
         if proof:
             self._state_proof(proof, recorder)
+        if self.producer:
+            try:
+                measure_freshness(
+                    self.settings, self.account, self.producer, self.report.since, self.report.finished_at
+                )
+            except IngestError as error:
+                log.warning("reconcile.not_measured", source=self.account.source, why=str(error))
 
     def _begin_proof(self) -> Proof | None:
         """Return the proof that this run may become; None in a dry run, or where nothing can be proven."""
