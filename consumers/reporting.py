@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import structlog
 
 from consumers.batch import Chunk, Plan
+from consumers.booking_rows import Row
 from consumers.message import BookingMessage
-from consumers.rows import Row
 from ingest.dead_letter import DeadLetter
 from ingest.event import Via, vendor_and_account
 from ingest.log import Record

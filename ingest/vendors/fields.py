@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from ingest import lenient_json
+from ingest import lenient_json, strict_json
 from ingest.booking import EMPTY, Booking, BookingStatus
 from ingest.errors import PayloadError
 from ingest.event import LONGEST_ID
@@ -190,37 +190,33 @@ P = TypeVar("P", bound=Payload)
 def read_json(shape: type[P], raw: bytes) -> P:
     """Parse a JSON document.
 
-    A document that the strict parser refuses is read by a lenient one, because one odd value is no reason to
-    lose a booking. Raises PayloadError with the names of the wrong fields, never with their values.
+    A document that the strict parser refuses or rounds is read by a lenient one, because one odd value is no
+    reason to lose a booking. Raises PayloadError with the names of the wrong fields, never with their values.
     """
+    return read_value(shape, _parse(raw))
+
+
+def _parse(raw: bytes) -> object:
+    if not strict_json.may_be_inexact(raw):
+        try:
+            return strict_json.loads(raw)
+        except ValueError:
+            pass
     try:
-        return shape.model_validate_json(raw)
-    except (ValueError, OverflowError, RecursionError) as error:
-        if not _is_json_invalid(error):
-            raise _payload_error(error) from None
-    try:
-        value: object = lenient_json.loads(raw)
+        return lenient_json.loads(raw)
     except (ValueError, RecursionError) as error:
         position = (
             f": {error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
         )
         raise PayloadError(f"the body is not JSON{position}") from None
-    return read_value(shape, value)
 
 
 def read_value(shape: type[P], value: object) -> P:
-    """Validate JSON that is already parsed, otherwise like `read_json`."""
+    """Validate JSON that is already parsed. Raises PayloadError as `read_json` does."""
     try:
         return shape.model_validate(value)
     except (ValueError, OverflowError, RecursionError) as error:
         raise _payload_error(error) from None
-
-
-def _is_json_invalid(error: Exception) -> bool:
-    return (
-        isinstance(error, ValidationError)
-        and error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid"
-    )
 
 
 def _payload_error(error: Exception) -> PayloadError:

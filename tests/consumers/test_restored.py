@@ -11,7 +11,8 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from consumers.rows import TABLES, Row
+from consumers.booking_rows import Row
+from consumers.rows import TABLES
 from ingest.errors import NothingLoaded
 from ingest.event import LOST, Cause, Event
 from ingest.log import Partition, Record
