@@ -53,10 +53,9 @@ def prove(
             autocompletion=complete_account,
         ),
     ] = None,
-    ask: Annotated[
-        bool,
-        typer.Option(help="Ask the vendors for the hours that are not proven, and repair what is missing."),
-    ] = True,
+    no_ask: Annotated[
+        bool, typer.Option("--no-ask", help="Say what is known, and neither ask vendors nor repair anything.")
+    ] = False,
     export: Annotated[
         Path | None,
         typer.Option(help="Write the bookings of one account to this CSV file: id, version, time of change."),
@@ -112,7 +111,7 @@ def prove(
     last = hour_of(now - settings.reconcile.lag - CLOCK_MARGIN)
     end = min(end, last) if end else last
     accounts = settings.choose_accounts(account or [])
-    failed = _ask(settings, accounts, start, end, quiet=as_json) if ask else {}
+    failed = {} if no_ask else _ask(settings, accounts, start, end, quiet=as_json)
     proofs = [_AccountProof(settings, each, start, end, failed.get(each.name)) for each in accounts]
     if as_json:
         print_json([proof.to_json() for proof in proofs], json_value)

@@ -160,11 +160,11 @@ def _ask_warehouse(settings: Settings) -> Row:
 
 def _complete_until(settings: Settings) -> Row:
     """Return until when each account is proven complete, by account; None where it is not."""
-    from ingest.warehouse.completeness import CompletenessTable, complete_until
+    from ingest.warehouse.completeness import CompletenessTable
 
     table = CompletenessTable(settings)
     return {
-        name: complete_until(table.verdicts(account.vendor, name).values())
+        name: table.complete_until(account.vendor, name)
         for name, account in settings.accounts.items()
         if account.can_reconcile()
     }

@@ -136,6 +136,28 @@ class CompletenessTable:
         verdicts = map(_stored, self._query(sql, [*parameters, *bounds]).dicts())
         return {verdict.hour: verdict for verdict in verdicts}
 
+    def complete_until(self, vendor: str, account: str) -> datetime | None:
+        """Return the end of the complete hours that follow each other from an account's first one on.
+
+        None where the first one is not complete. Years of rows are read only if hours in between have none.
+        """
+        sql = (
+            "SELECT min(hour), max(hour), min(CASE WHEN verdict <> 'complete' THEN hour END)"
+            " FROM completeness WHERE vendor = %s AND account = %s"
+        )
+        rows = self._query(sql, [vendor, account]).rows
+        if not rows or rows[0][0] is None:
+            return None
+        first, last, unproven = (parse_stored_instant(hour) if hour else None for hour in rows[0])
+        end = unproven or (last and last + HOUR)
+        if first is None or end is None or end == first:
+            return None
+        sql = "SELECT count(*) FROM completeness WHERE vendor = %s AND account = %s AND hour < %s"
+        [(count,)] = self._query(sql, [vendor, account, end]).rows
+        if count == (end - first) // HOUR:
+            return end
+        return complete_until(self.verdicts(vendor, account).values())
+
     def newest_load(self) -> str | None:
         """Return the id of the newest load; None where nothing was loaded."""
         sql = f"SELECT max(load_id) FROM {self._loads} WHERE status = 0"  # noqa: S608 - our own names
