@@ -362,6 +362,7 @@ def test_scripts_get_all_of_it(loaded: Path) -> None:
     assert report["warehouse"]["open_dead_letters"] == {"tours": 1}
     assert {entry["table"]: entry["rows"] for entry in report["warehouse"]["tables"]} == {
         "bookings": 2, "booking_events": 4, "dead_letters": 1, "reconciliations": None,
+        "completeness": None, "gaps": None, "freshness": None,
     }  # fmt: skip
     assert {name: part["state"] for name, part in report["parts"].items()} == {
         "receiver": "stopped",
