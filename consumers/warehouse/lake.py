@@ -16,14 +16,13 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import structlog
-from dlt.common.storages.load_package import create_load_id
 from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 from pyarrow.dataset import FileSystemDataset, ParquetFileFragment
 
 from consumers.rows import TABLES, Table, arrow_schema
 from consumers.warehouse.lake_writer import lake_writer, with_json_marked
 from consumers.warehouse.locks import Fence
-from consumers.warehouse.tables import ROWS_PER_FETCH, Tables, Values
+from consumers.warehouse.tables import ROWS_PER_FETCH, Tables, Values, later_load_id
 from ingest.errors import LoadedMeanwhile, WarehouseUnavailable
 from ingest.settings import Settings
 
@@ -56,6 +55,7 @@ class LakeTables(Tables):
     def __init__(self, pipeline: dlt.Pipeline, folder: Path, settings: Settings) -> None:
         super().__init__(pipeline, folder, settings.warehouse.kind)
         self._settings = settings
+        self._newest_load: str | None = None  # of this process
         self._writer = lake_writer(settings.warehouse)
         self._versions: dict[str, Any] = {}  # of this turn, as the format's library has them
         self._duckdb = duckdb.connect(config={"memory_limit": f"{settings.consumer.duckdb_bytes} B"})
@@ -118,7 +118,7 @@ class LakeTables(Tables):
         Raises LoadedMeanwhile where somebody else has written a table since the turn read it, and what
         the format's library raises. What was written by then is right, and stays.
         """
-        load_id = create_load_id()
+        load_id = self._newest_load = later_load_id(self._newest_load)
         for table in TABLES:
             new = rows.get(table.name)
             if new is not None and new.num_rows:

@@ -136,8 +136,8 @@ def reconcile(
     try:
         with (
             show_waits(),
-            _show_progress(quiet=as_json) as on_progress,
-            _open_reconciler(settings, on_progress, dry_run=dry_run) as reconciler,
+            show_progress(quiet=as_json) as on_progress,
+            open_reconciler(settings, on_progress, dry_run=dry_run) as reconciler,
         ):
             reports = reconciler.run(accounts, start, end, confirm_key=confirm_key)
     except KeyboardInterrupt:
@@ -173,7 +173,7 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
     serve_admin(settings.reconcile, "reconcile", {**_probes(settings), "settings": live.findings})
     with (
         announcing(lambda line: log.info("reconcile.waiting", why=line)),
-        _open_reconciler(settings, lambda *_: None, stop=stop) as reconciler,
+        open_reconciler(settings, lambda *_: None, stop=stop) as reconciler,
     ):
         schedule = Schedule(settings, live.current, accounts, reconciler)
         # In a thread that a stop may cut off, which loses nothing: a vendor may have it wait for minutes.
@@ -206,14 +206,29 @@ def _probes(settings: Settings) -> "dict[str, Probe]":
 
 
 @contextmanager
-def _open_reconciler(
+def open_reconciler(
     settings: Settings, on_progress: "Follow", *, dry_run: bool = False, stop: threading.Event | None = None
 ) -> "Iterator[Reconciler]":
+    """Open a reconciler, which calls `on_progress`, and whose runs end when `stop` is set."""
     from ingest.warehouse.bookings import BookingsTable
     from receivers.reconcile.run import Reconciler
 
     with nullcontext() if dry_run else closing(settings.build_log().producer()) as producer:
-        yield Reconciler(settings, BookingsTable(settings), producer, on_progress, stop or threading.Event())
+        reconciler = Reconciler(
+            settings, BookingsTable(settings), producer, on_progress, stop or threading.Event()
+        )
+        reconciler.open_letters = lambda: _letters_by_account(settings)
+        yield reconciler
+
+
+def _letters_by_account(settings: Settings) -> dict[tuple[str, str], list[datetime]]:
+    """Return when the open dead letters of each account arrived, by vendor and account."""
+    from consumers.dead_letters.redrive import open_letters
+
+    arrivals: dict[tuple[str, str], list[datetime]] = {}
+    for letter in open_letters(settings):
+        arrivals.setdefault((letter.vendor, letter.account), []).append(letter.happened_at)
+    return arrivals
 
 
 def _exit_code(report: "Report") -> int:
@@ -226,7 +241,7 @@ def _exit_code(report: "Report") -> int:
 
 
 @contextmanager
-def _show_progress(*, quiet: bool) -> "Iterator[Follow]":
+def show_progress(*, quiet: bool) -> "Iterator[Follow]":
     """Show a live table on a terminal, a line for each account now and then elsewhere.
 
     Yields what is to be called with an account's progress.

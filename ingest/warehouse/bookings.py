@@ -98,7 +98,7 @@ class BookingsTable:
         bookings: list[StoredBooking] = []
         for row in QueryResult(columns, self._query(columns, condition, parameters).rows).dicts():
             try:
-                bookings.append(_stored(row))
+                bookings.append(stored_booking(row))
             except (ValueError, TypeError, AttributeError) as error:
                 # A row that somebody else wrote and that cannot be read counts as missing, and is repaired.
                 why = f"{type(error).__name__}: {error}"
@@ -119,7 +119,7 @@ class BookingsTable:
             return EMPTY_RESULT
 
 
-def _stored(row: Mapping[str, Any]) -> StoredBooking:
+def stored_booking(row: Mapping[str, Any]) -> StoredBooking:
     """Return the booking of a row. Raises ValueError, TypeError or AttributeError when it is not readable."""
     columns: dict[str, Any] = {
         name: parse_stored_instant(value) if value is not None and is_instant(name) else value

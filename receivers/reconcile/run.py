@@ -18,12 +18,13 @@ from ingest.log import APPEND_SECONDS, Producer, wait_until_durable
 from ingest.log.backend import wait_until_consumed
 from ingest.rest import RetryBudget
 from ingest.settings import NO_CREDENTIALS, Settings
-from ingest.telemetry import CLOCK_SKEW_SECONDS
+from ingest.telemetry import CLOCK_SKEW_SECONDS, COMPLETE_UNTIL
 from ingest.times import describe_skew
 from ingest.vendors import AnyAccount
 from ingest.vendors.rest import AnyRest, Window
 from ingest.warehouse.bookings import BookingsTable
 from ingest.warehouse.completeness import CompletenessTable
+from receivers.completeness.freshness import measure_freshness
 from receivers.completeness.ledger import Ledger
 from receivers.completeness.proof import OpenLetters, Proof, no_letters
 from receivers.reconcile.checkpoint import Checkpoint, End, Progress, ProgressRecorder
@@ -122,7 +123,10 @@ class Reconciler:
         try:
             settings = self._settings
             wait_until_consumed(settings.build_log(), settings.linger, [settings.audit_topic])
-        except LogUnavailable as error:  # they are in the log, and are loaded whenever a consumer runs
+            for report in reports:
+                until = CompletenessTable(settings).complete_until(report.vendor, report.account)
+                COMPLETE_UNTIL.labels(report.vendor, report.account).set(until.timestamp() if until else 0)
+        except IngestError as error:  # they are in the log, and are loaded whenever a consumer runs
             log.warning("reconcile.not_loaded", why=str(error))
 
 
@@ -198,7 +202,7 @@ class AccountRun:
 
     def _run_locked(self, checkpoint: Checkpoint) -> None:
         """Compare, once more if the clock was wrong, and record the report and what it proves."""
-        proof = self._begin_proof()
+        proof = self._begin_proof(checkpoint)
         recorder = self._compare(checkpoint)
         clock_ahead = self._measure_clock()
         if abs(clock_ahead - self._clock_ahead) > CLOCK_SKEW:
@@ -213,15 +217,24 @@ class AccountRun:
             self._record(checkpoint, progress, end)
         if proof:
             self._state_proof(proof, recorder)
+        if self.producer:
+            try:
+                measure_freshness(
+                    self.settings, self.account, self.producer, self.report.since, self.report.finished_at
+                )
+            except IngestError as error:
+                log.warning("reconcile.not_measured", source=self.account.source, why=str(error))
 
-    def _begin_proof(self) -> Proof | None:
+    def _begin_proof(self, checkpoint: Checkpoint) -> Proof | None:
         """Return the proof that this run may become; None in a dry run, or where nothing can be proven."""
-        if self.producer is None:
+        if not self.producer:
             return None
         try:
             table = CompletenessTable(self.settings)
             ledger = Ledger(self.settings, table, self.account, self.producer)
-            return Proof(ledger, table, self.account, self.open_letters)
+            covered = None if self.since else checkpoint.covered(self._now())
+            since = min(self.report.since, covered or self.report.since)
+            return Proof(ledger, table, self.account, self.open_letters, since)
         except IngestError as error:
             log.warning("reconcile.not_proven", source=self.account.source, why=str(error))
             return None
