@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from consumers.batch import Chunk, Topics, plan_load, read_batch
-from consumers.rows import Row
+from consumers.booking_rows import Row
 from consumers.statements import evidence_loads, statement_ids, valid_statements
 from ingest.booking import COLUMNS, StoredBooking
 from ingest.errors import LogUnavailable

@@ -330,8 +330,10 @@ def test_scripts_get_all_of_it(loaded: Path) -> None:
     assert verdicts["tours"]["dead_letters"] == {"unreadable_payload": 1}
     assert report["warehouse"]["open_dead_letters"] == {"tours": 1}
     assert {entry["table"]: entry["rows"] for entry in report["warehouse"]["tables"]} == {
-        "bookings": 2, "booking_events": 4, "dead_letters": 1, "reconciliations": None,
+        "bookings": 2, "booking_events": 4, "dead_letters": 1, "reconciliations": None, "completeness": None,
+        "gaps": None, "freshness": None,
     }  # fmt: skip
+    assert set(report["warehouse"]["complete_until"].values()) <= {None}, "nothing is proven yet"
     assert {name: part["state"] for name, part in report["parts"].items()} == {
         "receiver": "stopped",
         "consumer": "stopped",
