@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-_MOST_BRACKETS = 200  # a payload with fewer is not nested so deep that anything recurses too far
+_MOST_BRACKETS = 500  # a payload with fewer is not nested so deep that anything recurses too far
 # Writes a number with one digit only, and what may come before it as a comma. The first integer of more than
 # 64 bits has 20 digits.
 _SHAPE = bytes.maketrans(b"123456789:[ \t\r\n", b"000000000,,,,,,")

@@ -229,7 +229,11 @@ class BoundedHttp(HttpToolsProtocol):
         """
         if not self._within_head:
             return
-        super().on_header(name, value)
+        # As uvicorn does it, without another call for each line.
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
         self._head_size += len(name) + len(value)
         if self._head_size > _MAX_HEAD_BYTES or len(self.headers) > _MAX_HEADERS:
             self._head_status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
@@ -247,7 +251,8 @@ class BoundedHttp(HttpToolsProtocol):
             REFUSED_REQUESTS.labels("overloaded").inc()
             UNAVAILABLE.note(ANY_SOURCE)
         super().on_headers_complete()
-        self._restore_fragment()
+        if b"#" in self.url:
+            self._restore_fragment()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body, which the application limits."""

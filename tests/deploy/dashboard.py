@@ -73,6 +73,7 @@ ROWS = {
         telemetry.BATCH_RECORDS,
         telemetry.OLDEST_UNDONE_SECONDS,
         telemetry.DEAD_LETTERS,
+        telemetry.CHANGES_PUBLISHED,
         telemetry.EVENTS_STALE,
         telemetry.UNKNOWN_STATUS,
         telemetry.EVENTS_IMPLAUSIBLE,
