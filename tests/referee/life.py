@@ -350,7 +350,8 @@ class Life:
 
     def _delete_old_records(self) -> None:
         for topic in self.product.log:
-            self.product.first[topic] = self.product.read[topic]
+            if self._random.random() < 0.5:  # each topic has a retention of its own
+                self.product.first[topic] = self.product.read[topic]
 
     def _delete_meeting(self) -> None:
         account = self._random.choice(sorted(self.accounts))
