@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -119,6 +119,15 @@ class Reconciler:
             wait_until_consumed(settings.build_log(), settings.linger, [settings.audit_topic])
         except LogUnavailable as error:  # they are in the log, and are loaded whenever a consumer runs
             log.warning("reconcile.not_loaded", why=str(error))
+
+
+@contextmanager
+def open_reconciler(
+    settings: Settings, follow: Follow, *, dry_run: bool = False, stop: threading.Event | None = None
+) -> Iterator[Reconciler]:
+    """Open a reconciler that repairs through the log, or, for a dry run, one that only compares."""
+    with nullcontext() if dry_run else closing(settings.build_log().producer()) as producer:
+        yield Reconciler(settings, BookingsTable(settings), producer, follow, stop or threading.Event())
 
 
 def choose_accounts(settings: Settings, names: Iterable[str]) -> list[AnyAccount]:
