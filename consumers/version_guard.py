@@ -23,8 +23,8 @@ from typing import Any
 
 import orjson
 
+from consumers.booking_rows import Row, as_json, column_versions, empty_value, guess_version, without_guess
 from consumers.message import BookingMessage
-from consumers.rows import Row, as_json, column_versions, empty_value, guess_version, without_guess
 
 # Columns that say how a row was made, not what a message says about the booking.
 _LOAD_COLUMNS = {"first_seen_at", "last_via", "loaded_at"}

@@ -82,7 +82,7 @@ DUCKDB = Destination(
     name="duckdb",
     title="DuckDB",
     fence=Fence.FILE,
-    interval=timedelta(milliseconds=250),
+    interval=timedelta(milliseconds=300),
     interval_reason="a load takes a fraction of a second",
     cost="nothing",
 )
@@ -90,7 +90,7 @@ POSTGRES = Destination(
     name="postgres",
     title="PostgreSQL",
     fence=Fence.LOCKS,
-    interval=timedelta(milliseconds=250),
+    interval=timedelta(milliseconds=300),
     interval_reason="a load takes a fraction of a second",
     cost="nothing beside the server",
 )
@@ -141,7 +141,7 @@ DATABRICKS = Destination(
     longest_json=16 * _MIB,
     table_hints={  # of two merges at once that insert the same key, one is refused
         table: {"x-databricks-table-properties": {"delta.isolationLevel": "Serializable"}}
-        for table in ("bookings", "booking_events", "dead_letters")
+        for table in ("bookings", "booking_events", "dead_letters", "reconciliations")
     },
     fence=Fence.LEASE,
     transactions=Transactions.STATEMENT,

@@ -5,7 +5,8 @@ only if it is still the one that was read: of two at once one succeeds. Each cha
 row that the load's consumer took, in the way that the destination has:
 
 - A transaction first updates the row, so it waits for who takes the lease meanwhile, or the other way round.
-- A script does the same, where transactions would stay open on the server when their client is killed.
+- A script does the same in its own transaction, where that of a session would stay open on the server for
+  hours when its client is killed.
 - A merge takes rows from the staging dataset only while the row is there, where there are no transactions.
 
 So a consumer that was frozen, and whose lease another one took, writes nothing. Where no change can depend on
@@ -41,8 +42,6 @@ _RENEWAL_SECONDS = 60.0  # of a lease that is kept
 _POLL_SECONDS = 1.0
 _CHANGES = {"MERGE", "INSERT", "UPDATE", "DELETE"}
 _REMEMBERED = 20  # holders that had the same working folder
-
-_TAKEN_OVER = "another consumer has taken over meanwhile"
 
 _Row = tuple[str, int]
 
@@ -150,14 +149,17 @@ class Lease:
         changed.begin_transaction, changed.execute_many = begin_transaction, execute_many_guarded
 
     def _guard_scripts(self, client: SqlClientBase[Any]) -> None:
-        """Make changes of rows a script that the server commits whole, or not at all."""
+        """Make changes of rows a script that does nothing once another consumer has taken the lease.
+
+        The server commits it whole, or not at all. What it left out is noticed at the end of the turn.
+        """
         execute_many = client.execute_many
 
         def execute_many_guarded(statements: Sequence[str], *arguments: Any, **options: Any) -> Any:
             if self._times_taken is not None and _are_changes(statements):
                 update = f"UPDATE {self._table} SET holder = holder WHERE times_taken = {self._times_taken}"  # noqa: S608 - our own
-                look = f"IF NOT {self._condition()} THEN RAISE USING MESSAGE = '{_TAKEN_OVER}'; END IF"
-                statements = ["BEGIN TRANSACTION", update, look, *statements, "COMMIT TRANSACTION"]
+                changes = f"IF {self._condition()} THEN {'; '.join(statements)}; END IF"
+                statements = ["BEGIN TRANSACTION", update, changes, "COMMIT TRANSACTION"]
             return execute_many(statements, *arguments, **options)
 
         changed: Any = client
@@ -194,8 +196,8 @@ class Lease:
         """Raise WarehouseUnavailable where another consumer has taken the lease."""
         if self._read(client) != (self._holder, self._times_taken):
             raise WarehouseUnavailable(
-                f"{_TAKEN_OVER}: what is left of this load is not written, and what was not committed is"
-                " loaded by whoever owns its partitions now"
+                "another consumer has taken over meanwhile: what is left of this load is not written, and"
+                " what was not committed is loaded by whoever owns its partitions now"
             )
 
     def _make(self, client: SqlClientBase[Any]) -> None:

@@ -176,11 +176,11 @@ class Database:
         return name
 
     def execute_many(self, statements: Sequence[str]) -> None:
-        """Evaluate the condition under which a script ends: what it writes is not looked at."""
+        """Raise WarehouseUnavailable unless a script's condition is true: what it writes is not looked at."""
         [condition] = [
             statement.removeprefix("IF ") for statement in statements if statement.startswith("IF ")
         ]
-        if self.is_true(condition.partition(" THEN ")[0]):
+        if not self.is_true(condition.partition(" THEN ")[0]):
             raise WarehouseUnavailable(condition)
 
     def is_true(self, condition: str) -> bool:
