@@ -203,6 +203,14 @@ def open_letters(settings: Settings) -> list[LetterSummary]:
     return [letter for letter in summarize(table, LetterReader(settings), newest) if not letter.loaded]
 
 
+def open_letter_times(settings: Settings) -> dict[tuple[str, str], list[datetime]]:
+    """Return when the open dead letters of each account arrived, by vendor and account."""
+    arrivals: dict[tuple[str, str], list[datetime]] = {}
+    for letter in open_letters(settings):
+        arrivals.setdefault((letter.vendor, letter.account), []).append(letter.happened_at)
+    return arrivals
+
+
 class RedriveOutcome(StrEnum):
     """What became of a letter."""
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ingest.cli import ExitCode, Stopped
-from ingest.cli.options import AsJson, Config, complete_account, parse_span, read_settings
+from ingest.cli.options import AsJson, Config, complete_account, read_settings
 from ingest.cli.output import Console, new_table, print_json, print_line, show_waits
-from ingest.cli.reconcile import open_reconciler, show_progress
+from ingest.cli.reconcile import show_progress
 from ingest.errors import ConfigurationError, PayloadError
 from ingest.settings import Settings
+from ingest.spans import parse_span
 from ingest.telemetry import configure_logging
 from ingest.times import format_instant, parse_instant
 from ingest.warehouse.values import json_value
@@ -199,14 +200,16 @@ def _ask(
     quiet: bool,
 ) -> dict[str, str]:
     """Ask the vendors for what is not proven, and return why some could not be asked, by account."""
+    from consumers.dead_letters.redrive import open_letter_times
     from receivers.completeness.asking import ask_again
+    from receivers.reconcile.run import open_reconciler
 
     failed: dict[str, str] = {}
     try:
         with (
             show_waits(),
             show_progress(quiet=quiet) as follow,
-            open_reconciler(settings, follow) as reconciler,
+            open_reconciler(settings, follow, lambda: open_letter_times(settings)) as reconciler,
         ):
             for account in accounts:
                 if not account.settings.can_reconcile():

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -128,6 +128,27 @@ class Reconciler:
                 COMPLETE_UNTIL.labels(report.vendor, report.account).set(until.timestamp() if until else 0)
         except IngestError as error:  # they are in the log, and are loaded whenever a consumer runs
             log.warning("reconcile.not_loaded", why=str(error))
+
+
+@contextmanager
+def open_reconciler(
+    settings: Settings,
+    follow: Follow,
+    open_letters: OpenLetters,
+    *,
+    dry_run: bool = False,
+    stop: threading.Event | None = None,
+) -> Iterator[Reconciler]:
+    """Open a reconciler that repairs through the log, or, for a dry run, one that only compares.
+
+    `open_letters` tells of the dead letters that keep an hour from being complete.
+    """
+    with nullcontext() if dry_run else closing(settings.build_log().producer()) as producer:
+        reconciler = Reconciler(
+            settings, BookingsTable(settings), producer, follow, stop or threading.Event()
+        )
+        reconciler.open_letters = open_letters
+        yield reconciler
 
 
 def choose_accounts(settings: Settings, names: Iterable[str]) -> list[AnyAccount]:
