@@ -15,9 +15,10 @@ import orjson
 import pyarrow as pa
 
 from consumers.json_text import json_text
-from ingest.booking import COLUMNS, EMPTY, Answer, Booking, BookingStatus, rounded
+from ingest.booking import COLUMNS, EMPTY, Booking, BookingStatus, rounded
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
+from ingest.fitting import as_json
 from ingest.lenient_json import replace_deep
 from ingest.times import parse_instant, parse_stored_instant
 from ingest.warehouse import is_instant, is_version, parsed_json
@@ -106,8 +107,6 @@ def _statements(name: str, *nullable: str) -> Table:
     return Table(name, ("id",), "id", (), replaces=True, nullable=frozenset(nullable), statements=True)
 
 
-# orjson sorts the keys of objects, and would leave the fields of a dataclass in their own order.
-_SORTED_JSON = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
 _BOOKINGS_JSON = ("staff", "answers", "tracking", "guests", "column_versions")
 _column_values = attrgetter(*COLUMNS)
 _EMPTY_BOOKING = Booking(booking_id="", version="", status=BookingStatus.UNKNOWN)
@@ -309,18 +308,6 @@ def _are_column_versions(text: str | None) -> bool:
         name in COLUMNS and isinstance(version, str) and (not version or is_version(without_guess(version)))
         for name, version in versions.items()
     )
-
-
-def as_json(value: Any) -> str | None:
-    """Return the text of a JSON column.
-
-    Equal values make equal texts, be they dataclasses or parsed objects.
-    """
-    return None if value is None else orjson.dumps(value, default=_as_object, option=_SORTED_JSON).decode()
-
-
-def _as_object(answer: Answer) -> dict[str, str | None]:
-    return {"question": answer.question, "answer": answer.answer}
 
 
 def reported_row(table: str, event: Event, now: datetime) -> Row:
