@@ -7,10 +7,11 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
+from consumers.booking_rows import Row
 from consumers.contents import Content, Mapper, Unreadable, read_contents, why_unreadable
 from consumers.letter_rows import dead_letter_row
 from consumers.message import BookingMessage, Key
-from consumers.rows import TABLES, TABLES_BY_NAME, Row, event_row, reported_row
+from consumers.rows import TABLES, TABLES_BY_NAME, event_row, reported_row
 from consumers.version_guard import may_have_written, needs_whole_row, newest_wins
 from ingest.dead_letter import DeadLetter, redact_headers
 from ingest.event import OUR_HEADERS, REPLAY_OF, ROW_TYPES, Event, Via

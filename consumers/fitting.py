@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
+from consumers.booking_rows import Row
 from consumers.letter_rows import shortened
-from consumers.rows import SCHEMAS, TABLES, Row, Table
+from consumers.rows import SCHEMAS, TABLES, Table
 from ingest.destinations import Destination
 from ingest.fitting import as_json, fit_json, fit_text, is_longer
 

@@ -149,7 +149,7 @@ class Loader:
         batch = self._collect()
         records, generation = batch.records, batch.generation
         self._unreported_changes += self._consumer.changes()
-        report_changes(self._unreported_changes, self._settings, self._producer)
+        report_changes(self._unreported_changes, self._settings, self._producer, self._consumer.bookmarks())
         self._unreported_changes = []
         if self._consumer.generation() != generation:
             self._start_over()  # some of these records may be another consumer's by now
@@ -240,7 +240,8 @@ class Loader:
         """
         bookmarks = self._thread.submit(find_behind, self._warehouse, self._consumer.bookmarks()).result()
         if bookmarks:
-            read_again(self._consumer, bookmarks, is_new=self._warehouse.is_new)
+            is_new = self._warehouse.is_new
+            read_again(self._consumer, bookmarks, self._settings, self._producer, is_new=is_new)
             self._start_over()
         return bool(bookmarks)
 

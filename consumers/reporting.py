@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import structlog
 
 from consumers.batch import Chunk, Plan
+from consumers.booking_rows import Row
 from consumers.message import BookingMessage
-from consumers.rows import Row
 from ingest.dead_letter import DeadLetter
 from ingest.event import Via, vendor_and_account
 from ingest.log import Record
@@ -38,7 +38,7 @@ def count_from_zero(accounts: Iterable[tuple[str, str]]) -> None:
     Otherwise Prometheus would not see the first of a kind as an increase.
     """
     for account in accounts:
-        for counter in (MISSED, EVENTS_STALE, EVENTS_IMPLAUSIBLE, UNKNOWN_STATUS):
+        for counter in (CHANGES_PUBLISHED, MISSED, EVENTS_STALE, EVENTS_IMPLAUSIBLE, UNKNOWN_STATUS):
             counter.labels(*account)
         for reason in _DEAD_LETTER_REASONS:
             DEAD_LETTERS.labels(*account, reason)

@@ -8,25 +8,17 @@ everywhere.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter
 from typing import Any
 
 import orjson
 import pyarrow as pa
 
+from consumers.booking_rows import BOOKINGS_JSON, Row
 from consumers.json_text import json_text
-from ingest.booking import COLUMNS, EMPTY, Booking, BookingStatus, rounded
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
-from ingest.fitting import as_json
 from ingest.lenient_json import replace_deep
-from ingest.times import parse_instant, parse_stored_instant
-from ingest.warehouse import is_instant, is_version, parsed_json
-
-Row = dict[str, Any]
-
-UNREADABLE_VERSION = "0"
-"""The version of a row whose own cannot be read: below all others, and above a column's without a message."""
+from ingest.times import parse_instant
 
 _TEXT, _INT, _REAL, _TIME, _PRICE = (
     pa.string(),
@@ -107,13 +99,9 @@ def _statements(name: str, *nullable: str) -> Table:
     return Table(name, ("id",), "id", (), replaces=True, nullable=frozenset(nullable), statements=True)
 
 
-_BOOKINGS_JSON = ("staff", "answers", "tracking", "guests", "column_versions")
-_column_values = attrgetter(*COLUMNS)
-_EMPTY_BOOKING = Booking(booking_id="", version="", status=BookingStatus.UNKNOWN)
-
 TABLES = (
     Table("booking_events", ("source", "id", "type", "subject"), "id", ("data",), replaces=False),
-    Table("bookings", ("vendor", "account", "booking_id"), "booking_id", _BOOKINGS_JSON, replaces=True),
+    Table("bookings", ("vendor", "account", "booking_id"), "booking_id", BOOKINGS_JSON, replaces=True),
     Table("dead_letters", ("id",), "id", (), replaces=False),
     Table("reconciliations", ("id",), "id", (), replaces=False, nullable=frozenset({"until", "error"})),
     _statements("completeness", "reason", "proven_at", "run_id", "digest", "evidence_load"),
@@ -121,10 +109,6 @@ TABLES = (
     _statements("freshness", "happened_p50", "happened_p95", "happened_p99"),
 )
 TABLES_BY_NAME = {table.name: table for table in TABLES}
-
-# Columns of a booking that have no version of their own.
-UNVERSIONED_COLUMNS = {"booking_id", "version", "column_versions"}
-
 
 # dlt writes JSON by orjson, which refuses what is nested deeper than 254 levels.
 _DEEPEST_VALUE = 200
@@ -229,85 +213,6 @@ def event_row(event: Event, position: str, now: datetime, text: str | None = Non
         "loaded_at": now,
         "cut": None,
     }
-
-
-def booking_row(
-    booking: Booking, event: Event, version: str, first_seen_at: datetime, now: datetime | None
-) -> Row:
-    """Make the row of a booking.
-
-    `version` is the whole one, by which rows are compared; `first_seen_at` is kept from the booking's first
-    row. `now` is None where the row is not loaded yet.
-    """
-    row: Row = dict(zip(COLUMNS, _column_values(booking), strict=True))
-    guessed = {name: guess_version(version) for name in booking.untold if row[name] not in EMPTY}
-    versions = dict.fromkeys(booking.untold, "") | guessed | dict(booking.column_versions or {})
-    row["column_versions"] = versions or None
-    for name in _BOOKINGS_JSON:
-        row[name] = as_json(row[name])
-    row |= {
-        "vendor": event.vendor,
-        "account": event.account,
-        "status": booking.status.value,
-        "version": version,
-        "price": None if booking.price is None else rounded(booking.price),
-        "first_seen_at": first_seen_at,
-        "last_event_id": event.id,
-        "last_via": event.via.value,
-        "loaded_at": now,
-    }
-    return row
-
-
-def column_versions(row: Row) -> dict[str, str]:
-    """Return the versions of the columns that the newest message of a row of `bookings` does not have."""
-    versions: dict[str, str] = orjson.loads(row["column_versions"] or "{}")
-    return versions
-
-
-def guess_version(version: str) -> str:
-    """Return the version of a column at which a message guesses: below all versions without a guess."""
-    return f"(guess) {version}"  # versions begin with a digit, and "(" sorts before those
-
-
-def without_guess(version: str) -> str:
-    """Return the version of the message that wrote a column, whether it guessed or not."""
-    return version.removeprefix("(guess) ")
-
-
-def empty_value(name: str) -> Any:
-    """Return the value of a column of `bookings` that no message has written."""
-    value = getattr(_EMPTY_BOOKING, name)
-    return as_json(value) if name in _BOOKINGS_JSON else value
-
-
-def stored_booking_row(columns: Iterable[str], values: Iterable[Any]) -> Row:
-    """Make a row as `booking_row` does of what a warehouse returned: JSON as text, instants in UTC.
-
-    Somebody may have changed the row. A version that cannot be read becomes `UNREADABLE_VERSION`, so that the
-    next message replaces the row. Column versions that cannot be read count as the row's, so that no older
-    message wins.
-    """
-    row = dict(zip(columns, values, strict=True))
-    for name, value in row.items():
-        if is_instant(name):
-            row[name] = parse_stored_instant(value) if isinstance(value, datetime | str) else None
-        elif name in _BOOKINGS_JSON:
-            try:
-                row[name] = as_json(parsed_json(value))
-            except ValueError:
-                row[name] = None
-    if "version" in row and not is_version(row["version"]):
-        return row | {"version": UNREADABLE_VERSION, "column_versions": None}
-    return row if _are_column_versions(row.get("column_versions")) else row | {"column_versions": None}
-
-
-def _are_column_versions(text: str | None) -> bool:
-    versions = orjson.loads(text or "{}")
-    return isinstance(versions, dict) and all(
-        name in COLUMNS and isinstance(version, str) and (not version or is_version(without_guess(version)))
-        for name, version in versions.items()
-    )
 
 
 def reported_row(table: str, event: Event, now: datetime) -> Row:

@@ -8,12 +8,12 @@ import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 from consumers.batch import Chunk, Item, Plan, find_incomplete, plan_load, to_dead_letter
+from consumers.booking_rows import Row
 from consumers.dead_letters.limit import FailureLimit
 from consumers.letter_rows import dead_letter_row, former_id, is_letter_of_same_event, shortened
 from consumers.message import Key
 from consumers.positions import committed_loads
 from consumers.reporting import report_dead_letters, report_load
-from consumers.rows import Row
 from consumers.statements import evidence_loads, statement_ids, valid_statements
 from consumers.traces import LoadTraces
 from consumers.warehouse import Warehouse

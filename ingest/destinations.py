@@ -82,7 +82,7 @@ DUCKDB = Destination(
     name="duckdb",
     title="DuckDB",
     fence=Fence.FILE,
-    interval=timedelta(milliseconds=250),
+    interval=timedelta(milliseconds=300),
     interval_reason="a load takes a fraction of a second",
     cost="nothing",
 )
@@ -90,7 +90,7 @@ POSTGRES = Destination(
     name="postgres",
     title="PostgreSQL",
     fence=Fence.LOCKS,
-    interval=timedelta(milliseconds=250),
+    interval=timedelta(milliseconds=300),
     interval_reason="a load takes a fraction of a second",
     cost="nothing beside the server",
 )

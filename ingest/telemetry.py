@@ -119,6 +119,16 @@ RECONCILIATIONS = Counter(
 RECONCILED_AT = Gauge(
     "ingest_reconciled_timestamp_seconds", "When an account was last reconciled to the end.", _ACCOUNT
 )
+GAPS_OPEN = Gauge(
+    "ingest_gaps_open",
+    "Open gaps, spans of time in which deliveries may be missing, by what caused them.",
+    (*_ACCOUNT, "cause"),
+)
+GAP_OLDEST_SECONDS = Gauge(
+    "ingest_gap_oldest_seconds",
+    "How long ago an account's oldest open gap was found; 0 where none is open.",
+    _ACCOUNT,
+)
 COMPLETE_UNTIL = Gauge(
     "ingest_complete_until_timestamp_seconds",
     "Until when every hour of an account is proven complete, from the first one that was asked for on; 0"

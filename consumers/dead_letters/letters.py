@@ -16,9 +16,10 @@ from typing import Any
 import orjson
 
 from consumers.batch import letter_headers
+from consumers.booking_rows import Row, stored_booking_row
 from consumers.letter_rows import dead_letter_row
 from consumers.message import Key
-from consumers.rows import SCHEMAS, Row, stored_booking_row
+from consumers.rows import SCHEMAS
 from ingest.clock import CLOCK_SKEW
 from ingest.dead_letter import REASONS, DeadLetter
 from ingest.errors import ConfigurationError, LogUnavailable

@@ -15,17 +15,10 @@ from typing import Any
 import dlt
 import structlog
 
+from consumers.booking_rows import UNREADABLE_VERSION, Row, stored_booking_row
 from consumers.fitting import fit_rows
 from consumers.message import Key
-from consumers.rows import (
-    SCHEMAS,
-    TABLES,
-    UNREADABLE_VERSION,
-    Row,
-    arrow_table,
-    how_to_fill,
-    stored_booking_row,
-)
+from consumers.rows import SCHEMAS, TABLES, arrow_table, how_to_fill
 from consumers.warehouse.direct import PostgresTables
 from consumers.warehouse.duckdb_tables import DuckDBTables
 from consumers.warehouse.lease import Lease

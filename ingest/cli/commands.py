@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from ingest.cli import ExitCode, Stopped, dead_letters, webhooks
 from ingest.cli.check import check
+from ingest.cli.dashboard import dashboard
 from ingest.cli.demo import demo, simulate
 from ingest.cli.init import init
 from ingest.cli.output import ending_without_reader, print_error, print_line, print_note, visible_refusals
@@ -91,6 +92,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (  # in the order in which the help
     receive,
     consume,
     status,
+    dashboard,
     query,
     tail,
     reconcile,

@@ -151,6 +151,9 @@ admin_port = 8081                                # loopback: /readyz and /metric
 [consumer]
 admin_port = 8082                                # the consumer's /readyz and /metrics
 
+[feed]                                           # bookings as they change: ingest tail, /api/changes
+enabled = true
+
 [warehouse]                                      # which ones there are: docs/destinations.md
 destination = "duckdb"
 credentials = "data/warehouse.duckdb"            # for a database with a password: \

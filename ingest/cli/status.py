@@ -11,7 +11,6 @@ from rich.table import Column, Table
 from ingest.cli import ExitCode
 from ingest.cli.options import AsJson, Config, read_settings
 from ingest.cli.output import Console, print_json, print_line, print_table, styled
-from ingest.cli.query import json_value
 from ingest.cli.webhooks_view import state_in_words
 from ingest.clock import is_future
 from ingest.health.accounts import AccountHealth, accounts_health
@@ -20,6 +19,7 @@ from ingest.health.gather import gather
 from ingest.health.judge import judge
 from ingest.readiness import Finding, State
 from ingest.times import describe_duration
+from ingest.warehouse.values import json_value
 
 _HEADLINES: dict[int, tuple[str, str]] = {
     ExitCode.OK: ("healthy", "bold green"),

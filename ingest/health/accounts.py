@@ -73,7 +73,7 @@ def _account_health(facts: Facts, settings: Settings, vendor: str, name: str, no
     own_settings = settings.model_copy(update={"accounts": {name: settings.accounts[name]}})
     own_facts = _facts_of(facts, vendor, name, settings.topic(vendor))
     findings = judge(own_facts, own_settings, now)
-    verdict, why, command = _verdict(findings)
+    verdict, why, command = _verdict(findings, name)
     key = (vendor, name)
     row: Mapping[str, Any] = next(iter(own_facts.warehouse.get("accounts") or ()), {})
     topics = own_facts.log.get("topics") or ()
@@ -106,22 +106,22 @@ def _account_health(facts: Facts, settings: Settings, vendor: str, name: str, no
     )
 
 
-def _verdict(findings: Sequence[Finding]) -> tuple[Verdict, str, str]:
+def _verdict(findings: Sequence[Finding], account: str) -> tuple[Verdict, str, str]:
     """Return the verdict of findings, of which the worst come first, with its reason and its command."""
     failures = [finding for finding in findings if finding.failed]
     known = [finding for finding in failures if not finding.unreachable]
     if known:
-        return Verdict.DEGRADED, _reason(known[0]), known[0].command or _CHECK
+        return Verdict.DEGRADED, _reason(known[0], account), known[0].command or _CHECK
     if failures:
-        return Verdict.UNKNOWN, _reason(failures[0]), failures[0].command or _CHECK
+        return Verdict.UNKNOWN, _reason(failures[0], account), failures[0].command or _CHECK
     warnings = [finding for finding in findings if finding.state is State.WARNING]
     if warnings:
-        return Verdict.WARNING, _reason(warnings[0]), warnings[0].command or _CHECK
+        return Verdict.WARNING, _reason(warnings[0], account), warnings[0].command or _CHECK
     return Verdict.HEALTHY, "as it should be", ""
 
 
-def _reason(finding: Finding) -> str:
-    return f"{finding.check}: {finding.detail}"
+def _reason(finding: Finding, account: str) -> str:
+    return finding.detail if finding.check == account else f"{finding.check}: {finding.detail}"
 
 
 def _facts_of(facts: Facts, vendor: str, name: str, topic: str) -> Facts:

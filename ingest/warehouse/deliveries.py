@@ -71,6 +71,21 @@ def last_deliveries(settings: Settings) -> dict[tuple[str, str], datetime]:
     }
 
 
+def hourly_deliveries(settings: Settings, vendor: str, account: str, since: datetime) -> dict[datetime, int]:
+    """Return how many webhooks of an account came in each hour since then, by the beginning of the hour.
+
+    Hours without any are left out. Raises WarehouseUnavailable.
+    """
+    # By parts of the time and not by date_trunc, which not all destinations have.
+    parts = ", ".join(f"extract({part} from received_at)" for part in ("year", "month", "day", "hour"))
+    sql = f"SELECT {parts}, count(*) {_EVENTS} AND received_at >= %s GROUP BY {parts}"
+    rows = query_or_empty(settings, sql, [vendor, account, since]).rows
+    return {
+        datetime(int(year), int(month), int(day), int(hour), tzinfo=UTC): int(count)
+        for year, month, day, hour, count in rows
+    }
+
+
 def hourly_rhythm(settings: Settings, now: datetime) -> dict[tuple[str, str], Rhythm]:
     """Return each account's rhythm, by vendor and account. Raises WarehouseUnavailable."""
     hours = [

@@ -64,6 +64,11 @@ class Reconciler:
         self._stop = stop
         self.open_letters: OpenLetters = no_letters
 
+    @property
+    def producer(self) -> Producer | None:
+        """What appends to the log; None in a dry run."""
+        return self._producer
+
     def run(
         self,
         accounts: Sequence[AnyAccount],

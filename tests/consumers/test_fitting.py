@@ -8,8 +8,9 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumers.booking_rows import Row, booking_row
 from consumers.fitting import fit_rows
-from consumers.rows import SCHEMAS, TABLES, Row, booking_row
+from consumers.rows import SCHEMAS, TABLES
 from ingest.booking import COLUMNS, Answer, Booking, BookingStatus, StoredBooking
 from ingest.destinations import DUCKDB, REDSHIFT
 from ingest.fitting import as_json, fit_text

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from consumers.rows import stored_booking_row
+from consumers.booking_rows import stored_booking_row
 from ingest.changes import BOOKING_COLUMNS, row_json
 from ingest.errors import CommitFailed, LogUnavailable
 from ingest.log import Follower, StoredRecord

@@ -47,6 +47,7 @@ _TIMESTAMPS_OPTIONS = {
 _OPTIONS = {
     "enable_auto_commit": False,
     "auto_offset_reset": "earliest",
+    "isolation_level": "read_committed",  # waits for offsets of a transaction that is about to end
     "max_poll_interval_ms": 600_000,  # between two polls there is a load
     "session_timeout_ms": 10_000,  # how long the partitions of a killed consumer wait for another
     "heartbeat_interval_ms": 1_000,  # how soon the others notice that a consumer joined or left
@@ -122,7 +123,13 @@ class KafkaLogConsumer:
             self._consumer.subscribe(self._topics, listener=self._ownership)
         self._history = History(self._cluster, self._consumer)
         self._transactions = FeedTransactions(self._cluster, group, feed)
-        self._deleted = DeletedUnread(self._consumer, self._history.commit_position, on_deleted)
+        self._deletions: list[PositionChange] = []
+
+        def note_deleted(change: PositionChange) -> None:
+            on_deleted(change)
+            self._deletions.append(change)
+
+        self._deleted = DeletedUnread(self._consumer, self._history.commit_position, note_deleted)
 
     def poll(self, limit: int, timeout: float, max_bytes: int = MAX_POLL_BYTES) -> list[StoredRecord]:
         # Few at a time: what was fetched is unpacked when it is polled, and a small fetch may unpack to
@@ -209,7 +216,8 @@ class KafkaLogConsumer:
         }
 
     def changes(self) -> list[PositionChange]:
-        return self._history.changes()
+        deletions, self._deletions = self._deletions, []
+        return [*self._history.changes(), *deletions]
 
     def rewind(self) -> None:
         for partition, offset in self._ownership.unread_from.items():

@@ -199,8 +199,14 @@ class KafkaLogProducer:
         records, append.records = append.records, ()  # the client has copies
         try:
             for record in records:
-                key, headers = encode(record)
-                client.produce(append.topic, record.value, key, headers=headers, on_delivery=on_delivery)
+                key, headers = record.key, dict[str, str | bytes | None](record.headers)
+                try:
+                    client.produce(append.topic, record.value, key, headers=headers, on_delivery=on_delivery)
+                except UnicodeEncodeError:
+                    raw_key, raw_headers = encode(record)
+                    client.produce(
+                        append.topic, record.value, raw_key, headers=raw_headers, on_delivery=on_delivery
+                    )
         except BufferError as error:
             return self._cluster.unavailable(error)
         except KafkaException as error:

@@ -449,7 +449,7 @@ def free_ports() -> str:
     """Return settings of listeners with free ports."""
     return (
         f"[receiver]\nport = {free_port()}\nadmin_port = "
-        f"{free_port()}\n[consumer]\nadmin_port = {free_port()}\n"
+        f"{free_port()}\n[consumer]\nadmin_port = {free_port()}\n[dashboard]\nport = 0\n"
     )
 
 

@@ -188,13 +188,13 @@ class Unfinished:
 @pytest.mark.kafka
 def test_the_next_consumer_has_the_bookmarks_of_a_commit_with_changes(kafka_log: KafkaFixture) -> None:
     consumer, records = polled(kafka_log, 2)
-    consumer.commit(records[:1], "load 1", numbered(1))
+    consumer.commit(records[:1], "load-1", numbered(1))
     before = consumer.bookmarks()[records[0].partition]
     kafka_log.leave(consumer)
     again = kafka_log.consumer()
     [record] = read(again, 1)
     assert again.bookmarks()[record.partition] == before
-    again.commit([record], "load 2", numbered(1, start=1))
+    again.commit([record], "load-2", numbered(1, start=1))
     assert published(kafka_log) == [b"0", b"1"]
 
 
