@@ -33,6 +33,8 @@ _FORMAT = ParquetFileFormat()
 class IcebergLake(Lake):
     """Iceberg tables, each in a folder of its own, and their catalog."""
 
+    notes_prefix = "ingest_"  # some catalogs want names that begin with a letter
+
     def __init__(self, settings: WarehouseSettings) -> None:
         super().__init__(settings)
         self.namespace = settings.dataset
