@@ -38,6 +38,7 @@ _TRIED_ONCE = {"commit.retry.num-retries": "0"}
 # https://iceberg.apache.org/docs/latest/configuration/
 _PROPERTIES = {
     **_TRIED_ONCE,
+    _MAINTAINED_AT: "0",
     "commit.manifest-merge.enabled": "true",
     "commit.manifest.min-count-to-merge": "20",  # a load begins by reading the manifests
     "write.metadata.delete-after-commit.enabled": "true",
@@ -116,8 +117,9 @@ class IcebergWriter(LakeWriter):
 
     def maintain(self, table: Table, every: timedelta) -> dict[str, int] | None:
         """Make large files of small ones, and delete files that were replaced long enough ago."""
-        if float(table.properties.get(_MAINTAINED_AT, 0)) > time.time() - every.total_seconds():
-            return None
+        maintained_at = table.properties.get(_MAINTAINED_AT)
+        if maintained_at is None or float(maintained_at) > time.time() - every.total_seconds():
+            return None  # a table without the property is somebody else's
         counts = {"removed": 0, "added": 0}
         for small in _groups(data_files(table), _large_bytes(table.name()[-1])):
             added = _rewrite(table, small.values(), self._read(table, list(small)))
