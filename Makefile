@@ -59,11 +59,12 @@ fuzz: $(VENV)/installed-dev ## a million hostile requests at a receiver, what it
 kafka: $(VENV)/installed-dev ## a real one-node Apache Kafka on a free port, until interrupted (needs Java and Maven)
 	@$(BIN)/python -m tests.kafka.broker
 
-docs: $(VENV)/installed-dev ## write docs/commands.md, the tables of README.md, docs/settings.md and docs/sources.md, and Grafana's dashboard, from the code
+docs: $(VENV)/installed-dev ## write docs/commands.md, docs/api, the tables of README.md, docs/settings.md and docs/sources.md, and Grafana's dashboard, from the code
 	@$(BIN)/python -m tests.ingest.vendors.reference
 	@$(BIN)/python -m tests.ingest.settings.reference
 	@$(BIN)/python -m tests.ingest.cli.reference
 	@$(BIN)/python -m tests.consumers.sync.reference
+	@$(BIN)/python -m tests.ingest.dashboard.reference
 	@$(BIN)/python -m tests.deploy.dashboard
 
 site: $(VENV)/installed-dev ## the documentation as a site, in .cache/site (its links are checked)

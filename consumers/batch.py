@@ -1,19 +1,20 @@
 """What a batch of records means: the rows to load, and the records that cannot be read. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from itertools import chain
 from typing import Any
 
+from consumers.booking_rows import Row
 from consumers.contents import Content, Mapper, Unreadable, read_contents, why_unreadable
 from consumers.letter_rows import dead_letter_row
 from consumers.message import BookingMessage, Key
-from consumers.rows import TABLES, Row, event_row, reconciliation_row
-from consumers.version_guard import needs_whole_row, newest_wins
+from consumers.rows import TABLES, TABLES_BY_NAME, event_row, reported_row
+from consumers.version_guard import may_have_written, needs_whole_row, newest_wins
 from ingest.dead_letter import DeadLetter, redact_headers
-from ingest.event import OUR_HEADERS, RECONCILED, REPLAY_OF, Event, Via
+from ingest.event import OUR_HEADERS, REPLAY_OF, ROW_TYPES, Event, Via
 from ingest.log import Record, StoredRecord
 
 _KEYS = {table.name: table.key for table in TABLES}
@@ -94,10 +95,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The rows to load, by table, and the messages that came too late to change a row."""
+    """The rows to load, by table, and the messages that came too late to change a row.
+
+    `loaded_before` are the bookings whose rows stay, and may have been made by these very messages: by a load
+    after which nothing was committed.
+    """
 
     rows: Mapping[str, Sequence[Row]]
     stale: Sequence[BookingMessage]
+    loaded_before: Collection[Key] = ()
 
 
 def read_batch(records: Sequence[StoredRecord], topics: Topics, mapper: Mapper, now: datetime) -> Batch:
@@ -106,7 +112,8 @@ def read_batch(records: Sequence[StoredRecord], topics: Topics, mapper: Mapper, 
     An event that repeats another one of the batch to the byte is left out. One with the same id and another
     time is not: REST may return the same thing again, and that counts as newer. One with the same id and
     another payload makes no second event row, but what it says about its booking counts. Records of the audit
-    topic other than the ends of reconciliations have no table, and are left out.
+    topic that carry no row are left out, and so are replayed statements: they were about the warehouse as it
+    was then.
     """
     contents = read_contents([stored.record for stored in records if topics.has_events(stored)], mapper)
     return assemble_batch(records, topics, contents, now)
@@ -124,7 +131,7 @@ def assemble_batch(
             batch.letters.append(stored)
             continue
         content = next(remaining_contents) if topics.has_events(stored) else None
-        result = _read_reconciliation(stored, now) if content is None else _to_item(stored, content, now)
+        result = _read_reported(stored, now) if content is None else _to_item(stored, content, now)
         if result is not None and stored.record.headers.get("ce_via") != Via.REPLAY:
             batch.readable.append(isinstance(result, Item))
         if isinstance(result, DeadLetter):
@@ -147,12 +154,13 @@ def _to_item(stored: StoredRecord, content: Content, now: datetime) -> Item | De
     return Item(stored, event, event_row(event, stored.position, now, text), message)
 
 
-def _read_reconciliation(stored: StoredRecord, now: datetime) -> Item | DeadLetter | None:
+def _read_reported(stored: StoredRecord, now: datetime) -> Item | DeadLetter | None:
     try:
         event = Event.from_record(stored.record)
-        if event.type != RECONCILED:
+        table = ROW_TYPES.get(event.type)
+        if table is None or (TABLES_BY_NAME[table].statements and event.via is Via.REPLAY):
             return None
-        return Item(stored, event, reconciliation_row(event, now), table="reconciliations")
+        return Item(stored, event, reported_row(table, event, now), table=table)
     except Exception as error:  # noqa: BLE001 - as for other records
         return to_dead_letter(stored, *why_unreadable(error), now)
 
@@ -202,8 +210,8 @@ def plan_load(chunk: Chunk, stored: Mapping[Key, Row], now: datetime) -> Plan:
 
     `stored` are rows of `bookings`, whole ones for those that `find_incomplete` returns.
     """
-    changes = [newest_wins(messages, stored.get(key), now) for key, messages in chunk.messages.items()]
-    bookings = [change.row for change in changes if change.row is not None]
+    changes = {key: newest_wins(messages, stored.get(key), now) for key, messages in chunk.messages.items()}
+    bookings = [change.row for change in changes.values() if change.row is not None]
     appended = _without_repetitions(
         chain(
             ((item.table, item.row) for item in chunk.items),
@@ -212,14 +220,24 @@ def plan_load(chunk: Chunk, stored: Mapping[Key, Row], now: datetime) -> Plan:
     )
     return Plan(
         appended | ({"bookings": bookings} if bookings else {}),
-        [message for change in changes for message in change.stale],
+        [message for change in changes.values() for message in change.stale],
+        {
+            key
+            for key, change in changes.items()
+            if change.row is None and may_have_written(chunk.messages[key], stored[key])
+        },
     )
 
 
 def _without_repetitions(rows: Iterable[tuple[str, Row]]) -> dict[str, list[Row]]:
-    """Return the first row of each key, by table: a merge would load two rows of one key."""
+    """Return one row of each key, by table: a merge would load two rows of one key.
+
+    Of statements it is the latest row, of others the first.
+    """
     tables: dict[str, dict[tuple[Any, ...], Row]] = {}
     for name, row in rows:
         key = tuple(row[column] for column in _KEYS[name])
-        tables.setdefault(name, {}).setdefault(key, row)
+        kept = tables.setdefault(name, {}).setdefault(key, row)
+        if TABLES_BY_NAME[name].statements and row["stated_at"] > kept["stated_at"]:
+            tables[name][key] = row
     return {name: list(unique.values()) for name, unique in tables.items()}

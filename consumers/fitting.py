@@ -11,8 +11,9 @@ from typing import Any
 import orjson
 import structlog
 
+from consumers.booking_rows import Row, as_json
 from consumers.letter_rows import shortened
-from consumers.rows import SCHEMAS, TABLES, Row, Table, as_json
+from consumers.rows import SCHEMAS, TABLES, Table
 from ingest.destinations import Destination
 
 log = structlog.get_logger()

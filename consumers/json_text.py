@@ -12,6 +12,7 @@ from math import isfinite
 
 import orjson
 
+from ingest import strict_json
 from ingest.errors import PayloadError
 from ingest.lenient_json import STRING, replace_deep
 
@@ -41,7 +42,7 @@ def json_text(data: bytes) -> str:
     PayloadError when the payload is not JSON.
     """
     shapes = data.translate(_NUMBER_SHAPE)
-    may_have_large_number = any(shape in shapes for shape in _LARGE_SHAPES)
+    may_have_large_number = any(map(shapes.__contains__, _LARGE_SHAPES))
     is_fit = (
         _is_json(data)
         and b"\\u0000" not in data
@@ -53,14 +54,14 @@ def json_text(data: bytes) -> str:
     text = data.decode("utf-8-sig", errors="replace")
     text = _TOKEN.sub(lambda token: _replacement(token[0]), text)
     text = replace_deep(text, MAX_DEPTH, lambda part: orjson.dumps(part).decode())
-    if not _is_json(text):
+    if not _is_json(text.encode()):
         raise PayloadError("the payload is not JSON")
     return text
 
 
-def _is_json(text: bytes | str) -> bool:
+def _is_json(text: bytes) -> bool:
     try:
-        orjson.loads(text)
+        strict_json.loads(text)
     except ValueError:
         return False
     return True

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from consumers.rows import Row
+from consumers.booking_rows import Row
 from ingest.errors import PayloadError
 from ingest.event import REPLAY_OF, digest
 from ingest.log import StoredRecord

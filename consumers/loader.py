@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,9 +19,9 @@ from consumers.batch import Topics, assemble_batch, read_batch
 from consumers.batch_size import BatchSize, total_bytes
 from consumers.contents import Content
 from consumers.dead_letters.limit import FailureLimit
-from consumers.positions import committed_loads, find_behind, read_again, report_changes
+from consumers.positions import find_behind, read_again, report_changes
 from consumers.reading import ReadingProcess
-from consumers.reporting import report_dead_letters
+from consumers.reporting import report_dead_letters, report_published
 from consumers.traces import LoadTraces
 from consumers.warehouse import Warehouse
 from consumers.warehouse.locks import blockers
@@ -37,7 +37,8 @@ from ingest.errors import (
     WarehouseUnavailable,
 )
 from ingest.event import vendor_and_account
-from ingest.log import APPEND_SECONDS, Consumer, PositionChange, Producer, StoredRecord
+from ingest.log import APPEND_SECONDS, Consumer, Partition, PositionChange, Producer, StoredRecord
+from ingest.log.bookmarks import Bookmarks
 from ingest.readiness import UndoneWork
 from ingest.settings import Settings
 from ingest.telemetry import BATCH_RECORDS, DEAD_LETTERS, LAG_RECORDS, LOAD_SECONDS
@@ -148,7 +149,7 @@ class Loader:
         batch = self._collect()
         records, generation = batch.records, batch.generation
         self._unreported_changes += self._consumer.changes()
-        report_changes(self._unreported_changes, self._settings, self._producer)
+        report_changes(self._unreported_changes, self._settings, self._producer, self._consumer.bookmarks())
         self._unreported_changes = []
         if self._consumer.generation() != generation:
             self._start_over()  # some of these records may be another consumer's by now
@@ -159,17 +160,21 @@ class Loader:
             self._compared_generation = generation
         if records:
             began_at = time.monotonic()
+            self._warehouse.keep_open(batch.is_full)
             self.undone.begin(f"{len(records)} records from {records[0].position} on are being loaded")
             with self._traces.load(records):
                 if not self._try_to_load(batch) or self._consumer.generation() != generation:
                     self._start_over()
                     return 0
                 with self._traces.step("commit"):
-                    self._consumer.commit(records, self._writer.load_id)
+                    self._consumer.commit(records, self._writer.load_id, self._writer.changes)
+                report_published(self._writer.changes)
             self._load_began_at = began_at
             self._settle()
         else:
             self._reading.close()
+        if not self._ahead:
+            self._warehouse.keep_open(False)
         self.undone.end()
         self._thread.submit(self._warehouse.maintain).result()
         self._report_lag()
@@ -235,7 +240,8 @@ class Loader:
         """
         bookmarks = self._thread.submit(find_behind, self._warehouse, self._consumer.bookmarks()).result()
         if bookmarks:
-            read_again(self._consumer, bookmarks, is_new=self._warehouse.is_new)
+            is_new = self._warehouse.is_new
+            read_again(self._consumer, bookmarks, self._settings, self._producer, is_new=is_new)
             self._start_over()
         return bool(bookmarks)
 
@@ -248,10 +254,10 @@ class Loader:
         settings = self._current_settings()
         if settings is not self._mapped_settings:
             self._mapped_settings, self._mapper = settings, BookingMapper(settings.build_accounts())
-        records, needed_loads = batch.records, committed_loads(self._consumer.bookmarks())
+        records, bookmarks = batch.records, self._consumer.bookmarks()
         try:
             contents = batch.contents.result() if batch.contents else None
-            load = self._thread.submit(self._process, records, needed_loads, contents)
+            load = self._thread.submit(self._process, records, bookmarks, contents)
             try:
                 self._read_ahead(batch, load)
             finally:
@@ -290,10 +296,10 @@ class Loader:
     def _process(
         self,
         records: Sequence[StoredRecord],
-        needed_loads: frozenset[str],
+        bookmarks: Mapping[Partition, Bookmarks],
         contents: Sequence[Content] | None = None,
     ) -> None:
-        """Load records, of which `contents` are what was read already."""
+        """Load records, of which `contents` are what was read already, after the commit with `bookmarks`."""
         started, now = time.monotonic(), datetime.now(UTC)
         if contents is None:
             batch = read_batch(records, self._topics, self._mapper, now)
@@ -301,7 +307,7 @@ class Loader:
             batch = assemble_batch(records, self._topics, contents, now)
         report_dead_letters(batch.dead)
         self._unreadable.count(batch.readable)
-        dead = batch.dead + self._writer.write(batch.to_load(), needed_loads)
+        dead = batch.dead + self._writer.write(batch.to_load(), bookmarks)
         if dead:  # after the load, which may have to be repeated, and before the commit
             append_dead_letters(self._producer, self._settings.dead_letter_topic, dead, APPEND_SECONDS)
         for letter in dead:
@@ -326,6 +332,7 @@ class Loader:
         if self._ahead:
             self._reading.close()
             self._ahead.clear()
+        self._warehouse.keep_open(False)
         self._compared_generation = None
         self._unreadable.rewind()
         self._writer.refused.rewind()

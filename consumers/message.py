@@ -8,7 +8,7 @@ time counts as one with the nearest possible time, by what the record itself say
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from consumers.rows import (
+from consumers.booking_rows import (
     UNVERSIONED_COLUMNS,
     Row,
     as_json,

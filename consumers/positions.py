@@ -1,12 +1,12 @@
 """What a consumer does when its positions are wrong: the log has changed, or the warehouse is behind."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import structlog
 
 from consumers.warehouse import Warehouse
-from ingest.event import build_loss_note
+from ingest.event import Cause, build_loss_note
 from ingest.log import APPEND_SECONDS, Consumer, Partition, PositionChange, Producer, wait_until_durable
 from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.settings import Settings
@@ -15,12 +15,22 @@ from ingest.telemetry import READ_AGAIN
 log = structlog.get_logger()
 
 
-def report_changes(changes: Sequence[PositionChange], settings: Settings, producer: Producer) -> None:
+def report_changes(
+    changes: Sequence[PositionChange],
+    settings: Settings,
+    producer: Producer,
+    bookmarks: Mapping[Partition, Bookmarks],
+) -> None:
     """Report changes of the log, and have reconciliation compare the accounts whose events may be lost.
 
-    Only the vendors still have what the log lost before it was loaded. Raises LogUnavailable.
+    `bookmarks` are those of the positions now. Only the vendors still have what the log lost before it was
+    loaded. Raises LogUnavailable.
     """
+    deleted = {change.partition for change in changes if change.has_deleted}
+    changed = {change.partition for change in changes} - deleted
     for change in changes:
+        if change.has_deleted:
+            continue
         log.warning(
             "log.changed",
             topic=change.partition.topic,
@@ -31,22 +41,51 @@ def report_changes(changes: Sequence[PositionChange], settings: Settings, produc
             " was read before;"
             " `ingest reconcile` finds what it lost before it was loaded",
         )
+    for partitions, cause in ((changed, Cause.LOG_CHANGED), (deleted, Cause.LOG_DELETED)):
+        newest = (bookmarks.get(partition, Bookmarks()).newest for partition in partitions)
+        note_losses(settings, producer, partitions, cause, _loaded_at(newest))
+    for partition in changed:
+        READ_AGAIN.labels(partition.topic, partition.number, "log").inc()
+
+
+def note_losses(
+    settings: Settings,
+    producer: Producer,
+    partitions: Collection[Partition],
+    cause: Cause,
+    since: datetime | None,
+) -> None:
+    """Append a note for each account whose events may be missing because partitions lost records.
+
+    What was received before `since` is loaded; None if nobody knows. Raises LogUnavailable.
+    """
+    topics = {partition.topic for partition in partitions}
+    positions = " ".join(sorted(f"{partition.topic}/{partition.number}" for partition in partitions))
     notes = [
         build_loss_note(
-            f"/{account.vendor}/{name}",
-            datetime.now(UTC),
-            f"{change.partition.topic}/{change.partition.number}/{change.before}",
+            f"/{account.vendor}/{name}", datetime.now(UTC), cause, positions, cause=cause, since=since
         ).to_record()
-        for change in changes
         for name, account in settings.accounts.items()
-        if settings.topic(account.vendor) == change.partition.topic
+        if settings.topic(account.vendor) in topics
     ]
     if notes:
         wait_until_durable(
             producer.append(settings.audit_topic, notes), APPEND_SECONDS, "what may be missing"
         )
-    for change in changes:
-        READ_AGAIN.labels(change.partition.topic, change.partition.number, "log").inc()
+
+
+def _loaded_at(marks: Iterable[Bookmark | None]) -> datetime | None:
+    """Return when the first of these bookmarks' loads was made; None where that of one is not known.
+
+    dlt's ids of loads, and ours, are the Unix time at which they began.
+    """
+    times = []
+    for mark in marks:
+        try:
+            times.append(datetime.fromtimestamp(float(mark.load if mark else ""), UTC))
+        except (ValueError, OverflowError, OSError):
+            return None
+    return min(times, default=None)
 
 
 def committed_loads(bookmarks: Mapping[Partition, Bookmarks]) -> frozenset[str]:
@@ -80,10 +119,18 @@ def find_behind(
     }
 
 
-def read_again(consumer: Consumer, bookmarks: Mapping[Partition, Bookmark | None], *, is_new: bool) -> None:
+def read_again(
+    consumer: Consumer,
+    bookmarks: Mapping[Partition, Bookmark | None],
+    settings: Settings,
+    producer: Producer,
+    *,
+    is_new: bool,
+) -> None:
     """Read again what follows these bookmarks, which the warehouse lacks.
 
-    `is_new` says that it has nothing yet. Loading what it has already changes nothing. Raises LogUnavailable.
+    `is_new` says that it has nothing yet. Loading what it has already changes nothing. What the log no longer
+    has is noted for reconciliation. Raises LogUnavailable.
     """
     deleted = consumer.read_again(bookmarks)
     for partition, mark in bookmarks.items():
@@ -96,8 +143,8 @@ def read_again(consumer: Consumer, bookmarks: Mapping[Partition, Bookmark | None
         if deleted_records:
             write = log.error
             why += (
-                "; `ingest reconcile --since`, as far back as that reaches,"
-                " finds what is no longer in the log either"
+                "; what is no longer in the log either is a gap, which reconciliation closes;"
+                " `ingest reconcile --since` finds what is older"
             )
         write(
             "warehouse.behind",
@@ -107,3 +154,6 @@ def read_again(consumer: Consumer, bookmarks: Mapping[Partition, Bookmark | None
             deleted=deleted_records,
             why=why,
         )
+    lost = {partition for partition, records in deleted.items() if records}
+    since = _loaded_at(bookmarks.get(partition) for partition in lost)
+    note_losses(settings, producer, lost, Cause.WAREHOUSE_RESTORED, since)

@@ -4,6 +4,7 @@ The process gets records on its standard input, and writes their contents to its
 It ends when its input does, so that it never outlives the consumer.
 """
 
+import fcntl
 import gc
 import pickle
 import subprocess
@@ -16,6 +17,7 @@ from typing import IO, cast
 from consumers.contents import Content, Mapper, read_contents
 from ingest.log import Record
 
+_PIPE_BYTES = 1024 * 1024  # the most that Linux gives; by default a batch takes a hundred turns at a pipe
 _BROKEN = (OSError, EOFError, ValueError, pickle.UnpicklingError)
 
 
@@ -42,6 +44,9 @@ class ReadingProcess:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
             )
+            for pipe in (self._process.stdin, self._process.stdout):
+                with suppress(AttributeError, OSError):  # other systems, and users with many pipes
+                    fcntl.fcntl(cast("IO[bytes]", pipe), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="reading")
         new_mapper, self._mapper = None if mapper is self._mapper else mapper, mapper
         return self._thread.submit(_exchange, self._process, records, new_mapper)
@@ -80,7 +85,7 @@ def _serve() -> None:
     """Answer requests until the input ends.
 
     Garbage is collected after each answer: to look for it again and again among the objects of a batch would
-    be a fifth of the work.
+    be a fifth of the work. What the first answer has left, as imported modules, stays and is not looked at.
     """
     gc.disable()
     # The consumer may be killed at any moment, also while it writes a request.
@@ -100,6 +105,7 @@ def _serve() -> None:
             answers.flush()
             del new_mapper, records, answer  # or they would stay until the next request
             gc.collect()
+            gc.freeze()
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 import structlog
 
 from consumers.batch import Chunk, Plan
+from consumers.booking_rows import Row
 from consumers.message import BookingMessage
-from consumers.rows import Row
 from ingest.dead_letter import DeadLetter
-from ingest.event import Via
+from ingest.event import Via, vendor_and_account
+from ingest.log import Record
 from ingest.telemetry import (
+    CHANGES_PUBLISHED,
     DEAD_LETTERS,
     EVENTS_IMPLAUSIBLE,
     EVENTS_LOADED,
@@ -36,7 +38,7 @@ def count_from_zero(accounts: Iterable[tuple[str, str]]) -> None:
     Otherwise Prometheus would not see the first of a kind as an increase.
     """
     for account in accounts:
-        for counter in (MISSED, EVENTS_STALE, EVENTS_IMPLAUSIBLE, UNKNOWN_STATUS):
+        for counter in (CHANGES_PUBLISHED, MISSED, EVENTS_STALE, EVENTS_IMPLAUSIBLE, UNKNOWN_STATUS):
             counter.labels(*account)
         for reason in _DEAD_LETTER_REASONS:
             DEAD_LETTERS.labels(*account, reason)
@@ -52,7 +54,7 @@ def report_load(chunk: Chunk, plan: Plan) -> None:
         event = item.event
         if item.table == "booking_events":
             ages[event.vendor, event.account, event.via].append((now - event.received_at).total_seconds())
-        elif event.via is not Via.REPLAY:
+        elif item.table == "reconciliations" and event.via is not Via.REPLAY:
             _report_reconciliation(item.row)
         if item.message:
             _report_message(item.message)
@@ -63,6 +65,12 @@ def report_load(chunk: Chunk, plan: Plan) -> None:
             freshness.observe(max(0.0, age))  # the receiver's clock may be ahead
     for message in plan.stale:
         EVENTS_STALE.labels(message.event.vendor, message.event.account).inc()
+
+
+def report_published(changes: Iterable[Record]) -> None:
+    """Count the changes that were published."""
+    for change in changes:
+        CHANGES_PUBLISHED.labels(*vendor_and_account(change.headers["ce_source"])).inc()
 
 
 def report_dead_letters(letters: Iterable[DeadLetter]) -> None:

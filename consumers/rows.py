@@ -1,4 +1,4 @@
-"""Rows of the four tables, and Arrow tables of them.
+"""Rows of the tables, and Arrow tables of them.
 
 dlt loads Arrow tables with their fixed schemas, so that no value can change a type.
 An absent text is None, never "": some destinations do not tell the two apart, and rows are to be the same
@@ -8,24 +8,17 @@ everywhere.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter
 from typing import Any
 
 import orjson
 import pyarrow as pa
 
+from consumers.booking_rows import BOOKINGS_JSON, Row
 from consumers.json_text import json_text
-from ingest.booking import COLUMNS, EMPTY, Answer, Booking, BookingStatus, rounded
 from ingest.errors import LoadRefused, PayloadError
 from ingest.event import Event
 from ingest.lenient_json import replace_deep
-from ingest.times import parse_instant, parse_stored_instant
-from ingest.warehouse import is_instant, is_version, parsed_json
-
-Row = dict[str, Any]
-
-UNREADABLE_VERSION = "0"
-"""The version of a row whose own cannot be read: below all others, and above a column's without a message."""
+from ingest.times import parse_instant
 
 _TEXT, _INT, _REAL, _TIME, _PRICE = (
     pa.string(),
@@ -67,6 +60,20 @@ SCHEMAS: Mapping[str, pa.Schema] = {
         newer_here=_INT, gone=_INT, unreadable=_INT, requests=_INT, least_requests=_INT, outcome=_TEXT,
         error=_TEXT, loaded_at=_TIME,
     ),
+    "completeness": arrow_schema(
+        id=_TEXT, vendor=_TEXT, account=_TEXT, hour=_TIME, verdict=_TEXT, reason=_TEXT, webhooks=_INT,
+        listed=_INT, held=_INT, missing=_INT, repaired=_INT, unread=_INT, proven_at=_TIME, run_id=_TEXT,
+        digest=_TEXT, evidence_load=_TEXT, stated_at=_TIME, loaded_at=_TIME,
+    ),
+    "gaps": arrow_schema(
+        id=_TEXT, vendor=_TEXT, account=_TEXT, from_at=_TIME, until_at=_TIME, cause=_TEXT, detail=_TEXT,
+        found_at=_TIME, closed_at=_TIME, missed=_INT, repaired=_INT, waits_for=_TEXT, stated_at=_TIME,
+        loaded_at=_TIME,
+    ),
+    "freshness": arrow_schema(
+        id=_TEXT, vendor=_TEXT, account=_TEXT, hour=_TIME, events=_INT, p50=_REAL, p95=_REAL, p99=_REAL,
+        happened_p50=_REAL, happened_p95=_REAL, happened_p99=_REAL, stated_at=_TIME, loaded_at=_TIME,
+    ),
 }  # fmt: skip
 
 
@@ -74,7 +81,9 @@ SCHEMAS: Mapping[str, pa.Schema] = {
 class Table:
     """A table: its key, its JSON columns, and whether a later row of the same key replaces the first.
 
-    `id_column` is the column of the key that tells most rows apart.
+    `id_column` is the column of the key that tells most rows apart. `nullable` are the columns that a report
+    in the audit topic may leave out. A table of `statements` has `stated_at`, and keeps the latest row of
+    each id.
     """
 
     name: str
@@ -82,25 +91,24 @@ class Table:
     id_column: str
     json: tuple[str, ...]
     replaces: bool
+    nullable: frozenset[str] = frozenset()
+    statements: bool = False
 
 
-# orjson sorts the keys of objects, and would leave the fields of a dataclass in their own order.
-_SORTED_JSON = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
-_BOOKINGS_JSON = ("staff", "answers", "tracking", "guests", "column_versions")
-_column_values = attrgetter(*COLUMNS)
-_EMPTY_BOOKING = Booking(booking_id="", version="", status=BookingStatus.UNKNOWN)
+def _statements(name: str, *nullable: str) -> Table:
+    return Table(name, ("id",), "id", (), replaces=True, nullable=frozenset(nullable), statements=True)
+
 
 TABLES = (
     Table("booking_events", ("source", "id", "type", "subject"), "id", ("data",), replaces=False),
-    Table("bookings", ("vendor", "account", "booking_id"), "booking_id", _BOOKINGS_JSON, replaces=True),
+    Table("bookings", ("vendor", "account", "booking_id"), "booking_id", BOOKINGS_JSON, replaces=True),
     Table("dead_letters", ("id",), "id", (), replaces=False),
-    Table("reconciliations", ("id",), "id", (), replaces=False),
+    Table("reconciliations", ("id",), "id", (), replaces=False, nullable=frozenset({"until", "error"})),
+    _statements("completeness", "reason", "proven_at", "run_id", "digest", "evidence_load"),
+    _statements("gaps", "until_at", "detail", "closed_at", "waits_for"),
+    _statements("freshness", "happened_p50", "happened_p95", "happened_p99"),
 )
-_TABLES = {table.name: table for table in TABLES}
-
-# Columns of a booking that have no version of their own.
-UNVERSIONED_COLUMNS = {"booking_id", "version", "column_versions"}
-
+TABLES_BY_NAME = {table.name: table for table in TABLES}
 
 # dlt writes JSON by orjson, which refuses what is nested deeper than 254 levels.
 _DEEPEST_VALUE = 200
@@ -135,7 +143,7 @@ def retyped_columns(table: str, type_names: Mapping[str, str]) -> list[str]:
 
 def how_to_fill(table: str) -> str:
     """Say how the existing rows of a table get values in columns that were made anew."""
-    if _TABLES[table].replaces:
+    if TABLES_BY_NAME[table].replaces:
         return "`ingest replay` or a reconciliation fills them"
     return (
         "rows that are there are never written again and stay without;"
@@ -145,7 +153,7 @@ def how_to_fill(table: str) -> str:
 
 def dlt_columns(name: str) -> dict[str, dict[str, Any]]:
     """Return the columns of a table as dlt describes them."""
-    json = _TABLES[name].json
+    json = TABLES_BY_NAME[name].json
     return {
         field.name: dict({"data_type": "json"} if field.name in json else _DLT_TYPES[field.type])
         for field in SCHEMAS[name]
@@ -159,7 +167,7 @@ def plain_rows(name: str, rows: pa.Table) -> list[Row]:
     destinations do not agree on a text in a JSON column.
     """
     plain = rows.to_pylist()
-    for column in _TABLES[name].json:
+    for column in TABLES_BY_NAME[name].json:
         for row in plain:
             if (text := row[column]) is not None:
                 row[column] = orjson.loads(
@@ -207,99 +215,8 @@ def event_row(event: Event, position: str, now: datetime, text: str | None = Non
     }
 
 
-def booking_row(
-    booking: Booking, event: Event, version: str, first_seen_at: datetime, now: datetime | None
-) -> Row:
-    """Make the row of a booking.
-
-    `version` is the whole one, by which rows are compared; `first_seen_at` is kept from the booking's first
-    row. `now` is None where the row is not loaded yet.
-    """
-    row: Row = dict(zip(COLUMNS, _column_values(booking), strict=True))
-    guessed = {name: guess_version(version) for name in booking.untold if row[name] not in EMPTY}
-    versions = dict.fromkeys(booking.untold, "") | guessed | dict(booking.column_versions or {})
-    row["column_versions"] = versions or None
-    for name in _BOOKINGS_JSON:
-        row[name] = as_json(row[name])
-    row |= {
-        "vendor": event.vendor,
-        "account": event.account,
-        "status": booking.status.value,
-        "version": version,
-        "price": None if booking.price is None else rounded(booking.price),
-        "first_seen_at": first_seen_at,
-        "last_event_id": event.id,
-        "last_via": event.via.value,
-        "loaded_at": now,
-    }
-    return row
-
-
-def column_versions(row: Row) -> dict[str, str]:
-    """Return the versions of the columns that the newest message of a row of `bookings` does not have."""
-    versions: dict[str, str] = orjson.loads(row["column_versions"] or "{}")
-    return versions
-
-
-def guess_version(version: str) -> str:
-    """Return the version of a column at which a message guesses: below all versions without a guess."""
-    return f"(guess) {version}"  # versions begin with a digit, and "(" sorts before those
-
-
-def without_guess(version: str) -> str:
-    """Return the version of the message that wrote a column, whether it guessed or not."""
-    return version.removeprefix("(guess) ")
-
-
-def empty_value(name: str) -> Any:
-    """Return the value of a column of `bookings` that no message has written."""
-    value = getattr(_EMPTY_BOOKING, name)
-    return as_json(value) if name in _BOOKINGS_JSON else value
-
-
-def stored_booking_row(columns: Iterable[str], values: Iterable[Any]) -> Row:
-    """Make a row as `booking_row` does of what a warehouse returned: JSON as text, instants in UTC.
-
-    Somebody may have changed the row. A version that cannot be read becomes `UNREADABLE_VERSION`, so that the
-    next message replaces the row. Column versions that cannot be read count as the row's, so that no older
-    message wins.
-    """
-    row = dict(zip(columns, values, strict=True))
-    for name, value in row.items():
-        if is_instant(name):
-            row[name] = parse_stored_instant(value) if isinstance(value, datetime | str) else None
-        elif name in _BOOKINGS_JSON:
-            try:
-                row[name] = as_json(parsed_json(value))
-            except ValueError:
-                row[name] = None
-    if "version" in row and not is_version(row["version"]):
-        return row | {"version": UNREADABLE_VERSION, "column_versions": None}
-    return row if _are_column_versions(row.get("column_versions")) else row | {"column_versions": None}
-
-
-def _are_column_versions(text: str | None) -> bool:
-    versions = orjson.loads(text or "{}")
-    return isinstance(versions, dict) and all(
-        name in COLUMNS and isinstance(version, str) and (not version or is_version(without_guess(version)))
-        for name, version in versions.items()
-    )
-
-
-def as_json(value: Any) -> str | None:
-    """Return the text of a JSON column.
-
-    Equal values make equal texts, be they dataclasses or parsed objects.
-    """
-    return None if value is None else orjson.dumps(value, default=_as_object, option=_SORTED_JSON).decode()
-
-
-def _as_object(answer: Answer) -> dict[str, str | None]:
-    return {"question": answer.question, "answer": answer.answer}
-
-
-def reconciliation_row(event: Event, now: datetime) -> Row:
-    """Make a row of an event's payload, an object whose names are the table's columns.
+def reported_row(table: str, event: Event, now: datetime) -> Row:
+    """Make a row of the payload of an event in the audit topic, an object with the names of the columns.
 
     Raises PayloadError for a value of another type, or a missing one.
     """
@@ -309,9 +226,14 @@ def reconciliation_row(event: Event, now: datetime) -> Row:
         raise PayloadError("the payload is not JSON") from error
     if not isinstance(report, dict):
         raise PayloadError("the payload is not an object")
-    columns = (column for column in SCHEMAS["reconciliations"] if column.name != "loaded_at")
-    row = {column.name: _column_value(report.get(column.name), column) for column in columns}
-    return row | {"loaded_at": now}
+    nullable = TABLES_BY_NAME[table].nullable
+    row = {
+        column.name: _column_value(value, column)
+        for column in SCHEMAS[table]
+        if column.name != "loaded_at"
+        and ((value := report.get(column.name)) is not None or column.name not in nullable)
+    }
+    return dict.fromkeys(nullable) | row | {"loaded_at": now}
 
 
 # The types in which JSON has values of a column's type.
@@ -319,8 +241,6 @@ _JSON_TYPES: Mapping[pa.DataType, set[type]] = {_TEXT: {str}, _INT: {int}, _REAL
 
 
 def _column_value(value: Any, column: "pa.Field[Any]") -> Any:
-    if value is None and column.name in {"until", "error"}:
-        return None
     if type(value) not in _JSON_TYPES[column.type]:
         raise PayloadError(f"{column.name} is not a value of type {column.type}")
     if column.type == _TIME:

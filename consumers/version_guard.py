@@ -23,8 +23,8 @@ from typing import Any
 
 import orjson
 
+from consumers.booking_rows import Row, as_json, column_versions, empty_value, guess_version, without_guess
 from consumers.message import BookingMessage
-from consumers.rows import Row, as_json, column_versions, empty_value, guess_version, without_guess
 
 # Columns that say how a row was made, not what a message says about the booking.
 _LOAD_COLUMNS = {"first_seen_at", "last_via", "loaded_at"}
@@ -100,6 +100,18 @@ def needs_whole_row(messages: Iterable[BookingMessage], stored: Row) -> bool:
     """Return whether the whole stored row is needed, because single columns of it may change."""
     return stored["column_versions"] is not None or any(
         not message.is_complete or message.takes_over or (message.is_replayed and message.wrote(stored))
+        for message in messages
+    )
+
+
+def may_have_written(messages: Iterable[BookingMessage], stored: Row) -> bool:
+    """Return whether one of these messages may have written a stored row, or single columns of it."""
+    versions = {stored["version"], *map(without_guess, column_versions(stored).values())}
+    return any(
+        message.version >= stored["version"]
+        or not versions.isdisjoint(
+            {message.version, *map(without_guess, column_versions(message.row).values())} - {""}
+        )
         for message in messages
     )
 

@@ -1,6 +1,6 @@
 """Writes batches into the warehouse, and finds the record to blame where it refuses one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
@@ -8,14 +8,20 @@ import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 from consumers.batch import Chunk, Item, Plan, find_incomplete, plan_load, to_dead_letter
+from consumers.booking_rows import Row
 from consumers.dead_letters.limit import FailureLimit
 from consumers.letter_rows import dead_letter_row, former_id, is_letter_of_same_event, shortened
+from consumers.message import Key
+from consumers.positions import committed_loads
 from consumers.reporting import report_dead_letters, report_load
+from consumers.statements import evidence_loads, statement_ids, valid_statements
 from consumers.traces import LoadTraces
 from consumers.warehouse import Warehouse
+from ingest.changes import change_record
 from ingest.dead_letter import DeadLetter
 from ingest.errors import LoadedMeanwhile, LoadRefused, RowsTooLarge, WarehouseUnavailable
-from ingest.log import StoredRecord
+from ingest.log import Partition, Record, StoredRecord
+from ingest.log.bookmarks import Bookmarks
 from ingest.settings import Settings
 
 log = structlog.get_logger()
@@ -50,15 +56,26 @@ class BatchWriter:
         self.refused = FailureLimit(settings.consumer.dead_letter_limit)
         self.load_id = ""
         """The batch's newest load."""
+        self._publishes = settings.feed.enabled
+        self._changes: dict[Key, Record] = {}
+        self._done: dict[Partition, int] = {}
 
-    def write(self, chunk: Chunk, needed_loads: frozenset[str]) -> list[DeadLetter]:
+    @property
+    def changes(self) -> list[Record]:
+        """The changes to publish of the batch, one for each booking. There are none where the feed is off."""
+        return list(self._changes.values())
+
+    def write(self, chunk: Chunk, bookmarks: Mapping[Partition, Bookmarks]) -> list[DeadLetter]:
         """Load a batch; return dead letters of the records that the destination refuses.
 
-        Raises WarehouseReplaced when the warehouse lacks one of `needed_loads`, which are to be read again
+        `bookmarks` are those of the last commit.
+
+        Raises WarehouseReplaced when the warehouse lacks one of their loads, which are to be read again
         first; WarehouseUnavailable; OutOfMemory, of it RowsTooLarge, when fewer records may fit;
         DeadLetterLimit.
         """
-        self.load_id, self._needed_loads = "", needed_loads
+        self.load_id, self._needed_loads, self._changes = "", committed_loads(bookmarks), {}
+        self._done = {partition: of_partition.done for partition, of_partition in bookmarks.items()}
         return self._write(chunk)
 
     def _write(self, chunk: Chunk) -> list[DeadLetter]:
@@ -89,10 +106,12 @@ class BatchWriter:
                 raise WarehouseReplaced("the warehouse no longer has what was loaded before")
             with self._traces.step("look up"):
                 plan = self._plan(chunk)
+                published = self._rows_to_publish(chunk, plan) if self._publishes else ()
             # It ends after the turn, at whose end the rows are visible.
             after_turn.enter_context(self._traces.step("write"))
             if plan.rows:
                 self.load_id = self._warehouse.load(plan.rows)
+        self._changes |= {_key_of(row): change_record(row) for row in published}
         self.refused.count(True for _ in chunk.items)
         report_load(chunk, plan)
 
@@ -102,10 +121,39 @@ class BatchWriter:
         It is read for each load: another consumer may have loaded while this one was frozen, or somebody
         may have replaced the warehouse.
         """
-        new = Chunk(chunk.items, self._new_letters(chunk.letters))
+        new = Chunk(self._valid_items(chunk.items), self._new_letters(chunk.letters))
         versions = self._warehouse.versions(new.messages)
         whole_rows = self._warehouse.bookings(find_incomplete(new, versions))
         return plan_load(new, {**versions, **whole_rows}, datetime.now(UTC))
+
+    def _rows_to_publish(self, chunk: Chunk, plan: Plan) -> list[Row]:
+        """Return the rows that a plan changes, and those that these records may have changed before.
+
+        A consumer that is killed after a load and before the commit reads the same records again. Their rows
+        no longer change then, and nobody has published them. Records that were committed once were published
+        with that: where they are read again for a warehouse that lacks them, its rows are older states.
+        """
+        new = {
+            item.message.key
+            for item in chunk.items
+            if item.message and item.stored.offset >= self._done.get(item.stored.partition, 0)
+        }
+        changed = [row for row in plan.rows.get("bookings", ()) if _key_of(row) in new]
+        loaded_before = new.intersection(plan.loaded_before)
+        return [*changed, *(self._warehouse.bookings(loaded_before).values() if loaded_before else ())]
+
+    def _valid_items(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Leave out statements that are older than the stored ones, and open hours without evidence."""
+        ids = statement_ids(items)
+        if not ids:
+            return items
+        stored = {
+            (table, row_id): stated_at
+            for table, of_table in ids.items()
+            for row_id, stated_at in self._warehouse.statements(table, of_table).items()
+        }
+        wanted = evidence_loads(items)
+        return valid_statements(items, stored, self._warehouse.loaded(wanted) if wanted else ())
 
     def _new_letters(self, letters: Sequence[StoredRecord]) -> list[StoredRecord]:
         """Leave out letters that are stored already, under the id that an earlier release gave them."""
@@ -169,3 +217,7 @@ class BatchWriter:
         raise WarehouseUnavailable(
             f"the table dead_letters accepts no row, not even the shortest of {letter.position}: {error}"
         )
+
+
+def _key_of(row: Row) -> Key:
+    return row["vendor"], row["account"], row["booking_id"]

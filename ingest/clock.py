@@ -14,9 +14,9 @@ from pathlib import Path
 
 import orjson
 
-from ingest.errors import ConfigurationError
+from ingest.errors import ConfigurationError, PayloadError
 from ingest.files import replace_private
-from ingest.times import format_instant
+from ingest.times import format_instant, parse_instant
 
 # How far two machines' clocks may differ without one of them being called wrong.
 CLOCK_SKEW = timedelta(minutes=5)
@@ -73,6 +73,14 @@ def is_long_before(version: str, moment: datetime) -> bool:
         return version[:_INSTANT_LENGTH] < format_instant(moment - _COARSEST)
     except OverflowError:
         return False
+
+
+def version_instant(version: str) -> datetime | None:
+    """Return the time in a version, or in the vendor's part of a row's; None where it has none."""
+    try:
+        return parse_instant(version[:_INSTANT_LENGTH])
+    except PayloadError:
+        return None
 
 
 def with_instant(version: str, moment: datetime) -> str:

@@ -25,9 +25,17 @@ class Fence(StrEnum):
 
     FILE = "a lock of the database's file"
     LOCKS = "locks of the database"
-    LEASE = "a lease in a table, which each transaction of a load looks at"
+    LEASE = "a lease in a table, on which each change of a load depends"
     COMMIT = "the table's commits, of which one of two at once is refused"
-    NONE = "nothing: one consumer only"
+    NONE = "a lease that one consumer keeps while it runs: a second one is refused"
+
+
+class Transactions(StrEnum):
+    """In what a change of rows and a look at the lease go together."""
+
+    SESSION = "a transaction, which ends when its client is killed"
+    SCRIPT = "a script, which the server commits whole or not at all"
+    STATEMENT = "a statement: there are no transactions"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +48,7 @@ class Destination:
     - `table_format` is the usual one of files, which need one to have rows replaced.
     - `longest_text` and `longest_json` are the bytes that a column holds; None where any body fits.
     - `table_hints` are dlt's hints for a table when it is made, by table.
+    - `fence` is what keeps consumers apart, and `transactions` how a change depends on a lease.
     - `interval` is the time between two loads that `consumer.linger` has by default, and `interval_reason` is
       why; `cost` is what a load costs.
     - `grants` are the rights that the warehouse's user needs, for the message when one is missing.
@@ -58,6 +67,7 @@ class Destination:
     longest_json: int | None = None
     table_hints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     fence: Fence = Fence.NONE
+    transactions: Transactions = Transactions.SESSION
     interval: timedelta = timedelta(seconds=60)
     interval_reason: str
     cost: str
@@ -72,7 +82,7 @@ DUCKDB = Destination(
     name="duckdb",
     title="DuckDB",
     fence=Fence.FILE,
-    interval=timedelta(milliseconds=250),
+    interval=timedelta(milliseconds=300),
     interval_reason="a load takes a fraction of a second",
     cost="nothing",
 )
@@ -80,7 +90,7 @@ POSTGRES = Destination(
     name="postgres",
     title="PostgreSQL",
     fence=Fence.LOCKS,
-    interval=timedelta(milliseconds=250),
+    interval=timedelta(milliseconds=300),
     interval_reason="a load takes a fraction of a second",
     cost="nothing beside the server",
 )
@@ -94,6 +104,8 @@ BIGQUERY = Destination(
     },
     longest_text=10 * _MIB,
     longest_json=10 * _MIB,
+    fence=Fence.LEASE,
+    transactions=Transactions.SCRIPT,
     interval_reason="a table takes 1,500 load jobs a day, which is one every 58 seconds",
     cost="load jobs are free; each load bills a read of all of bookings and of the keys of booking_events",
     grants="the roles BigQuery Data Editor and BigQuery Job User in the project",
@@ -127,6 +139,12 @@ DATABRICKS = Destination(
     title="Databricks",
     longest_text=16 * _MIB,
     longest_json=16 * _MIB,
+    table_hints={  # of two merges at once that insert the same key, one is refused
+        table: {"x-databricks-table-properties": {"delta.isolationLevel": "Serializable"}}
+        for table in ("bookings", "booking_events", "dead_letters", "reconciliations")
+    },
+    fence=Fence.LEASE,
+    transactions=Transactions.STATEMENT,
     interval=timedelta(seconds=300),
     interval_reason="a SQL warehouse that is asked more often never stops",
     cost="the SQL warehouse runs while it loads, and until its auto-stop, ten minutes by default",
@@ -146,6 +164,7 @@ SQLALCHEMY = Destination(
     is_tested=False,
     rows=RowFormat.VALUES,
     longest_text=_TEXT_64K,
+    fence=Fence.LEASE,
     interval=timedelta(seconds=1),
     interval_reason="a load takes about a second",
     cost="nothing beside the server",

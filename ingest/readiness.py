@@ -3,6 +3,7 @@
 `ingest check` shows findings, and `/readyz` returns them as JSON.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from ingest.times import describe_duration
 
 log = structlog.get_logger()
 
+_COMMAND = re.compile(r"`(ingest [^`…]+)`")
 _MAX_AGE_SECONDS = 5.0
 _PROBE_SECONDS = 3.0
 _QUIET_SECONDS = 10.0  # shorter work is neither logged nor explained
@@ -57,6 +59,12 @@ class Finding:
     def sentence(self) -> str:
         """Return detail and remedy in one line."""
         return "; ".join(filter(None, (self.detail, self.remedy)))
+
+    @property
+    def command(self) -> str:
+        """Return the first command that the remedy, or the detail, tells to run; "" where there is none."""
+        match = _COMMAND.search(self.remedy) or _COMMAND.search(self.detail)
+        return match[1] if match else ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the finding for scripts; `ok` is false for a failure only."""

@@ -14,7 +14,8 @@ def hmac_sha256_hex(secret: str, *parts: bytes) -> str:
 
     The key is the secret in UTF-8.
     """
-    return hmac.digest(secret.encode(), b"".join(parts), "sha256").hex()
+    message = parts[0] if len(parts) == 1 else b"".join(parts)
+    return hmac.digest(secret.encode(), message, "sha256").hex()
 
 
 def which_matches(signatures: Iterable[str], expected: Sequence[str]) -> str:
@@ -40,9 +41,12 @@ def which_matches(signatures: Iterable[str], expected: Sequence[str]) -> str:
 
 
 def timestamped_header(secret: str, key: str, body: bytes, at: datetime) -> str:
-    """Return the header `t=<unix seconds>,<key>=<hex>` of a body that is sent at this time."""
+    """Return the header `t=<unix seconds>,<key>=<hex>` of a body that is sent at this time.
+
+    The signature is the HMAC over the digits of t, a full stop and the raw body.
+    """
     timestamp = str(int(at.timestamp()))
-    return f"t={timestamp},{key}={timestamped_hmac(secret, timestamp, body)}"
+    return f"t={timestamp},{key}={hmac_sha256_hex(secret, timestamp.encode(), b'.', body)}"
 
 
 def timestamped_candidates(
@@ -53,16 +57,9 @@ def timestamped_candidates(
     Raises VerificationError when the header has another form.
     """
     timestamp, signatures = timestamped_signature(header, key)
-    expected = [timestamped_hmac(secret, timestamp, body) for secret in secrets]
+    signed = b"%b.%b" % (timestamp.encode(), body)
+    expected = [hmac_sha256_hex(secret, signed) for secret in secrets]
     return datetime.fromtimestamp(int(timestamp), UTC), signatures, expected
-
-
-def timestamped_hmac(secret: str, sent: str, body: bytes) -> str:
-    """Return the signature that a header for `timestamped_signature` contains.
-
-    It is the HMAC over the digits of t (`sent`), a full stop and the raw body.
-    """
-    return hmac_sha256_hex(secret, sent.encode(), b".", body)
 
 
 def timestamped_signature(header: str, key: str) -> tuple[str, list[str]]:

@@ -79,6 +79,9 @@ UNKNOWN_STATUS = Counter(
     "ingest_unknown_status_total", "Bookings whose vendor's status word we do not know.", _ACCOUNT
 )
 DEAD_LETTERS = Counter("ingest_dead_letters_total", "Records set aside, by reason.", (*_ACCOUNT, "reason"))
+CHANGES_PUBLISHED = Counter(
+    "ingest_changes_published_total", "Changes of bookings that were published in the feed.", _ACCOUNT
+)
 BATCH_RECORDS = Histogram(
     "ingest_batch_records", "Records in a load.", buckets=(1, 10, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
 )
@@ -115,6 +118,23 @@ RECONCILIATIONS = Counter(
 )
 RECONCILED_AT = Gauge(
     "ingest_reconciled_timestamp_seconds", "When an account was last reconciled to the end.", _ACCOUNT
+)
+GAPS_OPEN = Gauge(
+    "ingest_gaps_open",
+    "Open gaps, spans of time in which deliveries may be missing, by what caused them.",
+    (*_ACCOUNT, "cause"),
+)
+GAP_OLDEST_SECONDS = Gauge(
+    "ingest_gap_oldest_seconds",
+    "How long ago an account's oldest open gap was found; 0 where none is open.",
+    _ACCOUNT,
+)
+COMPLETE_UNTIL = Gauge(
+    "ingest_complete_until_timestamp_seconds",
+    "Until when every hour of an account is proven complete, from the first one that was asked for on; 0"
+    " where that one is not.",
+    _ACCOUNT,
+    multiprocess_mode="livemostrecent",
 )
 OLDEST_UNDONE_SECONDS = Gauge(
     "ingest_oldest_undone_seconds",

@@ -27,8 +27,9 @@ from ingest.traces import open_traces
 from ingest.vendors import AnyAccount
 from receivers.accounts import Accounts, ReloadingAccounts, accounts_with_secrets
 from receivers.http_protocol import WholeRequest
+from receivers.life import LifeReporter
 from receivers.refusals import Refusals
-from receivers.spool.folder import open_producer
+from receivers.spool.folder import open_producer, spool_id
 from receivers.unacknowledged import WatchedProducer
 from receivers.webhook import Webhooks, count_from_zero
 
@@ -62,16 +63,19 @@ def build_app(settings: Settings, accounts: Accounts, producer: PolledProducer) 
     """Build the application over a producer, which is flushed and closed when the application stops."""
     traces = open_traces(settings, "receiver")
     watched = WatchedProducer(producer, settings.audit_topic, partial(probe_records, settings))
+    life = LifeReporter(watched, settings.audit_topic, spool_id(settings) if settings.uses_spool else "")
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         watched.watch()
+        await asyncio.to_thread(life.start)
         # What is there by now stays: without looking at it again and again, deliveries take less time. Nor is
         # it worth while to look at each delivery's objects, hundreds of which are there at a time.
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GARBAGE_THRESHOLD)
         yield
+        await asyncio.to_thread(life.close)
         await asyncio.to_thread(watched.close)
         if traces:
             await asyncio.to_thread(traces.close)

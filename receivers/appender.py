@@ -11,7 +11,7 @@ from ingest.errors import LogRefused, LogUnavailable
 from ingest.log import PolledProducer, Record
 
 _POLL_SECONDS = 0.001  # between two looks for outcomes
-_HOLD_SECONDS = 0.01  # for which records wait for others; longer than a broker or a disk usually needs
+_HOLD_SECONDS = 0.002  # for which records wait for others; a log that takes longer gets several appends
 
 Outcome = LogUnavailable | None
 """None when a record is durable; the error when that is not certain."""

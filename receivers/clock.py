@@ -36,6 +36,7 @@ _MAX_DELIVERIES = 20  # remembered of one account
 _VALID_SECONDS = 6 * 3600.0  # for which a delivery counts
 _FRESH_SECONDS = 1.0  # in which a vote needs no deliveries that agree with it, or are older
 _TOLERANCE = timedelta(seconds=60)
+_NEVER = float("-inf")
 # A smaller difference proves nothing: vendors queue what they have signed.
 SIGNIFICANT = timedelta(seconds=60)
 
@@ -56,16 +57,16 @@ class SignatureClock:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        # By account and a hash of the delivery: when it came, and the vendor's time at which the monotonic
-        # clock was zero.
-        self._deliveries: dict[str, dict[int, tuple[float, datetime]]] = {}
-        self._votes: dict[str, tuple[float, datetime]] = {}
+        # By account and a hash of the delivery: when it came, and the vendor's Unix time at which the
+        # monotonic clock was zero.
+        self._deliveries: dict[str, dict[int, tuple[float, float]]] = {}
+        self._votes: dict[str, tuple[float, float]] = {}
 
     def note(self, source: str, sent_at: datetime, body: bytes) -> None:
         """Take note of a delivery with a right signature."""
         now = self._monotonic()
-        zero = sent_at - timedelta(seconds=now)
-        voted_at, vote = self._votes.get(source, (float("-inf"), zero))
+        zero = sent_at.timestamp() - now
+        voted_at, vote = self._votes.get(source, (_NEVER, zero))
         if zero <= vote and now - voted_at < _FRESH_SECONDS:
             return
         deliveries = self._deliveries.setdefault(source, {})
@@ -82,8 +83,10 @@ class SignatureClock:
         The vote is negative when this machine is behind.
         """
         monotonic = self._monotonic()
-        voted_at, zero = self._votes.get(source, (float("-inf"), now))
-        return now - zero - timedelta(seconds=monotonic) if monotonic - voted_at <= _VALID_SECONDS else None
+        voted_at, zero = self._votes.get(source, (_NEVER, 0.0))
+        if monotonic - voted_at > _VALID_SECONDS:
+            return None
+        return timedelta(seconds=now.timestamp() - zero - monotonic)
 
     def votes(self, now: datetime) -> dict[str, timedelta]:
         """Return the recent votes of all accounts."""
@@ -100,7 +103,7 @@ class MeasuredClock:
         """Read from `folder`, which is `reconcile.state_dir`."""
         self._folder = folder
         self._monotonic = monotonic
-        self._read_at = float("-inf")
+        self._read_at = _NEVER
         self._time_when_read: datetime | None = None
 
     def now(self) -> datetime | None:
@@ -113,11 +116,12 @@ class MeasuredClock:
         return None if self._time_when_read is None else self._time_when_read + timedelta(seconds=passed)
 
 
-def _agreed(zeros: list[datetime]) -> datetime | None:
+def _agreed(zeros: list[float]) -> float | None:
     """Return the latest moment that three deliveries agree on. Others were signed longer before they came."""
     ordered = sorted(zeros, reverse=True)
     triples = zip(ordered, ordered[_VOTING_DELIVERIES - 1 :], strict=False)
-    return next((latest for latest, earliest in triples if latest - earliest <= _TOLERANCE), None)
+    tolerance = _TOLERANCE.total_seconds()
+    return next((latest for latest, earliest in triples if latest - earliest <= tolerance), None)
 
 
 def verdict(votes: Mapping[str, timedelta], accounts: int, measured: timedelta | None) -> timedelta:

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from ingest.telemetry import REFUSED_REQUESTS
+from receivers.life import ANY_SOURCE, UNAVAILABLE
 
 log = structlog.get_logger()
 
@@ -228,7 +229,11 @@ class BoundedHttp(HttpToolsProtocol):
         """
         if not self._within_head:
             return
-        super().on_header(name, value)
+        # As uvicorn does it, without another call for each line.
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
         self._head_size += len(name) + len(value)
         if self._head_size > _MAX_HEAD_BYTES or len(self.headers) > _MAX_HEADERS:
             self._head_status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
@@ -244,8 +249,10 @@ class BoundedHttp(HttpToolsProtocol):
             limit is not None and max(len(self.connections), len(self.tasks)) >= limit
         ):  # uvicorn will answer 503
             REFUSED_REQUESTS.labels("overloaded").inc()
+            UNAVAILABLE.note(ANY_SOURCE)
         super().on_headers_complete()
-        self._restore_fragment()
+        if b"#" in self.url:
+            self._restore_fragment()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body, which the application limits."""

@@ -1,11 +1,14 @@
-"""Notes in the audit topic that a vendor gave up a delivery, for `receivers.reconcile.losses` to read."""
+"""Notes in the audit topic that deliveries may be missing, for `receivers.completeness` to read."""
 
+from collections.abc import Sequence
 from concurrent.futures import Future
+from datetime import UTC, datetime
 
 import structlog
 
-from ingest.event import build_loss_note
+from ingest.event import Cause, Event, build_loss_note
 from ingest.log import Producer
+from ingest.settings import Settings
 from ingest.telemetry import LOSSES
 from ingest.vendors import AnyAccount, VerifiedDelivery
 
@@ -17,11 +20,6 @@ def report_loss(account: AnyAccount, verified: VerifiedDelivery, producer: Produ
 
     Raises nothing: the delivery is acknowledged whatever happens here.
     """
-
-    def log_failure(future: "Future[None]") -> None:
-        if error := future.exception():
-            log.warning("delivery.loss_not_noted", source=account.source, why=str(error))
-
     try:
         if not account.reports_loss(verified):
             return
@@ -31,7 +29,32 @@ def report_loss(account: AnyAccount, verified: VerifiedDelivery, producer: Produ
             source=account.source,
             why="the vendor gave up an earlier delivery; reconciling",
         )
-        note = build_loss_note(account.source, verified.received_at, verified.body)
-        producer.append(topic, [note.to_record()]).add_done_callback(log_failure)
+        at = verified.received_at
+        _append(producer, topic, [build_loss_note(account.source, at, verified.body, cause=Cause.GIVEN_UP)])
     except Exception as error:  # noqa: BLE001 - reconciliation finds what was lost by itself, only later
         log.warning("delivery.loss_not_noted", source=account.source, why=type(error).__name__)
+
+
+def report_spool_loss(settings: Settings, producer: Producer, since: datetime) -> None:
+    """Append a note for each account that deliveries may be missing which were in the spool since then.
+
+    Raises nothing.
+    """
+    now = datetime.now(UTC)
+    notes = [
+        build_loss_note(account.source, now, cause=Cause.SPOOL_LOST, since=since)
+        for account in settings.build_accounts().values()
+    ]
+    try:
+        _append(producer, settings.audit_topic, notes)
+    except Exception as error:  # noqa: BLE001 - as above
+        log.warning("delivery.loss_not_noted", source="spool", why=type(error).__name__)
+
+
+def _append(producer: Producer, topic: str, notes: Sequence[Event]) -> None:
+    def log_failure(future: "Future[None]") -> None:
+        if error := future.exception():
+            for note in notes:
+                log.warning("delivery.loss_not_noted", source=note.source, why=str(error))
+
+    producer.append(topic, [note.to_record() for note in notes]).add_done_callback(log_failure)

@@ -1,24 +1,25 @@
-"""The schedule of the reconcile process: comparisons with vendors, checks of subscriptions, and losses."""
+"""The schedule of the reconcile process: comparisons with vendors, checks of subscriptions, and gaps."""
 
 import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import structlog
 
-from ingest.errors import ConfigurationError
+from ingest.errors import ConfigurationError, IngestError
 from ingest.settings import Settings
-from ingest.times import format_instant
 from ingest.vendors import AnyAccount
-from receivers.reconcile.losses import Losses
+from receivers.completeness.closing import GapCloser
 from receivers.reconcile.report import Report
 from receivers.reconcile.run import Reconciler, choose_accounts
-from receivers.subscriptions.check import check_subscriptions, fill_gap
+from receivers.subscriptions.check import check_subscriptions, open_gaps
+from receivers.subscriptions.state import open_state
 
 log = structlog.get_logger()
 
-_LOSS_SECONDS = 5.0
+_GAP_SECONDS = 5.0
 
 
 class Schedule:
@@ -40,7 +41,7 @@ class Schedule:
         self._current = current
         self._names = accounts
         self._reconciler = reconciler
-        self._losses = Losses(settings)
+        self._gaps = GapCloser(settings, reconciler.producer, self._run) if reconciler.producer else None
 
     def run(self, stop: threading.Event) -> None:
         """Run jobs until `stop` is set. Subscriptions are first checked at once, accounts compared soon."""
@@ -51,7 +52,7 @@ class Schedule:
         jobs: list[tuple[Callable[[], None], Callable[[], float]]] = [
             (self._check_subscriptions, lambda: check_every),
             (self._compare, lambda: every + random.uniform(-jitter, jitter) / 2),  # noqa: S311 - as above
-            (self._answer_losses, lambda: _LOSS_SECONDS),
+            (self._close_gaps, lambda: _GAP_SECONDS),
         ]
         now = time.monotonic()
         due = [now, now + random.uniform(0, min(jitter, every)), now]  # noqa: S311 - as above
@@ -79,27 +80,42 @@ class Schedule:
             return []
 
     def _compare(self) -> None:
-        _log_reports(self._reconciler.run(self._accounts))
+        accounts = self._accounts
+        reports = {report.account: report for report in self._reconciler.run(accounts)}
+        _log_reports([*reports.values()])
+        for account in accounts:
+            if self._gaps and account.name in reports:
+                self._gaps.finder.note_report(account, reports[account.name])
 
-    def _answer_losses(self) -> None:
-        """Reconcile at once what a vendor says that it gave up, or what the log has lost."""
-        for loss in self._losses.due(self._accounts):
-            log.info(
-                "reconcile.loss_reported",
-                source=loss.account.source,
-                reported_at=format_instant(loss.reported_at),
-            )
-            reports = self._reconciler.run([loss.account], loss.since)
-            _log_reports(reports)
-            complete = [report for report in reports if report.failure is None]
-            self._losses.answer(loss, complete[0].started_at if complete else None)
+    def _close_gaps(self) -> None:
+        """Find gaps, compare at once what may be missing in them, and close those that are proven."""
+        if self._gaps:
+            self._gaps.step(self._accounts)
+
+    def _run(self, account: AnyAccount, since: datetime, until: datetime | None) -> Report | None:
+        """Compare an account for a gap; return None if that was stopped."""
+        reports = self._reconciler.run([account], since, until)
+        _log_reports(reports)
+        return next(iter(reports), None)
 
     def _check_subscriptions(self) -> None:
-        """Check subscriptions, and fill the gap before one that was made anew."""
-        settings = self._settings
-        for gap in check_subscriptions(settings):
-            if report := fill_gap(settings, gap, self._reconciler):
-                _log_reports([report])
+        """Check subscriptions. What is wrong, or was made anew, is a gap."""
+        settings, accounts = self._settings, self._accounts
+        problems = check_subscriptions(settings)
+        if not self._gaps:
+            return
+        try:
+            for account in accounts:
+                if account.source in problems:
+                    self._gaps.finder.note_subscription(account, problems[account.source])
+            made_anew = open_gaps(settings, accounts)
+            for gap in made_anew:
+                self._gaps.finder.note_made_anew(gap.account, gap.since)
+            self._gaps.state()
+            for gap in made_anew:  # now that the log knows of them
+                open_state(settings, gap.account).close_gap(gap.since)
+        except IngestError as error:
+            log.warning("gaps.waiting", why=str(error))
 
 
 def _log_reports(reports: Sequence[Report]) -> None:

@@ -39,6 +39,7 @@ from receivers.clock import MeasuredClock, SignatureClock, judge
 from receivers.diagnosis import Diagnoser
 from receivers.http_protocol import WholeRequest, note_verified
 from receivers.in_flight import InFlight, Reservation
+from receivers.life import UNAVAILABLE
 from receivers.losses import report_loss
 
 log = structlog.get_logger()
@@ -315,6 +316,8 @@ def _build_appender(settings: Settings, producer: PolledProducer, traces: Traces
 
 
 def _count(account: AnyAccount, outcome: str, started: float) -> None:
+    if outcome == "unavailable":
+        UNAVAILABLE.note(account.source)
     _deliveries(account.vendor, account.name, outcome).inc()
     _delivery_seconds(account.vendor, account.name).observe(perf_counter() - started)
 

@@ -16,13 +16,14 @@ from typing import Any
 import orjson
 
 from consumers.batch import letter_headers
+from consumers.booking_rows import Row, stored_booking_row
 from consumers.letter_rows import dead_letter_row
 from consumers.message import Key
-from consumers.rows import SCHEMAS, Row, stored_booking_row
+from consumers.rows import SCHEMAS
 from ingest.clock import CLOCK_SKEW
 from ingest.dead_letter import REASONS, DeadLetter
 from ingest.errors import ConfigurationError, LogUnavailable
-from ingest.event import RECONCILED, Event, vendor_and_account
+from ingest.event import RECONCILED, ROW_TYPES, Event, vendor_and_account
 from ingest.log import StoredRecord
 from ingest.settings import Settings
 from ingest.times import parse_stored_instant
@@ -183,18 +184,26 @@ class DeadLettersTable:
             yield part[start:]
 
     def loaded(self, events: Iterable[Event]) -> set[Identity]:
-        """Return the identities of those events that have a row in `booking_events` or `reconciliations`."""
+        """Return the identities of those events whose row is in its table.
+
+        For a statement, that is its row or a later one of the same id.
+        """
         wanted = list(events)
-        reconciliations = [event for event in wanted if event.type == RECONCILED]
         identities: set[Identity] = set()
-        for part in _parts([event.id for event in wanted if event.type != RECONCILED]):
+        for part in _parts([event.id for event in wanted if event.type not in ROW_TYPES]):
             sql = f"SELECT source, id, type, subject FROM booking_events WHERE id IN ({_marks(part)})"  # noqa: S608 - marks
             rows = query_or_empty(self._settings, sql, part).rows
             identities |= {(source, event_id, type_, subject) for source, event_id, type_, subject in rows}
-        for part in _parts([event.id for event in reconciliations]):
-            sql = f"SELECT id FROM reconciliations WHERE id IN ({_marks(part)})"  # noqa: S608 - marks
-            ids = set(self._first_column(sql, part))
-            identities |= {identity_of(event) for event in reconciliations if event.id in ids}
+        for type_, table in ROW_TYPES.items():
+            row_ids = {
+                event: event.id if type_ == RECONCILED else event.subject
+                for event in wanted
+                if event.type == type_
+            }
+            for part in _parts(sorted(set(row_ids.values()))):
+                sql = f"SELECT id FROM {table} WHERE id IN ({_marks(part)})"  # noqa: S608 - our own names, and marks
+                stored = set(self._first_column(sql, part))
+                identities |= {identity_of(event) for event, row_id in row_ids.items() if row_id in stored}
         return identities
 
     def bookings(self, keys: Iterable[Key]) -> Mapping[Key, Row]:

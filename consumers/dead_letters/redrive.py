@@ -15,7 +15,7 @@ from consumers.rows import arrow_table
 from consumers.version_guard import newest_wins
 from ingest.dead_letter import DeadLetter
 from ingest.errors import LoadRefused, PayloadError
-from ingest.event import RECEIVED_BY, RECONCILED, SENT_AT, Event, digest
+from ingest.event import RECEIVED_BY, ROW_TYPES, SENT_AT, Event, digest
 from ingest.log import APPEND_SECONDS, Partition, Producer, Record, StoredRecord, append_records
 from ingest.settings import Settings
 from ingest.times import format_instant, parse_instant
@@ -65,7 +65,8 @@ class LetterReader:
 
     def messages(self, event: Event) -> list[BookingMessage] | None:
         """Return what the event says about bookings; None where the consumer cannot read it today."""
-        topic = self._settings.audit_topic if event.type == RECONCILED else self._settings.topic(event.vendor)
+        is_report = event.type in ROW_TYPES
+        topic = self._settings.audit_topic if is_report else self._settings.topic(event.vendor)
         batch = self._read(event, topic)
         return None if batch.dead else [item.message for item in batch.items if item.message]
 

@@ -7,33 +7,26 @@ finished: its records were not committed, so whoever owns them now reads and loa
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import dlt
 import structlog
 
+from consumers.booking_rows import UNREADABLE_VERSION, Row, stored_booking_row
 from consumers.fitting import fit_rows
 from consumers.message import Key
-from consumers.rows import (
-    SCHEMAS,
-    TABLES,
-    UNREADABLE_VERSION,
-    Row,
-    arrow_table,
-    how_to_fill,
-    stored_booking_row,
-)
+from consumers.rows import SCHEMAS, TABLES, arrow_table, how_to_fill
 from consumers.warehouse.direct import PostgresTables
 from consumers.warehouse.duckdb_tables import DuckDBTables
 from consumers.warehouse.lease import Lease
-from consumers.warehouse.locks import Fence, loading_turn, lock_folder
+from consumers.warehouse.locks import Fence, LoadingTurns, lock_folder
 from consumers.warehouse.tables import Tables
 from ingest.destinations import FILESYSTEM, POSTGRES
 from ingest.destinations import Fence as FenceKind
 from ingest.errors import (
-    ConfigurationError,
     IngestError,
     LoadRefused,
     OutOfMemory,
@@ -42,6 +35,7 @@ from ingest.errors import (
 )
 from ingest.log import Partition
 from ingest.settings import Settings
+from ingest.times import parse_stored_instant
 from ingest.warehouse import readable_values
 from ingest.warehouse.destination import destination
 from ingest.warehouse.errors import translated
@@ -76,8 +70,8 @@ class Warehouse:
         Raises WarehouseUnavailable when another consumer has locked it, ConfigurationError when dlt cannot
         use the destination as it is set, or this consumer could not be kept apart from others there.
         """
-        _require_fence(settings)
         self._all_settings, self._settings = settings, settings.warehouse
+        self._turns = LoadingTurns(settings)
         self._most_bytes = settings.consumer.batch_bytes
         self._name = "_".join(filter(None, ["ingest", settings.consumer.instance]))
         self._folder = Path(settings.warehouse.work_dir) / self._name
@@ -97,9 +91,12 @@ class Warehouse:
         self.is_new = False
         try:
             self._destination = destination(settings, settings.consumer.instance)
-            if settings.warehouse.kind.fence is FenceKind.LEASE:
-                self._lease = Lease(self._name, self._folder.with_name(f"{self._name}.lease"))
-                self._lease.guard(self._destination)
+            if self._settings.kind.fence in {FenceKind.LEASE, FenceKind.NONE}:
+                is_kept = self._settings.kind.fence is FenceKind.NONE
+                note = self._folder.with_name(f"{self._name}.lease")
+                self._lease = Lease(self._name, note, is_kept=is_kept)
+                if not is_kept:
+                    self._lease.guard(self._destination, self._settings.kind.transactions)
             with translated():
                 self._pipeline = self._fresh_pipeline()
                 self._tables = self._choose_tables()
@@ -115,7 +112,7 @@ class Warehouse:
         Raises WarehouseUnavailable when the destination is out of reach.
         """
         partition_locks = sorted({f"{partition.topic}/{partition.number}" for partition in partitions})
-        with loading_turn(self._all_settings, _TURN_SECONDS), self._tables.turn(_TURN_SECONDS) as fence:
+        with self._turns.turn(_TURN_SECONDS), self._tables.turn(_TURN_SECONDS) as fence:
             fence.acquire(self._staging_lock, *partition_locks)
             self._make_tables(fence)
             self._failed = True
@@ -123,6 +120,13 @@ class Warehouse:
             self._failed = False
         if self._loads_were_asked:
             self._stamp_after_turn, self._loads_were_asked = self._stamp(), False
+
+    def keep_open(self, stays_open: bool) -> None:
+        """Say whether loads follow each other without a pause: then DuckDB's file stays open for a while.
+
+        Nobody else can read what they loaded before it is closed. Without a pause to come it is closed now.
+        """
+        self._turns.keep_open(stays_open)
 
     def may_differ(self) -> bool:
         """Return whether somebody may have replaced it since the last turn in which `loaded` was called.
@@ -204,6 +208,15 @@ class Warehouse:
             rows = list(self._tables.select(("id", "headers"), "dead_letters", "id", ids))
         return {str(letter_id): headers or "" for letter_id, headers in rows}
 
+    def statements(self, table: str, ids: Iterable[str]) -> Mapping[str, datetime]:
+        """Return when the rows with these ids of a table of statements were stated; within a turn.
+
+        Raises WarehouseUnavailable.
+        """
+        with translated():
+            rows = list(self._tables.select(("id", "stated_at"), table, "id", ids))
+        return {str(row_id): parse_stored_instant(stated_at) for row_id, stated_at in rows if stated_at}
+
     def loaded(self, loads: Iterable[str]) -> set[str]:
         """Return those of these loads that the destination has; within a turn.
 
@@ -249,6 +262,9 @@ class Warehouse:
 
         Nothing is lost where it fails: the log says why, and it is tried again later.
         """
+        if self._lease and self._lease.is_due():
+            with self._tables.turn(_TURN_SECONDS):
+                pass  # it is renewed by that
         if time.monotonic() < self._maintenance_due:
             return
         self._maintenance_due = time.monotonic() + _MAINTENANCE_SECONDS
@@ -259,7 +275,11 @@ class Warehouse:
             log.warning("warehouse.maintenance_failed", why=str(error))
 
     def close(self) -> None:
-        """Release the pipeline."""
+        """Close what is open, give back the lease, and release the pipeline."""
+        with suppress(WarehouseUnavailable):  # another file took its place, which the next consumer finds out
+            self.keep_open(False)
+        if self._lease:
+            self._lease.release(self._pipeline.sql_client)
         if self._pipeline.is_active:  # a reader in this process makes its own the active one
             self._pipeline.deactivate()
         self._folder_lock.release()
@@ -322,17 +342,6 @@ class Warehouse:
 
             return LakeTables(self._pipeline, self._folder, self._all_settings)
         return Tables(self._pipeline, self._folder, self._settings.kind, self._lease)
-
-
-def _require_fence(settings: Settings) -> None:
-    """Raise ConfigurationError where several consumers share a log, and nothing would keep them apart."""
-    kind = settings.warehouse.kind
-    is_shared = settings.build_log().file is None and settings.consumer.instance
-    if is_shared and kind.fence is FenceKind.NONE:
-        raise ConfigurationError(
-            f"consumer.instance: {kind.title} has nothing by which a consumer could be sure that another one"
-            " is not in the middle of a load: run one consumer, and leave out its name"
-        )
 
 
 def _missing_columns(existing: Mapping[str, set[str]]) -> dict[str, list[str]]:

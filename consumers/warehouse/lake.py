@@ -36,6 +36,9 @@ _STATISTICS = {
     "bookings": ("vendor", "account", "starts_at", "updated_at", "loaded_at"),
     "dead_letters": ("happened_at", "loaded_at"),
     "reconciliations": ("vendor", "account", "started_at"),
+    "completeness": ("vendor", "account", "hour"),
+    "gaps": ("vendor", "account", "from_at"),
+    "freshness": ("vendor", "account", "hour"),
 }
 _FILES_AT_ONCE = 8  # which take about a tenth of a gigabyte, unpacked
 

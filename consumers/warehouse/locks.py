@@ -1,7 +1,8 @@
 """Locks around loads: the working folder of a pipeline, DuckDB's file, and locks of PostgreSQL."""
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ingest.warehouse.errors import has_type_named, translated
 
 _FOLDER_PATIENCE_SECONDS = 10.0
 _DUCKDB_THREADS = 2  # each takes buffers of its own
+_LONGEST_OPEN_SECONDS = 2.0  # readers of DuckDB's file wait as long during a backlog
 _CONNECT_SECONDS = 2
 _ANSWER_MILLISECONDS = 2_000
 # The sessions that hold a lock for which a session of ours waits. Queries are not shown: they may contain
@@ -54,27 +56,72 @@ def lock_folder(folder: Path, busy: str) -> HeldLock:
 
 
 @contextmanager
-def loading_turn(settings: Settings, patience: float) -> Iterator[None]:
+def loading_turn(settings: Settings, patience: float) -> Iterator[Callable[[], None]]:
     """Take a turn at DuckDB's file, and keep it open.
 
     dlt opens it for each job, which would cost more than a small load. At other destinations there is nothing
-    to wait for. Raises WarehouseUnavailable, also when another file took its place meanwhile: what was
-    written is in the one that is gone.
+    to wait for. Yields a check that raises WarehouseUnavailable when another file took the place of this one:
+    what was written is in the one that is gone. The end of the turn checks it too. Raises
+    WarehouseUnavailable.
     """
     file = settings.warehouse.duckdb_file
     with warehouse_lock(settings.warehouse, patience):
         if file is None:
-            yield
+            yield lambda: None
             return
         with translated():
             connection = _connect(file, settings.consumer.duckdb_bytes)
         inode = _inode(file)
-        try:
-            yield
+
+        def check_place() -> None:
             if _inode(file) != inode:
                 raise WarehouseUnavailable(f"{file} was moved, deleted or replaced while it was written to")
+
+        try:
+            yield check_place
+            check_place()
         finally:
             connection.close()
+
+
+class LoadingTurns:
+    """The turns of one consumer at DuckDB's file, which stays open from one to the next in a backlog.
+
+    DuckDB writes the file when it is closed, and that takes as long as the rest of a load. Until then, what
+    was committed is in the log of changes beside the file, and other processes wait.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._open = ExitStack()  # the turn that was not ended yet
+        self._check_place: Callable[[], None] | None = None
+        self._open_since = 0.0
+        self._stays_open = False
+
+    @contextmanager
+    def turn(self, patience: float) -> Iterator[None]:
+        """Take a turn, or go on with the one that was kept. Raises as `loading_turn` does."""
+        if self._check_place is None:
+            self._check_place = self._open.enter_context(loading_turn(self._settings, patience))
+            self._open_since = time.monotonic()
+        try:
+            yield
+            self._check_place()
+        except BaseException:
+            self._end()
+            raise
+        if not self._stays_open or time.monotonic() - self._open_since > _LONGEST_OPEN_SECONDS:
+            self._end()
+
+    def keep_open(self, stays_open: bool) -> None:
+        """Say whether turns follow each other now; where they do not, end the one that was kept."""
+        self._stays_open = stays_open
+        if not stays_open:
+            self._end()
+
+    def _end(self) -> None:
+        self._check_place = None
+        self._open.close()
 
 
 def _connect(file: Path, memory_bytes: int) -> duckdb.DuckDBPyConnection:

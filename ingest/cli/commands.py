@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from ingest.cli import ExitCode, Stopped, dead_letters, webhooks
 from ingest.cli.check import check
+from ingest.cli.dashboard import dashboard
 from ingest.cli.demo import demo, simulate
 from ingest.cli.init import init
 from ingest.cli.output import ending_without_reader, print_error, print_line, print_note, visible_refusals
@@ -19,6 +20,7 @@ from ingest.cli.reconcile import reconcile
 from ingest.cli.replay import replay
 from ingest.cli.status import status
 from ingest.cli.sync import sync
+from ingest.cli.tail import tail
 from ingest.cli.up import consume, receive, up
 from ingest.errors import ConfigurationError, DeadLetterLimit, IngestError
 
@@ -90,7 +92,9 @@ _COMMANDS: tuple[Callable[..., None], ...] = (  # in the order in which the help
     receive,
     consume,
     status,
+    dashboard,
     query,
+    tail,
     reconcile,
     replay,
     sync,

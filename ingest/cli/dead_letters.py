@@ -14,9 +14,10 @@ from rich.table import Table
 
 from ingest.cli import ExitCode
 from ingest.cli.options import AsJson, Config, complete_account, parse_span, read_settings
-from ingest.cli.output import Console, counted, print_bytes, print_json, print_line, print_note, track
+from ingest.cli.output import Console, print_bytes, print_json, print_line, print_note, track
 from ingest.errors import ConfigurationError, IngestError
 from ingest.times import format_instant
+from ingest.words import counted
 
 if TYPE_CHECKING:
     from consumers.dead_letters.letters import LetterFilter

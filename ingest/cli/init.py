@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
-from ingest.address import parse_web_address
+from ingest.address import is_loopback, parse_web_address
 from ingest.cli.output import print_line, print_text
 from ingest.errors import ConfigurationError
 from ingest.settings.sources import DEFAULT_CONFIG, secrets_path
@@ -45,10 +46,7 @@ def init(
     if schema:
         print_text(schema_text)
         return
-    try:
-        public_url = parse_web_address(public_url)
-    except ValueError as error:
-        raise ConfigurationError(f"--public-url {error}") from None
+    public_url = _vendors_address(public_url)
     secrets_file, schema_file = secrets_path(path), path.with_name(_SCHEMA_FILE)
     existing = [str(file) for file in (path, secrets_file, schema_file) if file.exists()]
     with suppress(OSError, UnicodeDecodeError):
@@ -75,6 +73,21 @@ def init(
         f"wrote {path}, {secrets_file} (only you can read it), {schema_file}{also}."
         f" Edit the first two, then run: ingest check{option}"
     )
+
+
+def _vendors_address(url: str) -> str:
+    """Return the address in its usual form. Raises ConfigurationError where vendors cannot deliver to it."""
+    try:
+        url = parse_web_address(url)
+    except ValueError as error:
+        raise ConfigurationError(f"--public-url {error}") from None
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        raise ConfigurationError(
+            f"--public-url {url}: vendors deliver safely to an https address only; a reverse proxy"
+            " takes TLS (deploy/proxy has examples)"
+        )
+    return url
 
 
 def _file_texts(public_url: str) -> tuple[str, str]:
@@ -137,6 +150,9 @@ admin_port = 8081                                # loopback: /readyz and /metric
 
 [consumer]
 admin_port = 8082                                # the consumer's /readyz and /metrics
+
+[feed]                                           # bookings as they change: ingest tail, /api/changes
+enabled = true
 
 [warehouse]                                      # which ones there are: docs/destinations.md
 destination = "duckdb"

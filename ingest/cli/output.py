@@ -16,7 +16,6 @@ from itertools import zip_longest
 from typing import Any, TextIO, TypeVar
 
 import rich.console
-import simplejson
 import typer
 from rich.cells import cell_len
 from rich.progress import Progress, ProgressColumn
@@ -26,8 +25,9 @@ from rich.text import Text
 
 from ingest.cli import ExitCode
 from ingest.errors import IngestError
-from ingest.terminal import replace_hidden, visible
+from ingest.terminal import visible
 from ingest.waits import announcing
+from ingest.warehouse.values import json_text
 
 T = TypeVar("T")
 # A message, or part of one: its text, or the text with a style.
@@ -272,26 +272,6 @@ def track(items: Iterable[T], description: str, total: int, *, quiet: bool = Fal
 def confirm(question: str) -> None:
     """Ask a question on the terminal. Any answer but yes ends the command."""
     typer.confirm(visible(question), abort=True)
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """Write a number with its noun: `1 booking`, `1,200 bookings`."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
-def json_text(value: Any, default: Callable[[Any], Any] | None = None, *, ascii_only: bool = False) -> str:
-    """Return JSON on one line. It is exact, and safe to look at: every hidden character is an escape.
-
-    NaN and infinities are null; decimals keep all their digits.
-    """
-
-    def escape(character: str) -> str:
-        # An escape for each UTF-16 code unit: https://www.rfc-editor.org/rfc/rfc8259#section-7
-        units = character.encode("utf-16-be", "surrogatepass").hex()
-        return "".join(f"\\u{units[index : index + 4]}" for index in range(0, len(units), 4))
-
-    text = simplejson.dumps(value, default=default, ensure_ascii=ascii_only, ignore_nan=True)
-    return replace_hidden(text, escape)
 
 
 def _visible_cells(cells: Iterable[str]) -> list[str]:

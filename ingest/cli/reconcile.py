@@ -24,7 +24,7 @@ from ingest.cli.options import (
     receive_settings,
     stop_with_parent,
 )
-from ingest.cli.output import Console, counted, new_table, print_json, print_line, show_waits
+from ingest.cli.output import Console, new_table, print_json, print_line, show_waits
 from ingest.errors import ConfigurationError, VendorRefused
 from ingest.files import require_writable
 from ingest.service_manager import notify_ready
@@ -33,6 +33,7 @@ from ingest.settings.sources import Live as LiveSettings
 from ingest.settings.sources import load_settings, watched_paths
 from ingest.telemetry import configure_logging
 from ingest.waits import announcing
+from ingest.words import counted
 
 if TYPE_CHECKING:
     from ingest.readiness import Probe

@@ -12,7 +12,6 @@ from ingest.cli import ExitCode
 from ingest.cli.options import AsJson, Config, complete_account, read_settings
 from ingest.cli.output import (
     Console,
-    counted,
     new_table,
     print_json,
     print_line,
@@ -21,6 +20,7 @@ from ingest.cli.output import (
     show_waits,
 )
 from ingest.telemetry import configure_logging
+from ingest.words import counted
 
 if TYPE_CHECKING:
     from consumers.sync import Follow, SyncResult

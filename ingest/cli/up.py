@@ -1,4 +1,4 @@
-"""`receive`, `consume`, and `up`, which runs them and reconciliation, each in a process of its own."""
+"""`receive`, `consume`, and `up`, which runs them, the dashboard and reconciliation as processes."""
 
 import signal
 import subprocess
@@ -66,7 +66,7 @@ def consume(
 
 
 def up(config: Config = None) -> None:
-    """Run receiver, consumer and reconciliation together, and start each again if it dies.
+    """Run receiver, consumer, reconciliation and dashboard together, and start each again if it dies.
 
     Example:
         ingest up   # Ctrl-C stops it and loses nothing: what is not loaded yet is loaded next time
@@ -82,13 +82,14 @@ def up(config: Config = None) -> None:
 
 
 class Supervisor:
-    """The processes of `up`: consumer, receiver, and reconciliation once an account has what it needs."""
+    """The processes of `up`: consumer, receiver, dashboard, and reconciliation once an account can use it."""
 
     def __init__(self, settings: Live[Snapshot]) -> None:
         """Start the processes."""
         self._settings = settings
         receiver = ChildProcess(settings, "receive")  # first, for vendors do not wait
         self._children = [ChildProcess(settings, "consume"), receiver]
+        self._children.append(ChildProcess(settings, "dashboard", required=False))
         self._checked: Snapshot | None = None  # the last settings in which no account could be reconciled
         self._start_reconciliation()
         if not self._is_reconciling():

@@ -11,12 +11,13 @@ import typer
 from ingest.cli import ExitCode
 from ingest.cli import webhooks_view as view
 from ingest.cli.options import AsJson, Config, complete_account, read_settings
-from ingest.cli.output import confirm, counted, print_line, show_waits
+from ingest.cli.output import confirm, print_line, show_waits
 from ingest.errors import ConfigurationError, IngestError
 from ingest.settings import NO_ACCOUNT, Settings
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyAccount
 from ingest.waits import announce
+from ingest.words import counted
 
 if TYPE_CHECKING:
     from receivers.subscriptions.apply import SubscriptionManager

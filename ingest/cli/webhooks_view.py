@@ -5,10 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ingest.cli.output import counted, print_json, print_line, print_note, print_table, styled
+from ingest.cli.output import print_json, print_line, print_note, print_table, styled
 from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount
+from ingest.words import counted
 
 if TYPE_CHECKING:
     from receivers.reconcile.report import Report

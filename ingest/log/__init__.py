@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from ingest.log.bookmarks import Bookmark, Bookmarks
 
 
-@dataclass(frozen=True, slots=True)
+# Frozen ones take three times as long to make, and one is made of each delivery; nothing changes them.
+@dataclass(slots=True, unsafe_hash=True)
 class Record:
     """A record to append. Its key determines the partition, so records of one key stay in order."""
 
@@ -84,11 +85,19 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class PositionChange:
-    """A partition whose log was cut, restored or made anew, and the next offset before and now."""
+    """A partition whose log was cut, restored or made anew, and the next offset before and now.
+
+    Or the log deleted the records in between before they were read.
+    """
 
     partition: Partition
     before: int
     now: int
+
+    @property
+    def has_deleted(self) -> bool:
+        """Whether the log deleted records before they were read. Otherwise a position never goes forward."""
+        return self.now > self.before
 
 
 MAX_POLL_BYTES = 8 * 1024 * 1024  # of one poll, unless its caller says otherwise
@@ -129,13 +138,13 @@ class Consumer(Protocol):
         returned some time. Raises LogUnavailable.
         """
 
-    def commit(self, records: Sequence[StoredRecord], load: str = "") -> None:
-        """Commit these records and all before them.
+    def commit(self, records: Sequence[StoredRecord], load: str = "", changes: Sequence[Record] = ()) -> None:
+        """Commit these records and all before them, and append `changes` to the feed: both, or neither.
 
         `load` is the id of the newest load that they needed, "" for none.
 
         Raises CommitFailed when their partitions moved to another consumer, or the log is no longer the one
-        they were read from.
+        they were read from. Raises LogUnavailable when the outcome is not certain.
         """
 
     def bookmarks(self) -> "Mapping[Partition, Bookmarks]":
@@ -149,7 +158,10 @@ class Consumer(Protocol):
         """
 
     def changes(self) -> list[PositionChange]:
-        """Return which positions have changed since the last call, because the log is another one."""
+        """Return which positions have changed since the last call.
+
+        The log is another one, or has deleted records that were not read.
+        """
 
     def rewind(self) -> None:
         """Go back to what was committed, so that what was only polled is read again."""
@@ -181,6 +193,30 @@ class Reader(Protocol):
 
         Raises LogUnavailable.
         """
+
+    def close(self) -> None:
+        """Free all resources."""
+
+
+Start = datetime | Mapping[int, int] | None
+"""Where a follower begins: at a time, at the next offset of each partition, or at the end of the topic."""
+
+
+class Follower(Protocol):
+    """Reads a topic from some position on, and goes on with what is appended, from one thread.
+
+    It has no group and commits nothing. Records that are deleted before it reads them are left out. Where the
+    topic was made anew or restored, it may read records again.
+    """
+
+    def poll(self, limit: int, timeout: float) -> list[StoredRecord]:
+        """Return up to `limit` records, and wait at most `timeout` seconds for the first.
+
+        Raises LogUnavailable.
+        """
+
+    def position(self) -> Mapping[int, int]:
+        """Return the next offset to read of each partition, after the records that were polled."""
 
     def close(self) -> None:
         """Free all resources."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ingest.errors import LogUnavailable
-from ingest.log import Backlog, Consumer, PolledProducer, Reader
+from ingest.log import Backlog, Consumer, Follower, PolledProducer, Reader, Start
 from ingest.log.kafka_settings import KafkaSettings
 from ingest.readiness import Finding, failure, ok
 from ingest.times import describe_duration
@@ -43,6 +43,9 @@ class Log(Protocol):
         Raises LogUnavailable.
         """
 
+    def follower(self, topic: str, start: Start) -> Follower:
+        """Open a follower of one topic. Raises LogUnavailable."""
+
     def backlog(self) -> list[Backlog]:
         """Return the position of the group in each partition, without joining it. Raises LogUnavailable."""
 
@@ -57,10 +60,13 @@ class Log(Protocol):
 
 
 class SqliteLog:
-    """The embedded log."""
+    """The embedded log. Consumers append to the topic `feed`, which belongs to no group."""
 
-    def __init__(self, path: Path, topics: Sequence[str], group: str, retention: timedelta) -> None:
+    def __init__(
+        self, path: Path, topics: Sequence[str], group: str, retention: timedelta, feed: str = ""
+    ) -> None:
         self._path, self._topics, self._group, self._retention = path, topics, group, retention
+        self._feed = feed
 
     @property
     def file(self) -> Path:
@@ -74,12 +80,17 @@ class SqliteLog:
     def consumer(self) -> Consumer:
         from ingest.log.sqlite import SqliteConsumer
 
-        return SqliteConsumer(self._path, self._group, self._topics, self._retention)
+        return SqliteConsumer(self._path, self._group, self._topics, self._retention, feed=self._feed)
 
     def reader(self, since: datetime | None, topics: Sequence[str] = ()) -> Reader:
         from ingest.log.sqlite import SqliteReader
 
         return SqliteReader(self._path, topics or self._topics, since)
+
+    def follower(self, topic: str, start: Start) -> Follower:
+        from ingest.log.sqlite.follower import SqliteFollower
+
+        return SqliteFollower(self._path, topic, start)
 
     def backlog(self) -> list[Backlog]:
         from ingest.log import sqlite
@@ -105,13 +116,13 @@ class SqliteLog:
 
 
 class KafkaLog:
-    """A log on Kafka brokers, each named `host:port`."""
+    """A log on Kafka brokers, each named `host:port`. Consumers append to the topic `feed`."""
 
     def __init__(
-        self, servers: list[str], settings: KafkaSettings, topics: Sequence[str], group: str
+        self, servers: list[str], settings: KafkaSettings, topics: Sequence[str], group: str, feed: str = ""
     ) -> None:
         self.servers = servers
-        self._settings, self._topics, self._group = settings, topics, group
+        self._settings, self._topics, self._group, self._feed = settings, topics, group, feed
 
     @property
     def file(self) -> None:
@@ -125,12 +136,17 @@ class KafkaLog:
     def consumer(self) -> Consumer:
         from ingest.log.kafka import KafkaLogConsumer
 
-        return KafkaLogConsumer(self.servers, self._settings, self._group, self._topics)
+        return KafkaLogConsumer(self.servers, self._settings, self._group, self._topics, feed=self._feed)
 
     def reader(self, since: datetime | None, topics: Sequence[str] = ()) -> Reader:
         from ingest.log.kafka import KafkaLogReader
 
         return KafkaLogReader(self.servers, self._settings, topics or self._topics, since)
+
+    def follower(self, topic: str, start: Start) -> Follower:
+        from ingest.log.kafka.follower import KafkaFollower
+
+        return KafkaFollower(self.servers, self._settings, topic, start)
 
     def backlog(self) -> list[Backlog]:
         from ingest.log import kafka
@@ -153,16 +169,17 @@ class KafkaLog:
         rights.require_read(self.servers, self._settings, self._group, self._topics)
 
 
-def build_log(
-    url: str, kafka: KafkaSettings, topics: Sequence[str], *, group: str, retention: timedelta
+def build_log(  # noqa: PLR0913 - what a log is made of
+    url: str, kafka: KafkaSettings, topics: Sequence[str], *, group: str, retention: timedelta, feed: str
 ) -> SqliteLog | KafkaLog:
     """Return the log that a URL names: `sqlite:///data/log.db`, or `kafka://host:9092,host2:9092`.
 
-    `retention` is how long the embedded log keeps records that every group has committed.
+    `retention` is how long the embedded log keeps records that every group has committed. `feed` is the topic
+    of changes.
     """
     if url.startswith(_SQLITE):
-        return SqliteLog(Path(url.removeprefix(_SQLITE)), topics, group, retention)
-    return KafkaLog(url.removeprefix(_KAFKA).split(","), kafka, topics, group)
+        return SqliteLog(Path(url.removeprefix(_SQLITE)), topics, group, retention, feed)
+    return KafkaLog(url.removeprefix(_KAFKA).split(","), kafka, topics, group, feed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,14 @@ An offset names a record only in one history of a log. A log that was cut, resto
 records at the same offsets, which the offsets alone do not show.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
 from ingest.log import StoredRecord
 
 _FORMAT = "1"
+_FORMAT_WITH_DONE = "2"  # has `done` too, which is otherwise the offset after the newest bookmark
 _DIGEST_BYTES = 12
 _MAX_MARKS = (
     40  # of a partition, in at most 3 kB: Kafka takes 4096 bytes with a commit (offset.metadata.max.bytes)
@@ -37,11 +39,13 @@ class Bookmark:
 class Bookmarks:
     """The bookmarks of a partition, newest first and at growing distances.
 
-    `log` is the id of the topic in which they were made, "" if it is unknown.
+    `log` is the id of the topic in which they were made, "" if it is unknown. `done` is the offset before
+    which all records were committed once, also where they are read again because the warehouse lacks them.
     """
 
     log: str = ""
     marks: tuple[Bookmark, ...] = ()
+    done: int = 0
 
     @property
     def newest(self) -> Bookmark | None:
@@ -58,29 +62,47 @@ class Bookmarks:
             mark = Bookmark(mark.offset, mark.digest, older[0].load)
         # The oldest at each distance, in powers of two: their number grows with the logarithm of the offset.
         by_distance = {(mark.offset - old.offset).bit_length(): old for old in older}
-        return Bookmarks(log, (mark, *list(by_distance.values())[: _MAX_MARKS - 1]))
+        return Bookmarks(
+            log, (mark, *list(by_distance.values())[: _MAX_MARKS - 1]), max(self.done, mark.offset + 1)
+        )
 
     def back_to(self, mark: Bookmark | None) -> "Bookmarks":
-        """Return the bookmarks up to this one; none for None."""
-        return Bookmarks(self.log, tuple(old for old in self.marks if mark and old.offset <= mark.offset))
+        """Return the bookmarks up to this one, of a log that has other records after it; none for None."""
+        return Bookmarks(self.log, self._marks_up_to(mark), mark.offset + 1 if mark else 0)
+
+    def again_from(self, mark: Bookmark | None) -> "Bookmarks":
+        """Return the bookmarks up to this one, of a log whose records after it are read again."""
+        return Bookmarks(self.log, self._marks_up_to(mark), self.done)
+
+    def _marks_up_to(self, mark: Bookmark | None) -> tuple[Bookmark, ...]:
+        return tuple(old for old in self.marks if mark and old.offset <= mark.offset)
 
     def encode(self) -> str:
         """Return the bookmarks as text."""
-        return " ".join(
-            [_FORMAT, self.log, *(f"{mark.offset}:{mark.digest}:{mark.load}" for mark in self.marks)]
-        )
+        marks = [f"{mark.offset}:{mark.digest}:{mark.load}" for mark in self.marks]
+        if self.done == _after(self.marks):
+            return " ".join([_FORMAT, self.log, *marks])
+        return " ".join([_FORMAT_WITH_DONE, self.log, str(self.done), *marks])
 
     @classmethod
     def decode(cls, text: str) -> "Bookmarks":
         """Return the bookmarks of a text; none when it has another format, of another version or program."""
-        format_, *rest = text.split(" ")
-        if format_ != _FORMAT or not rest:
+        format_, _, rest = text.partition(" ")
+        if format_ not in {_FORMAT, _FORMAT_WITH_DONE}:
             return cls()
+        log, *parts = rest.split(" ")
         try:
-            marks = (part.split(":") for part in rest[1:])
-            return cls(rest[0], tuple(Bookmark(int(offset), digest, load) for offset, digest, load in marks))
-        except ValueError:
+            done = int(parts.pop(0)) if format_ == _FORMAT_WITH_DONE else None
+            fields = (part.split(":") for part in parts)
+            marks = tuple(Bookmark(int(offset), digest, load) for offset, digest, load in fields)
+        except (ValueError, IndexError):
             return cls()
+        return cls(log, marks, _after(marks) if done is None else done)
+
+
+def _after(marks: Sequence[Bookmark]) -> int:
+    """Return the offset after the newest of these bookmarks; 0 without any."""
+    return marks[0].offset + 1 if marks else 0
 
 
 def digest_of(stored: StoredRecord) -> str:

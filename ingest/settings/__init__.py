@@ -15,6 +15,7 @@ from ingest.errors import ConfigurationError
 from ingest.files import absolute_url, is_local_path
 from ingest.log.backend import Log, build_log
 from ingest.log.kafka_settings import KAFKA_PORT, LARGEST_BODY, KafkaSettings
+from ingest.settings.dashboard import DashboardSettings, FeedSettings
 from ingest.settings.sections import (
     CONSUMER_BASE_BYTES,
     RECORD_FACTOR,
@@ -71,12 +72,15 @@ class Settings(Section):
     topic_prefix: str = Field(
         "bookings",
         pattern=r"^[A-Za-z0-9_-]+$",
-        description="Topics are named `<prefix>.<vendor>`, `<prefix>.dead-letters` and `<prefix>.audit`.",
+        description="Topics are named `<prefix>.<vendor>`, `<prefix>.dead-letters`, `<prefix>.audit` and "
+        "`<prefix>.changes`.",
     )
     consumer: ConsumerSettings = ConsumerSettings()
     warehouse: WarehouseSettings = WarehouseSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
     webhooks: WebhooksSettings = WebhooksSettings()
+    feed: FeedSettings = FeedSettings()
+    dashboard: DashboardSettings = DashboardSettings()
     traces: TracesSettings = TracesSettings()
     kafka: KafkaSettings = KafkaSettings()
     accounts: dict[str, Annotated[AccountSettings, BeforeValidator(_parse_account)]] = Field(
@@ -152,7 +156,12 @@ class Settings(Section):
     def build_log(self) -> Log:
         """Return the log that `log` names; nothing is opened yet."""
         return build_log(
-            self.log, self.kafka, self.topics(), group=self.consumer.group, retention=self.log_retention
+            self.log,
+            self.kafka,
+            self.topics(),
+            group=self.consumer.group,
+            retention=self.log_retention,
+            feed=self.changes_topic,
         )
 
     @property
@@ -201,6 +210,11 @@ class Settings(Section):
     def audit_topic(self) -> str:
         """Return the topic of reconciliation's reports."""
         return f"{self.topic_prefix}.audit"
+
+    @property
+    def changes_topic(self) -> str:
+        """Return the topic of the feed of changes."""
+        return f"{self.topic_prefix}.changes"
 
     def paths(self) -> dict[str, Path]:
         """Return every file and folder that these settings name, by the setting's name."""
@@ -274,6 +288,8 @@ __all__ = [
     "NO_ACCOUNT",
     "NO_CREDENTIALS",
     "ConsumerSettings",
+    "DashboardSettings",
+    "FeedSettings",
     "KafkaSettings",
     "ReceiverSettings",
     "ReconcileSettings",

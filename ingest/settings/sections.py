@@ -210,7 +210,7 @@ class ConsumerSettings(Section):
         None,
         description="A batch that is not full is loaded when its oldest record was received this long ago, "
         "and the load before it began this long ago. The default is the destination's "
-        "(docs/destinations.md): `250ms` at DuckDB and PostgreSQL, `60s` or more where loads are limited or "
+        "(docs/destinations.md): `300ms` at DuckDB and PostgreSQL, `60s` or more where loads are limited or "
         "billed.",
     )
     dead_letter_limit: int = Field(

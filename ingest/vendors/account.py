@@ -9,6 +9,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import orjson
+from msgspec import Struct
 from pydantic import TypeAdapter, ValidationError
 
 from ingest.booking import Booking
@@ -40,8 +41,7 @@ _TEST_ID_BYTES = 8
 A = TypeVar("A", bound=AccountSettings)
 
 
-@dataclass(frozen=True, slots=True)
-class EventIdentity:
+class EventIdentity(Struct, frozen=True):
     """The identity of a delivery as an event, without anything about the booking itself."""
 
     id: str

@@ -8,6 +8,7 @@ imports.
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -24,10 +25,11 @@ from pydantic import SecretStr
 from requests import Response
 
 from ingest.booking import BookingStatus, StoredBooking
-from ingest.errors import ConfigurationError, VendorRefused, VendorUnavailable
+from ingest.errors import ConfigurationError, PayloadError, VendorRefused, VendorUnavailable
 from ingest.rest import Credential, Limits, Rate, Record, RequestPolicy, RetryBudget
 from ingest.rest.adapter import open_session
 from ingest.rest.responses import error_details, json_object, one_line, remedy_for, retry_after
+from ingest.times import parse_instant
 from ingest.vendors.account import Account
 from ingest.vendors.account_settings import AccountSettings
 from ingest.vendors.dlt_resources import ChildSession, Window, mark_children
@@ -52,6 +54,7 @@ class Rest(ABC, Generic[A]):
     `compared_columns` are known from both REST and webhooks. They distinguish two states of the same version.
     `silent_statuses` are the statuses that no webhook reports, so it is no loss when they are missing.
     `concurrency` is the number of entries that may be completed at the same time.
+    `change_fields` are the fields of a list's entry with the time of its last change, the best one first.
     `resources_by_id` have no list. Only the objects in `requested_ids` are read, which the user names.
     """
 
@@ -69,6 +72,7 @@ class Rest(ABC, Generic[A]):
     )
     silent_statuses: ClassVar[frozenset[BookingStatus]] = frozenset()
     concurrency: ClassVar[int] = 4
+    change_fields: ClassVar[tuple[str, ...]] = ()
     resources_by_id: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, account: Account[A], state_dir: Path, budget: RetryBudget | None = None) -> None:
@@ -79,6 +83,7 @@ class Rest(ABC, Generic[A]):
         self.account = account
         self.settings = account.settings
         self.requested_ids: Sequence[str] = ()
+        self.further_pages = 0  # pages of lists that were read after a first page
         self.base_url = (self.settings.api_url or self.url).rstrip("/") + "/"
         self._state_dir = state_dir
         self._budget = budget or RetryBudget()
@@ -211,6 +216,18 @@ class Rest(ABC, Generic[A]):
         Raises PayloadError.
         """
 
+    def changed_at(self, entry: Record) -> datetime | None:
+        """Return when an entry changed last, although it cannot be read otherwise; None where that fails."""
+        for name in self.change_fields:
+            if entry.get(name):
+                with suppress(PayloadError):
+                    return parse_instant(str(entry[name]))
+        return None
+
+    def unprovable(self) -> str | None:
+        """Return which changes of bookings the vendor cannot be asked for, in words; None without such."""
+        return None
+
     def is_unchanged(self, entry: Record, stored: Sequence[StoredBooking]) -> bool:
         """Return whether an entry shows that its bookings equal the stored ones.
 
@@ -267,7 +284,9 @@ class Rest(ABC, Generic[A]):
 
     def pages(self, path: str, selector: str, **params: Any) -> Iterator[list[Record]]:
         """Yield all pages of a list. `selector` is the path of the entries in a page."""
-        for page in self.client.paginate(path, params=params, data_selector=compile_path(selector)):
+        pages = self.client.paginate(path, params=params, data_selector=compile_path(selector))
+        for number, page in enumerate(pages):
+            self.further_pages += number > 0
             yield list(page)
 
     def entries(self, response: Response, container: str) -> list[Record]:

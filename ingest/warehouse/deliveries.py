@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from ingest.clock import CLOCK_SKEW, add_span
 from ingest.settings import Settings
@@ -22,6 +22,17 @@ _MISSED = (
     "SELECT max(updated_at) FROM bookings"
     " WHERE vendor = %s AND account = %s AND last_via = 'reconcile' AND status <> 'pending'"
 )
+
+
+_WEEKS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """Numbers of webhooks: in the last hour, and the fewest in that hour of one of the last four weeks."""
+
+    now: int
+    usual: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +68,40 @@ def last_deliveries(settings: Settings) -> dict[tuple[str, str], datetime]:
     """Return when each account's newest webhook came, by vendor and account. Raises WarehouseUnavailable."""
     return {
         (vendor, account): last for vendor, account, last in query_or_empty(settings, _LAST_PER_ACCOUNT).rows
+    }
+
+
+def hourly_deliveries(settings: Settings, vendor: str, account: str, since: datetime) -> dict[datetime, int]:
+    """Return how many webhooks of an account came in each hour since then, by the beginning of the hour.
+
+    Hours without any are left out. Raises WarehouseUnavailable.
+    """
+    # By parts of the time and not by date_trunc, which not all destinations have.
+    parts = ", ".join(f"extract({part} from received_at)" for part in ("year", "month", "day", "hour"))
+    sql = f"SELECT {parts}, count(*) {_EVENTS} AND received_at >= %s GROUP BY {parts}"
+    rows = query_or_empty(settings, sql, [vendor, account, since]).rows
+    return {
+        datetime(int(year), int(month), int(day), int(hour), tzinfo=UTC): int(count)
+        for year, month, day, hour, count in rows
+    }
+
+
+def hourly_rhythm(settings: Settings, now: datetime) -> dict[tuple[str, str], Rhythm]:
+    """Return each account's rhythm, by vendor and account. Raises WarehouseUnavailable."""
+    hours = [
+        (end - timedelta(hours=1), end) for end in (now - timedelta(weeks=week) for week in range(_WEEKS + 1))
+    ]
+    within = "received_at > %s AND received_at <= %s"
+    numbers = ", ".join([f"sum(CASE WHEN {within} THEN 1 ELSE 0 END)"] * len(hours))
+    sql = (
+        f"SELECT vendor, account, {numbers} FROM booking_events"  # noqa: S608 - our own names
+        f" WHERE {_DELIVERED} AND ({' OR '.join([f'({within})'] * len(hours))}) GROUP BY vendor, account"
+    )
+    instants = [instant for hour in hours for instant in hour]
+    rows = query_or_empty(settings, sql, [*instants, *instants]).rows
+    return {
+        (vendor, account): Rhythm(int(this_hour), int(min(earlier)))
+        for vendor, account, this_hour, *earlier in rows
     }
 
 

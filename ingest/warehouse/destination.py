@@ -245,13 +245,17 @@ def destination(settings: Settings, pipeline: str = "") -> Any:
         make_folder(file.parent)
     check_scratch()  # dlt needs it
     try:
-        return dlt.destination(warehouse.destination, staging_dataset_name_layout=layout, **options)
+        made = dlt.destination(warehouse.destination, staging_dataset_name_layout=layout, **options)
     except Exception as error:  # noqa: BLE001 - whatever the destination's own import or configuration raises
         raise ConfigurationError(
             f"warehouse.destination {warehouse.destination!r} is not one dlt can use"
             f" ({type(error).__name__}):"
             " https://dlthub.com/docs/dlt-ecosystem/destinations lists those that are"
         ) from None
+    with translated():
+        # dlt's `capabilities` ignore what fails here, such as a package that is missing, and then break.
+        made.configuration(made.spec(), accept_partial=True)
+    return made
 
 
 def _check_usable(warehouse: WarehouseSettings) -> None:

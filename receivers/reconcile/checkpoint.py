@@ -16,6 +16,7 @@ from ingest.event import digest
 from ingest.files import replace_private
 from ingest.locks import exclusive
 from ingest.times import format_instant, parse_instant
+from receivers.completeness.census import Census
 from receivers.reconcile.report import Counts
 
 log = structlog.get_logger()
@@ -240,12 +241,14 @@ class ProgressRecorder:
     """The progress of a run that goes on, stored so that a run that is stopped does not lose what it found.
 
     `counts` grow while the run goes on, and are stored only in parts that a resumed run does not count again.
+    `census` is not stored: what a resumed run does not list again, it cannot prove.
     """
 
     def __init__(self, checkpoint: Checkpoint, progress: Progress) -> None:
         self._checkpoint = checkpoint
         self.progress = progress
         self.counts = replace(progress.counts)
+        self.census = Census(progress.done)
 
     def begin_window(self, start: datetime, unlisted: Collection[str], rows: int) -> None:
         """Store that everything before `start` is compared."""

@@ -86,18 +86,15 @@ class Repairs:
         appended = self.append()
         if not appended or not self.wait_until_loaded():
             return
-        missed = [
-            booking
-            for event, booking in appended
-            if event.type != GONE and booking.status not in self._rest.silent_statuses
-        ]
+        missed = [booking for event, booking in appended if event.type != GONE]
         vendor, account = self._rest.account.vendor, self._rest.account.name
         rows = self._warehouse.by("booking_id", vendor, account, [booking.booking_id for booking in missed])
         now = self._rest.now()
         for booking in missed:
             row = next(iter(rows.get(booking.booking_id, ())), None)
             if compare(booking, row, self._rest.compared_columns, now, self.lag) is not Verdict.MISSED:
-                self._recorder.counts.repaired += 1
+                self._recorder.counts.repaired += booking.status not in self._rest.silent_statuses
+                self._recorder.census.note_repaired(booking)
 
     def set_aside(self, letter: DeadLetter) -> None:
         """Append a dead letter at once. Raises LogUnavailable."""

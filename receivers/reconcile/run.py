@@ -23,6 +23,9 @@ from ingest.times import describe_skew
 from ingest.vendors import AnyAccount
 from ingest.vendors.rest import AnyRest, Window
 from ingest.warehouse.bookings import BookingsTable
+from ingest.warehouse.completeness import CompletenessTable
+from receivers.completeness.ledger import Ledger
+from receivers.completeness.proof import OpenLetters, Proof, no_letters
 from receivers.reconcile.checkpoint import Checkpoint, End, Progress, ProgressRecorder
 from receivers.reconcile.compare import cut_windows
 from receivers.reconcile.ownership import Ownership
@@ -50,12 +53,21 @@ class Reconciler:
         follow: Follow,
         stop: threading.Event,
     ) -> None:
-        """Call `follow` whenever an account's counts grew. `stop` ends a run early."""
+        """Call `follow` whenever an account's counts grew. `stop` ends a run early.
+
+        The attribute `open_letters` tells of the dead letters that keep an hour from being complete.
+        """
         self._settings = settings
         self._warehouse = warehouse
         self._producer = producer
         self._follow = follow
         self._stop = stop
+        self.open_letters: OpenLetters = no_letters
+
+    @property
+    def producer(self) -> Producer | None:
+        """What appends to the log; None in a dry run."""
+        return self._producer
 
     def run(
         self,
@@ -82,6 +94,7 @@ class Reconciler:
                 since,
                 until,
                 confirm_key=confirm_key,
+                open_letters=self.open_letters,
             )
             for account in accounts
         ]
@@ -144,6 +157,7 @@ class AccountRun:
     since: datetime | None
     until: datetime | None
     confirm_key: bool
+    open_letters: OpenLetters = no_letters
     report: Report = field(init=False)
     _clock_ahead: timedelta = field(init=False)
 
@@ -183,7 +197,8 @@ class AccountRun:
         return self.account.rest(self._state_dir, budget)
 
     def _run_locked(self, checkpoint: Checkpoint) -> None:
-        """Compare, once more if the clock was wrong, and record the report."""
+        """Compare, once more if the clock was wrong, and record the report and what it proves."""
+        proof = self._begin_proof()
         recorder = self._compare(checkpoint)
         clock_ahead = self._measure_clock()
         if abs(clock_ahead - self._clock_ahead) > CLOCK_SKEW:
@@ -196,6 +211,27 @@ class AccountRun:
             counts, end = replace(self.report.counts), self._end()
             progress = replace(recorder.progress, counts=counts, written_at=end.finished_at)
             self._record(checkpoint, progress, end)
+        if proof:
+            self._state_proof(proof, recorder)
+
+    def _begin_proof(self) -> Proof | None:
+        """Return the proof that this run may become; None in a dry run, or where nothing can be proven."""
+        if self.producer is None:
+            return None
+        try:
+            table = CompletenessTable(self.settings)
+            ledger = Ledger(self.settings, table, self.account, self.producer)
+            return Proof(ledger, table, self.account, self.open_letters)
+        except IngestError as error:
+            log.warning("reconcile.not_proven", source=self.account.source, why=str(error))
+            return None
+
+    def _state_proof(self, proof: Proof, recorder: ProgressRecorder) -> None:
+        """State the verdicts on the hours. Where that fails, they stay as they were until the next run."""
+        try:
+            proof.state(self._rest, recorder.census, self.report, self.settings.reconcile.lag)
+        except IngestError as error:
+            log.warning("reconcile.not_proven", source=self.account.source, why=str(error))
 
     def _compare(self, checkpoint: Checkpoint) -> ProgressRecorder:
         """Compare everything that is asked for; a failure is in the report."""

@@ -13,12 +13,13 @@ import orjson
 import structlog
 
 from ingest.booking import Booking, StoredBooking
-from ingest.clock import is_recent
+from ingest.clock import is_recent, version_instant
 from ingest.dead_letter import DeadLetter
 from ingest.errors import ConfigurationError, IngestError, PayloadError
 from ingest.rest import Record
 from ingest.vendors.rest import AnyRest, Window
 from ingest.warehouse.bookings import BookingsTable
+from receivers.completeness.verdicts import CLOCK_MARGIN
 from receivers.reconcile.checkpoint import ProgressRecorder
 from receivers.reconcile.compare import (
     Tally,
@@ -83,6 +84,7 @@ class Sweep:
         self._repairs = repairs
         self._ownership = ownership
         self._recorder = recorder
+        self._census = recorder.census
         self._tally = Tally(recorder.counts, rest.silent_statuses)
         self._unlisted = set(recorder.progress.unlisted)
         self._rows_seen = recorder.progress.rows
@@ -108,6 +110,10 @@ class Sweep:
                 absent, others_were_read = self._fetch_unlisted()
                 if absent and self._ownership.confirm_absence(absent, others_were_read=others_were_read):
                     self._mark_gone(absent)
+                elif absent:
+                    for rows in self._rows("booking_id", absent).values():
+                        for row in rows:
+                            self._census.note_doubted(row.booking)
                 self._repairs.complete()
         except IngestError:
             with suppress(IngestError):
@@ -120,11 +126,15 @@ class Sweep:
     def _sweep_window(self, window: Window, follow: Callable[[str], None]) -> None:
         """Compare one window, and return when its repairs are loaded."""
         self._tally.begin_window()
+        self._census.begin_window()
         follow("waiting for the consumer")
         self._repairs.wait_until_loaded()  # what is in the log and not loaded would look missing
+        further_pages = self._rest.further_pages
         for block in self._blocks(widen(window, _OVERLAP)):
             self._compare_block(block)
             follow("")
+        if self._rest.further_pages > further_pages and self._rest.window_column == "updated_at":
+            self._look_for_shifts()
         # What the vendor has not listed is noted, unless its row may be newer than that.
         now = self._rest.now()
         column, vendor, account = self._rest.window_column, self._account.vendor, self._account.name
@@ -138,7 +148,22 @@ class Sweep:
         self._unlisted -= self._tally.listed
         follow("waiting for the consumer")
         self._repairs.complete()
+        end = window.until or self._rest.now()
+        self._census.end_window(window.since, end, open_ended=window.until is None)
         follow("")
+
+    def _look_for_shifts(self) -> None:
+        """Ask what changed while a list of several pages was read.
+
+        A booking that changes leaves its place in a list by time of change, and those behind it move up: one
+        of them may have moved into a page that was read already.
+        """
+        began_at = self._census.began_at or self._rest.now()
+        for page in self._rest.bookings(Window(began_at - self._repairs.lag - CLOCK_MARGIN, None)):
+            self._recorder.counts.least_requests += 1
+            for entry in page:
+                if observation := self._observe(_Answer(entry, self._rest.last_request_at)):
+                    self._census.note_shifted(observation.booking)
 
     def _blocks(self, window: Window) -> Iterator[list[_Answer]]:
         """Read the vendor's list of a window, in blocks that are compared in one query each."""
@@ -147,6 +172,7 @@ class Sweep:
         for page in self._rest.bookings(window):
             self._recorder.counts.least_requests += 1
             at = self._rest.last_request_at
+            self._census.note_request(at)
             for entry in page:
                 block.append(_Answer(entry, at))
                 size += _json_bytes(entry)
@@ -184,9 +210,13 @@ class Sweep:
             observation = self._observe(entry)
             row = next(iter(rows), None)
             is_same = None if observation is None else self._compare(observation, row) is Verdict.MATCHED
+            if observation and is_same:
+                self._census.note(observation.booking, is_held=True)
         for row in rows if is_same else ():
             if row.booking.gone_at is None:
                 self._tally.count(row.booking.booking_id, Verdict.MATCHED)
+                if self._rest.key_column == "group_id":
+                    self._census.note(row.booking, is_held=True)
         return is_same is not False
 
     def _complete(self, entry: _Answer) -> list[_Answer]:
@@ -217,6 +247,8 @@ class Sweep:
             booking, at = observation.booking, observation.at
             row = next(iter(rows.get(booking.booking_id, ())), None)
             verdict = self._compare(observation, row)
+            is_newer_here = verdict is Verdict.NEWER_HERE and row and row.booking.version > booking.version
+            self._census.note(booking, is_held=verdict is Verdict.MATCHED or bool(is_newer_here))
             if verdict is not Verdict.MISSED:
                 self._tally.count(booking.booking_id, verdict)
             elif self._tally.count_missed(booking):
@@ -251,8 +283,21 @@ class Sweep:
                     f" {self._ownership.way_on}"
                 )
             others_were_read = others_were_read or any(answer.record for answer in present)
-            self._repair([read for answer in present if (read := self._observe(answer))])
+            observations = [read for answer in present if (read := self._observe(answer))]
+            for observation in observations:
+                self._note_left_out(observation.booking)
+            self._repair(observations)
         return absent, others_were_read
+
+    def _note_left_out(self, booking: Booking) -> None:
+        """Note that the list left out a booking that had to be in it: it may have left out others too."""
+        changed_at, census = version_instant(booking.version), self._census
+        place = changed_at if self._rest.window_column == "updated_at" else booking.starts_at
+        if not (changed_at and place and census.began_at):
+            return
+        has_settled = changed_at < census.began_at - self._repairs.lag - CLOCK_MARGIN
+        if has_settled and census.since <= place < census.until:
+            census.unsteady.append((census.since, census.until))
 
     def _fetch(self, booking_id: str) -> _Answer:
         """Fetch a booking. One whose id cannot be asked for is unreadable, not gone."""
@@ -271,7 +316,9 @@ class Sweep:
                 is_doubted = row.booking.gone_at is None and not is_recent(
                     row.loaded_at, at, self._repairs.lag
                 )
-                if is_doubted and self._ownership.covers(row):
+                if is_doubted and not self._ownership.covers(row):
+                    self._census.note_doubted(row.booking)
+                elif is_doubted:
                     self._recorder.counts.gone += 1
                     self._repairs.add(self._account.gone(row.booking, at, row_version(row)), row.booking)
 
@@ -312,6 +359,7 @@ class Sweep:
             return parse(answer.record or {})
         except PayloadError as error:
             self._recorder.counts.unreadable += 1
+            self._census.note_unreadable(self._rest.changed_at(answer.record or {}))
             with suppress(PayloadError):
                 self._tally.note_listed(self._rest.key(answer.record or {}))  # the vendor has it
             log.warning("reconcile.unreadable", source=self._account.source, detail=str(error))

@@ -2,10 +2,11 @@
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 
 import structlog
@@ -43,15 +44,24 @@ class SpoolingProducer:
     booking.
     """
 
-    def __init__(self, producer: PolledProducer, files: Sequence[SpoolFile], after: float) -> None:
+    def __init__(
+        self,
+        producer: PolledProducer,
+        files: Sequence[SpoolFile],
+        after: float,
+        on_lost: Callable[[datetime], None] = lambda _: None,
+    ) -> None:
         """Take the log's producer and the files: the first is written to, the others are only drained.
 
-        `after` so many seconds an append goes to the spool, together with all later ones.
+        `after` so many seconds an append goes to the spool, together with all later ones. `on_lost` is called
+        when somebody took away files with records, of which the oldest came at that time or later.
         """
+        self._on_lost = on_lost
         self._producer, self._files, self._after = producer, files, after
         self._lock = threading.RLock()  # a future may be resolved by the thread that appends
         self._unacknowledged: dict[_Append, None] = {}  # in the order in which they came
         self._spooled = sum(file.record_count() for file in files)  # records
+        self._spooled_since = _oldest(files)
         self._writing = 0  # appends to the spool that are not fsynced yet
         self._shrinking = False
         self._closing = threading.Event()
@@ -110,6 +120,8 @@ class SpoolingProducer:
     def _spool(self, appends: Iterable[_Append]) -> None:
         """Append to the spool. The caller holds the lock."""
         for append in appends:
+            if not self._spooled:
+                self._spooled_since = datetime.now(UTC)
             self._spooled += len(append.records)
             self._writing += 1
             future = self._files[0].append(append.topic, append.records)
@@ -159,13 +171,18 @@ class SpoolingProducer:
             self._shrinking = self._shrinking and any(file.shrink() for file in self._files)
             return 0
         moved = next(filter(None, (file.drain(self._producer) for file in reversed(self._files))), 0)
+        lost = 0
         with self._lock:
             self._spooled -= moved
             if not moved and not self._writing:  # somebody took the file away, with what was in it
-                self._spooled = sum(file.record_count() for file in self._files)
+                remaining = sum(file.record_count() for file in self._files)
+                lost, self._spooled = self._spooled - remaining, remaining
             if not self._spooled:
                 log.info("spool.empty")
                 self._shrinking = True
+        if lost > 0:
+            log.error("spool.lost", records=lost, why="a file of the spool was taken away; reconciling")
+            self._on_lost(self._spooled_since)
         return moved
 
 
@@ -174,3 +191,11 @@ def _resolve(future: "Future[None]", error: BaseException | None) -> None:
         future.set_result(None)
     else:
         future.set_exception(error)
+
+
+def _oldest(files: Iterable[SpoolFile]) -> datetime:
+    """Return when the oldest record in the files came; now where there is none, or nobody can say."""
+    moments = [time.time()]
+    with suppress(LogUnavailable):
+        moments += [moment for file in files if (moment := file.oldest_at()) is not None]
+    return datetime.fromtimestamp(min(moments), UTC)

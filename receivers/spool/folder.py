@@ -3,10 +3,12 @@
 A spool has an owner, because its records were accepted for one log, and must not get into another one.
 """
 
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -21,6 +23,7 @@ from ingest.settings import Settings
 from ingest.settings.sources import current_config_path
 from ingest.telemetry import SPOOL_OLDEST_SECONDS, SPOOL_RECORDS
 from ingest.times import describe_duration
+from receivers.losses import report_spool_loss
 from receivers.spool import SpoolingProducer
 from receivers.spool.file import (
     SpoolFile,
@@ -35,6 +38,7 @@ log = structlog.get_logger()
 
 _MAX_FILES = 100  # receiver.workers is at most 64
 _OWNER_FILE = "owner.json"
+_ID_FILE = "id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,8 @@ def open_producer(settings: Settings) -> PolledProducer:
         )
         return producer
     after = min(receiver.spool_after, receiver.append_timeout / 2)  # there must be time left to spool
-    return SpoolingProducer(producer, files, after.total_seconds())
+    on_lost = partial(report_spool_loss, settings, producer)
+    return SpoolingProducer(producer, files, after.total_seconds(), on_lost)
 
 
 def claim_files(folder: Path, topics: Sequence[str], limit: int) -> list[SpoolFile]:
@@ -313,6 +318,18 @@ def mark_spool(settings: Settings) -> None:
         replace_private(folder / _OWNER_FILE, orjson.dumps(asdict(own)))
     except (OSError, ConfigurationError) as error:  # a folder that cannot be written to holds no spool either
         log.warning("spool.not_marked", folder=str(folder), why=str(error))
+
+
+def spool_id(settings: Settings) -> str:
+    """Return the id of the spool's folder, which stays as long as what is in it; "" where it has none."""
+    file = Path(settings.receiver.spool_dir) / _ID_FILE
+    try:
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            replace_private(file, uuid.uuid4().hex.encode())
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, ConfigurationError, ValueError):  # a folder that cannot be written to holds no spool
+        return ""
 
 
 def _read_owner(folder: Path) -> Owner | None:

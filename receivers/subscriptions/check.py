@@ -23,7 +23,7 @@ from ingest.vendors import AnyAccount
 from receivers.reconcile.report import Report
 from receivers.reconcile.run import Reconciler
 from receivers.subscriptions.apply import Permissions, SubscriptionManager
-from receivers.subscriptions.plan import Action
+from receivers.subscriptions.plan import CREATING, Action
 from receivers.subscriptions.state import open_state
 from receivers.subscriptions.webhook_secrets import FileSecretStore, SecretStore
 
@@ -107,17 +107,19 @@ def fill_gap(settings: Settings, gap: Gap, reconciler: Reconciler) -> Report | N
     return report
 
 
-def check_subscriptions(settings: Settings) -> list[Gap]:
-    """Check every account whose vendor has an API for webhooks, and return the gaps that are to be filled.
+def check_subscriptions(settings: Settings) -> dict[str, str]:
+    """Check every account whose vendor has an API for webhooks, and return what keeps it from delivering.
 
-    What differs is logged, and repaired where `webhooks.repair` allows it. An account that cannot be checked
-    is logged as well, and seen in `ingest_subscription_state`.
+    That is by the account's source, "" where nothing does. What differs is logged, and repaired where
+    `webhooks.repair` allows it. An account that cannot be checked is logged as well, and seen in
+    `ingest_subscription_state`; it is left out of the result.
     """
     accounts = [
         account
         for account in settings.choose_accounts(())
         if account.subscriptions_class and account.settings.can_read()
     ]
+    problems = {}
     for account in accounts:
         try:
             check_url(account)
@@ -132,7 +134,9 @@ def check_subscriptions(settings: Settings) -> list[Gap]:
             if step.is_change:
                 kind = step.action.value
                 log.warning("subscription.differs", source=account.source, kind=kind, why=step.why)
-    return open_gaps(settings, accounts)
+        stopping = (step.why for step in steps if step.action in {*CREATING, Action.ADOPT})
+        problems[account.source] = next(stopping, "")
+    return problems
 
 
 def _export_states(account: AnyAccount, counts: Mapping[str, int]) -> None:

@@ -67,8 +67,14 @@ class Rate:
 
 
 @contextmanager
-def filled_log(folder: Path, log: str, events: int, destination: str, credentials: str) -> Iterator[Settings]:
-    """Make a log with `events` events, and return the settings of its consumer."""
+def filled_log(
+    folder: Path, log: str, events: int, warehouse: tuple[str, str], *, publishes: bool = False
+) -> Iterator[Settings]:
+    """Make a log with `events` events, and return the settings of its consumer.
+
+    `warehouse` is a destination with its credentials. The consumer publishes changes if it `publishes`.
+    """
+    destination, credentials = warehouse
     with ExitStack() as stack:
         url = f"sqlite:///{folder}/log.db"
         if log == "kafka":
@@ -80,6 +86,7 @@ def filled_log(folder: Path, log: str, events: int, destination: str, credential
             "public_url": PUBLIC_URL,
             "log": url,
             "topic_prefix": f"bench-{run}",
+            "feed": {"enabled": publishes},
             "consumer": {"admin_port": 0, "group": f"bench-{run}", "memory": _CONSUMER_MEMORY},
             "warehouse": {"destination": destination, "work_dir": f"{folder}/dlt"},
         }
@@ -222,7 +229,7 @@ def measure(log: str, events: int, warehouse: str, dict_events: int) -> list[tup
         else:
             credentials = f"{folder}/warehouse.duckdb"
             destination = dlt.destinations.duckdb(f"{folder}/dict-way.duckdb")
-        settings = stack.enter_context(filled_log(folder, log, events, warehouse, credentials))
+        settings = stack.enter_context(filled_log(folder, log, events, (warehouse, credentials)))
         rates = [("ingest consume", consume(folder, settings, events))]
         if dict_events and settings.log.startswith("kafka"):
             rates.append(("dict way", dict_way(folder, settings, dict_events, destination)))

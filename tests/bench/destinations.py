@@ -79,6 +79,8 @@ class Cost:
 
 def load(tree: dict[str, Any]) -> Cost:
     """Load with these settings, and return what the second load took."""
+    if credentials := os.environ.get("INGEST_WAREHOUSE__CREDENTIALS"):
+        tree["warehouse"]["credentials"] = credentials
     settings = Settings.model_validate({**tree, "public_url": PUBLIC_URL, "accounts": account_settings()})
     with open_consumer(tree) as harness:
         for events in (_FIRST_EVENTS, _EVENTS):

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,11 +58,15 @@ class Freshness:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What the sender saw: seconds in all, statuses, and the seconds until each answer."""
+    """What the sender saw: seconds in all, statuses, and the seconds until each answer.
+
+    `sent_at` has the time of each request, by the monotonic clock, by its number.
+    """
 
     seconds: float
     answers: Counter[int]
     answered: list[float]
+    sent_at: dict[int, float]
 
 
 def send(port: int, requests: Sequence[bytes], rate: float) -> Sent:
@@ -72,13 +76,13 @@ def send(port: int, requests: Sequence[bytes], rate: float) -> Sent:
 
 async def _send(port: int, requests: Sequence[bytes], rate: float) -> Sent:
     started, numbers = time.monotonic(), iter(range(len(requests)))
-    sent = Sent(0.0, Counter(), [])
+    sent = Sent(0.0, Counter(), [], {})
 
     async def use_connection() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for number in numbers:
             await asyncio.sleep(started + number / rate - time.monotonic())
-            sent_at = time.monotonic()
+            sent.sent_at[number] = sent_at = time.monotonic()
             writer.write(requests[number])
             head = await reader.readuntil(b"\r\n\r\n")
             length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
@@ -88,7 +92,7 @@ async def _send(port: int, requests: Sequence[bytes], rate: float) -> Sent:
         writer.close()
 
     await asyncio.gather(*(use_connection() for _ in range(_CONNECTIONS)))
-    return Sent(time.monotonic() - started, sent.answers, sent.answered)
+    return replace(sent, seconds=time.monotonic() - started)
 
 
 def request(vendor: str, delivery: Delivery) -> bytes:
@@ -102,7 +106,7 @@ def request(vendor: str, delivery: Delivery) -> bytes:
 
 def measure(folder: Path, rate: float, seconds: float, log: str, stored: int = 0) -> Freshness:
     """Run `ingest up` in an empty folder, with a warehouse that has `stored` events, and measure it."""
-    tree = _settings(folder, log)
+    tree = settings_of(folder, log)
     if stored:
         with open_consumer(tree) as harness:
             harness.warehouse.prepare()
@@ -131,7 +135,8 @@ def measure(folder: Path, rate: float, seconds: float, log: str, stored: int = 0
     )
 
 
-def _settings(folder: Path, log: str) -> Tree:
+def settings_of(folder: Path, log: str) -> Tree:
+    """Return the settings of `ingest up` in a folder; "" is the embedded log."""
     tree = settings_tree(folder)
     del tree["consumer"]["linger"]  # as it is by default
     return {
@@ -170,8 +175,8 @@ def figures(results: Sequence[tuple[str, Freshness]]) -> Figures:
             f"{result.rate:g}",
             f"{result.sent_per_second:.0f}",
             ", ".join(f"{status}: {count}" for status, count in sorted(result.answers.items())),
-            _spread([1000 * seconds for seconds in result.answered], "{:.1f}"),
-            _spread(result.visible, "{:.2f}"),
+            spread([1000 * seconds for seconds in result.answered], "{:.1f}"),
+            spread(result.visible, "{:.2f}"),
             f"{result.processor_share:.2f}",
             f"{result.usage.mebibytes:.0f}",
             str(result.missing),
@@ -181,7 +186,8 @@ def figures(results: Sequence[tuple[str, Freshness]]) -> Figures:
     return Figures("`ingest up`, from a webhook to its row", columns, rows)
 
 
-def _spread(values: Sequence[float], form: str) -> str:
+def spread(values: Sequence[float], form: str) -> str:
+    """Write the median and the 99th percentile of values."""
     if len(values) < 2:
         return "none"
     percentiles = statistics.quantiles(values, n=100)

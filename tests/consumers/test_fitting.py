@@ -7,8 +7,9 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumers.booking_rows import Row, as_json
 from consumers.fitting import fit_rows
-from consumers.rows import SCHEMAS, TABLES, Row, as_json
+from consumers.rows import SCHEMAS, TABLES
 from ingest.destinations import DUCKDB, REDSHIFT
 
 LIMIT = 100

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from consumers.booking_rows import Row
 from consumers.message import BookingMessage
 from consumers.replay import as_replay
-from consumers.rows import Row
 from ingest.booking import Booking, StoredBooking
 from ingest.event import Event
 from ingest.log import Partition, StoredRecord

@@ -11,7 +11,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import DataScan, FileScanTask
 from starlette.responses import JSONResponse
 
-from consumers.rows import Row
+from consumers.booking_rows import Row
 from consumers.warehouse import delta
 from consumers.warehouse.lake_writer import lake_writer
 from consumers.warehouse.rights import check_warehouse

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from consumers.warehouse import Warehouse
 from consumers.warehouse.lease import Lease
-from ingest.destinations import DESTINATIONS, POSTGRES, Fence
+from ingest.destinations import DESTINATIONS, POSTGRES, Fence, Transactions
 from ingest.errors import ConfigurationError, WarehouseUnavailable
 from ingest.settings import Settings
 from ingest.warehouse.query import query
@@ -69,10 +69,21 @@ def test_two_consumers_take_turns(leased_tree: Tree, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("ddl_transactions", [True, False], ids=["for DDL too", "not for DDL"])
+@pytest.mark.parametrize(
+    ("transactions", "ddl_transactions"),
+    [(Transactions.SESSION, True), (Transactions.SESSION, False), (Transactions.STATEMENT, True)],
+    ids=["transactions for DDL too", "transactions, not for DDL", "statements"],
+)
 def test_a_consumer_that_was_frozen_in_its_load_writes_nothing_once_another_took_over(
-    leased_tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, ddl_transactions: bool
+    leased_tree: Tree,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    transactions: Transactions,
+    *,
+    ddl_transactions: bool,
 ) -> None:
+    leased = replace(POSTGRES, fence=Fence.LEASE, transactions=transactions)
+    monkeypatch.setitem(DESTINATIONS, "postgres", leased)
     capabilities = postgres._raw_capabilities
 
     def changed_capabilities(destination: postgres) -> Any:
@@ -101,7 +112,8 @@ def test_a_consumer_that_was_frozen_in_its_load_writes_nothing_once_another_took
             with pytest.raises(WarehouseUnavailable, match="another consumer has taken over"):
                 frozen.loader.step()
         assert frozen.column("select last_event_id from bookings") == ["E3"]
-        assert sorted(frozen.column("select id from booking_events")) == ["E1", "E3"]
+        if transactions is Transactions.SESSION:  # an event has one version, and may be there sooner
+            assert sorted(frozen.column("select id from booking_events")) == ["E1", "E3"]
         frozen.loader._start_over()
         frozen.load()
         assert frozen.column("select last_event_id from bookings") == ["E3"]
@@ -164,7 +176,15 @@ class Database:
         return name
 
     def execute_many(self, statements: Sequence[str]) -> None:
-        """Do nothing: what is written is not looked at."""
+        """Raise WarehouseUnavailable unless a script's condition is true: what it writes is not looked at."""
+        [condition] = [
+            statement.removeprefix("IF ") for statement in statements if statement.startswith("IF ")
+        ]
+        if not self.is_true(condition.partition(" THEN ")[0]):
+            raise WarehouseUnavailable(condition)
+
+    def is_true(self, condition: str) -> bool:
+        return bool(self.execute_sql(f"SELECT {condition}")[0][0])
 
     def execute_sql(self, sql: str) -> Sequence[Any]:
         return self._connection.execute(sql).fetchall()
@@ -198,19 +218,33 @@ class Member:
             return False
         return True
 
-    def give_back(self) -> None:
-        """End the turn."""
-        self._turn.close()
-
-    def may_write(self) -> bool:
-        """Return whether a transaction is allowed now."""
-        destination = SimpleNamespace(client=lambda: SimpleNamespace(sql_client=copy(self._database)))
-        self.lease.guard(destination)
+    def give_back(self) -> bool:
+        """End the turn, and return whether the lease was held until then."""
         try:
-            with destination.client().sql_client.begin_transaction():
-                return True
+            self._turn.close()
         except WarehouseUnavailable:
             return False
+        return True
+
+    def may_write(self, transactions: Transactions) -> bool:
+        """Return whether a change of rows takes effect now."""
+        job_client: Any = SimpleNamespace(
+            sql_client=copy(self._database), _create_merge_followup_jobs=lambda tables: tables
+        )
+        destination = SimpleNamespace(client=lambda: job_client)
+        self.lease.guard(destination, transactions)
+        client = destination.client().sql_client
+        if transactions is Transactions.STATEMENT:
+            [table] = job_client._create_merge_followup_jobs([{"name": "bookings"}])
+            return bool(client.is_true(table["x-merge-source-filter"]))
+        try:
+            if transactions is Transactions.SESSION:
+                with client.begin_transaction():
+                    return True
+            client.execute_many(["MERGE INTO bookings"])
+        except WarehouseUnavailable:
+            return False
+        return True
 
 
 STEPS = st.tuples(
@@ -218,9 +252,9 @@ STEPS = st.tuples(
 )
 
 
-@given(st.lists(STEPS, max_size=40))
+@given(st.lists(STEPS, max_size=40), st.sampled_from(Transactions))
 def test_only_who_took_the_lease_last_writes_whenever_others_believe_that_it_was_abandoned(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, str, float]]
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, str, float]], transactions: Transactions
 ) -> None:
     folder, database, now = tmp_path_factory.mktemp("lease"), Database(), 0.0
     with pytest.MonkeyPatch.context() as patched:
@@ -237,9 +271,9 @@ def test_only_who_took_the_lease_last_writes_whenever_others_believe_that_it_was
                 else:
                     assert holder not in {None, member}
             elif action == "write" and member in in_turn:
-                assert member.may_write() == (member is holder)
+                assert member.may_write(transactions) == (member is holder)
             elif action == "give back" and member in in_turn:
-                member.give_back()
+                assert member.give_back() == (member is holder)
                 in_turn.discard(member)
                 holder = None if member is holder else holder
             elif action == "restart":
@@ -247,12 +281,48 @@ def test_only_who_took_the_lease_last_writes_whenever_others_believe_that_it_was
                 in_turn.discard(member)
 
 
-@pytest.mark.parametrize("destination", ["bigquery", "databricks"])
-def test_a_second_consumer_is_refused_where_nothing_keeps_it_apart(tmp_path: Path, destination: str) -> None:
-    tree = {
-        "log": "kafka://127.0.0.1:9092",
-        "consumer": {"instance": "a"},
-        "warehouse": {"destination": destination, "work_dir": f"{tmp_path}/dlt"},
-    }
-    with pytest.raises(ConfigurationError, match=r"consumer\.instance: \w+ has nothing by which"):
-        Warehouse(Settings.model_validate(tree))
+@pytest.mark.postgres
+def test_a_second_consumer_is_refused_where_nothing_keeps_it_apart(
+    leased_tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DESTINATIONS, "postgres", replace(POSTGRES, fence=Fence.NONE))
+    monkeypatch.setattr("consumers.warehouse._TURN_SECONDS", 0.0)
+    with open_consumer(second_consumer(leased_tree, tmp_path)) as second:
+        with open_consumer(leased_tree) as first:
+            first.load(sample(1))
+            second.append(sample(2, "B2"))
+            with pytest.raises(WarehouseUnavailable, match="if it was killed"):
+                second.loader.step()
+            first.warehouse.maintain()  # nothing is due
+            with pytest.raises(WarehouseUnavailable, match="if it was killed"):
+                second.loader.step()
+            monkeypatch.setattr("consumers.warehouse.lease._RENEWAL_SECONDS", 0.0)
+            first.warehouse.maintain()
+            with pytest.raises(ConfigurationError, match="is running"):
+                second.loader.step()
+            first.load(sample(3, at=3))
+        second.loader._start_over()
+        second.load()
+        assert sorted(second.column("select last_event_id from bookings")) == ["E2", "E3"]
+
+
+@pytest.mark.postgres
+def test_a_consumer_that_kept_the_lease_and_was_frozen_for_long_starts_over(
+    leased_tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DESTINATIONS, "postgres", replace(POSTGRES, fence=Fence.NONE))
+    monkeypatch.setattr("consumers.warehouse._TURN_SECONDS", 0.0)
+    with open_consumer(leased_tree) as frozen:
+        frozen.load(sample(1))
+        with (
+            monkeypatch.context() as abandoned,
+            open_consumer(second_consumer(leased_tree, tmp_path)) as other,
+        ):
+            abandoned.setattr("consumers.warehouse.lease._ABANDONED_SECONDS", -1.0)
+            other.load(sample(2, at=2))
+        frozen.append(sample(3, at=3))
+        with pytest.raises(WarehouseUnavailable, match="another consumer has taken over"):
+            frozen.loader.step()
+        frozen.loader._start_over()
+        frozen.load()
+        assert frozen.column("select last_event_id from bookings") == ["E3"]

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consumers.batch import Plan, plan_load, read_batch
+from consumers.booking_rows import Row
 from consumers.message import Key
-from consumers.rows import Row
 from ingest.event import Event
 from ingest.log import Partition, StoredRecord
 from ingest.vendors import BookingMapper

@@ -137,3 +137,12 @@ def test_what_was_read_ahead_is_read_again_when_the_consumer_starts_over(backlog
         backlog.loader.step()
         backlog.loader._start_over()
     check_loaded(backlog)
+
+
+def test_the_reading_process_imports_nothing_that_it_does_not_need() -> None:
+    """Arrow alone would take 40 MiB of memory."""
+    program = (
+        "import sys, consumers.reading; print([name for name in ('pyarrow', 'dlt') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

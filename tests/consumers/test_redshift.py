@@ -12,8 +12,9 @@ import pyarrow as pa
 import pytest
 from dlt.destinations.impl.redshift.factory import RedshiftTypeMapper
 
+from consumers.booking_rows import Row
 from consumers.loader import Loader
-from consumers.rows import Row, plain_rows
+from consumers.rows import plain_rows
 from consumers.warehouse import tables
 from consumers.warehouse.rights import check_warehouse
 from ingest.destinations import DESTINATIONS, REDSHIFT

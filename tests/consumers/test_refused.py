@@ -119,11 +119,11 @@ class UnsteadyConsumer:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._consumer, name)
 
-    def commit(self, records: Sequence[StoredRecord], load: str = "") -> None:
+    def commit(self, records: Sequence[StoredRecord], load: str = "", changes: Sequence[Record] = ()) -> None:
         if self.failures:
             self.failures -= 1
             raise CommitFailed("the partitions moved")
-        self._consumer.commit(records, load)
+        self._consumer.commit(records, load, changes)
 
 
 def test_what_was_loaded_and_not_committed_is_read_again_and_not_doubled(

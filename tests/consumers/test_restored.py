@@ -4,21 +4,26 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
+import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from consumers.rows import TABLES, Row
+from consumers.booking_rows import Row
+from consumers.rows import TABLES
 from ingest.errors import NothingLoaded
-from ingest.event import LOST, Event
+from ingest.event import LOST, Cause, Event
 from ingest.log import Partition, Record
+from ingest.times import parse_instant
 from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.samples import TOPIC, sample
 from tests.support.polling import wait_for
 from tests.support.settings import Tree, with_section
 
 EVENTS = "select id from booking_events order by id"
+ACCOUNTS = {"accounts": {"support": {"vendor": "oncehub", "webhook_secrets": ["not-a-secret"]}}}
 BOOKINGS = "select booking_id from bookings order by booking_id"
 
 
@@ -156,16 +161,47 @@ def test_a_warehouse_that_is_new_on_purpose_gets_all_that_the_log_has(tree: Tree
 
 
 def test_what_the_log_no_longer_has_either_is_told(tree: Tree, tmp_path: Path) -> None:
-    with open_consumer(tree) as harness:
+    with open_consumer(tree | ACCOUNTS) as harness:
         load_each(harness, 1, 2, 3)
     with closing(sqlite3.connect(tmp_path / "log.db")) as connection, connection:
         connection.execute("DELETE FROM records WHERE offset < 2")
     warehouse_file(harness).unlink()
-    with open_consumer(tree) as harness, capture_logs() as logged, harness.running():
+    with open_consumer(tree | ACCOUNTS) as harness, capture_logs() as logged, harness.running():
         wait_for(lambda: events(harness) == ids(3), "what is left is loaded")
     [line] = [line for line in logged if line["event"] == "warehouse.behind"]
     assert (line["log_level"], line["deleted"]) == ("error", 2)
     assert "ingest reconcile --since" in line["why"]
+    [note] = notes(harness)
+    assert note.source == "/oncehub/support"
+    assert orjson.loads(note.data)["cause"] == Cause.WAREHOUSE_RESTORED
+
+
+def notes(harness: ConsumerHarness) -> list[Event]:
+    """Return the notes in the log that deliveries may be missing."""
+    with closing(harness.settings.build_log().reader(None, [harness.settings.audit_topic])) as reader:
+        return [
+            event for stored in reader.records() if (event := Event.from_record(stored.record)).type == LOST
+        ]
+
+
+def test_what_neither_a_restored_warehouse_nor_the_log_has_may_be_missing_since_its_newest_load(
+    tree: Tree, tmp_path: Path
+) -> None:
+    with open_consumer(tree | ACCOUNTS) as harness:
+        load_each(harness, 1, 2)
+        shutil.copy(warehouse_file(harness), tmp_path / "kept")
+        newest = max(harness.column("select loaded_at from booking_events"))
+        load_each(harness, 3, 4)
+    with closing(sqlite3.connect(tmp_path / "log.db")) as connection, connection:
+        connection.execute("DELETE FROM records WHERE offset < 3")
+    restore(tmp_path / "kept", warehouse_file(harness))
+    with open_consumer(tree | ACCOUNTS) as harness:
+        with harness.running():
+            wait_for(lambda: events(harness) == ids(1, 2, 4), "what is left is loaded")
+        [note] = notes(harness)
+    since = parse_instant(orjson.loads(note.data)["since"])
+    assert abs(since - newest) < timedelta(seconds=60)
+    assert since < note.time
 
 
 def test_commits_of_an_older_version_are_trusted(tree: Tree, tmp_path: Path) -> None:
@@ -194,8 +230,7 @@ def test_a_batch_that_needs_no_load_depends_on_the_one_before(harness: ConsumerH
 def test_a_log_that_was_restored_is_told_and_its_accounts_are_to_be_reconciled(
     tree: Tree, tmp_path: Path
 ) -> None:
-    account = {"vendor": "oncehub", "webhook_secrets": ["not-a-secret"]}
-    with open_consumer(tree | {"accounts": {"support": account}}) as harness:
+    with open_consumer(tree | ACCOUNTS) as harness:
         load_each(harness, 1)
         with (
             closing(sqlite3.connect(tmp_path / "log.db")) as source,
@@ -212,6 +247,7 @@ def test_a_log_that_was_restored_is_told_and_its_accounts_are_to_be_reconciled(
         assert (line["topic"], line["before"], line["read_again_from"]) == (TOPIC, 3, 1)
         with closing(harness.settings.build_log().reader(None, [harness.settings.audit_topic])) as reader:
             [note] = [Event.from_record(stored.record) for stored in reader.records()]
+    assert orjson.loads(note.data)["cause"] == Cause.LOG_CHANGED
     assert (note.type, note.source) == (LOST, "/oncehub/support")
 
 

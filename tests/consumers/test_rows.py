@@ -9,9 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from consumers.booking_rows import booking_row, stored_booking_row
 from consumers.letter_rows import dead_letter_row
 from consumers.message import BookingMessage
-from consumers.rows import SCHEMAS, arrow_table, booking_row, event_row, stored_booking_row
+from consumers.rows import SCHEMAS, arrow_table, event_row
 from ingest.booking import Booking, BookingStatus
 from ingest.errors import LoadRefused
 from ingest.log import Partition, Record, StoredRecord

@@ -7,7 +7,8 @@ from pathlib import Path
 import dlt
 import pytest
 
-from consumers.rows import SCHEMAS, TABLES, Row, Table, arrow_table, plain_rows
+from consumers.booking_rows import Row
+from consumers.rows import SCHEMAS, TABLES, Table, arrow_table, plain_rows
 from consumers.warehouse.tables import Tables, resource_of
 from ingest.destinations import BIGQUERY, find_destination
 from ingest.errors import ConfigurationError, LoadRefused

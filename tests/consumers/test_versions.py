@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from consumers.booking_rows import Row, column_versions
 from consumers.replay import as_replay
-from consumers.rows import Row, column_versions
 from consumers.version_guard import DESCRIBES
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.event import Event

@@ -73,6 +73,7 @@ ROWS = {
         telemetry.BATCH_RECORDS,
         telemetry.OLDEST_UNDONE_SECONDS,
         telemetry.DEAD_LETTERS,
+        telemetry.CHANGES_PUBLISHED,
         telemetry.EVENTS_STALE,
         telemetry.UNKNOWN_STATUS,
         telemetry.EVENTS_IMPLAUSIBLE,
@@ -82,6 +83,8 @@ ROWS = {
         telemetry.RECONCILIATIONS,
         telemetry.RECONCILED_AT,
         telemetry.SUBSCRIPTION_STATE,
+        telemetry.GAPS_OPEN,
+        telemetry.GAP_OLDEST_SECONDS,
     ),
     "Machines": (telemetry.DISK_FREE_BYTES, telemetry.CLOCK_SKEW_SECONDS),
 }

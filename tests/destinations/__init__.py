@@ -5,4 +5,4 @@ An emulator shows what it shows and no more: each module here says what its emul
 
 import pytest
 
-pytest.register_assert_rewrite("tests.destinations.black_box")
+pytest.register_assert_rewrite("tests.destinations.black_box", "tests.destinations.two_consumers")

@@ -9,6 +9,7 @@ import psycopg2
 from ingest.simulator.account import Row
 from tests.consumers.postgres import PostgresServer
 from tests.destinations.destination import Destination
+from tests.support.polling import wait_for
 
 
 def duckdb_file(folder: Path) -> Destination:
@@ -16,12 +17,26 @@ def duckdb_file(folder: Path) -> Destination:
     file = folder / "warehouse.duckdb"
 
     def read(table: str) -> list[Row]:
-        with duckdb.connect(str(file), read_only=True) as connection:
+        with _opened(file) as connection:
             cursor = connection.execute(f"select * from ingest.{table}")
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     return Destination({"destination": "duckdb", "credentials": str(file)}, read)
+
+
+def _opened(file: Path) -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB file, once no load holds its lock."""
+
+    def opened() -> duckdb.DuckDBPyConnection | None:
+        try:
+            return duckdb.connect(str(file), read_only=True)
+        except duckdb.IOException as error:
+            if "lock" not in str(error):
+                raise
+            return None
+
+    return wait_for(opened, "no load holds the DuckDB file")
 
 
 def postgres_server(server: PostgresServer) -> Destination:

@@ -27,7 +27,7 @@ def running_mariadb(folder: Path) -> Iterator[Destination]:
     server = shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin")
     if not server:
         unavailable("MariaDB is not installed: install mariadb-server")
-    packages = python_packages("pymysql", "pymysql==1.2.4")
+    packages = python_packages("mariadb", "pymysql==1.2.4", "sqlalchemy==2.1.9")
     port = free_port()
     with TemporaryDirectory(prefix="ingest-mariadb-") as home:
         user = _prepare(home)

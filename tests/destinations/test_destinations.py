@@ -15,13 +15,15 @@ from tests.destinations.lakes import local_lake, running_azure, running_gcs, run
 from tests.destinations.mariadb import running_mariadb
 from tests.destinations.redshift import redshift_types
 from tests.destinations.snowflake import running_snowflake
+from tests.destinations.two_consumers import check_two_consumers
 
 
 def check(folder: Path, destination: Destination) -> None:
-    """Take every step, and check that none fails."""
+    """Take every step, and check that none fails; then let two consumers load."""
     with open_black_box(folder, destination) as box:
         problems = box.problems()
     assert not problems, "\n".join(f"{step}: {problem[:2000]}" for step, problem in problems.items())
+    check_two_consumers(folder, destination)
 
 
 def test_duckdb(tmp_path: Path) -> None:

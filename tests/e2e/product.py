@@ -46,6 +46,7 @@ class Product:
             "topic_prefix": name,
             "receiver": {"port": port, "admin_port": 0, "workers": workers},
             "consumer": {"admin_port": 0, "group": name},
+            "dashboard": {"port": 0},
         }
         tables = {
             name: {**account.settings(), "webhook_secrets": [SECRET]}

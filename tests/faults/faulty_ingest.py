@@ -33,6 +33,9 @@ STEPS = {
         "key file": "consumers.warehouse.key_files:KeyFiles._make",
         "load": "consumers.warehouse:Warehouse.load",
         "process": "consumers.loader:Loader._process",
+        "publish": "ingest.log.sqlite.consumer:insert_records",
+        "publish to Kafka": "ingest.log.kafka.transactions:FeedTransactions._produce",
+        "transaction of Kafka": "ingest.log.kafka.transactions:FeedTransactions._carry_out",
         "settle": "consumers.loader:Loader._settle",
     },
     "receive": {
@@ -42,6 +45,8 @@ STEPS = {
     },
 }
 STEPS_OF_DUCKDB = ("note of keys", "key file")
+STEPS_OF_SQLITE = ("publish",)
+STEPS_OF_KAFKA = ("publish to Kafka", "transaction of Kafka")
 MOMENTS = {
     command: [f"{when} {step}" for step in steps for when in ("before", "after")]
     for command, steps in STEPS.items()

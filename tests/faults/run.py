@@ -11,7 +11,8 @@ from typing import Any
 
 from ingest.simulator.simulation import Pace, run_simulation
 from tests.faults.breaker import Breaker
-from tests.faults.faulty_ingest import STEPS_OF_DUCKDB
+from tests.faults.faulty_ingest import STEPS_OF_DUCKDB, STEPS_OF_KAFKA, STEPS_OF_SQLITE
+from tests.faults.feed import FeedReader
 from tests.faults.load import Deliveries, Vendors
 from tests.faults.plan import ALL, CLOCKS, KINDS, OF_WAREHOUSE, Kind, Plan, draw
 from tests.faults.servers import serving
@@ -122,18 +123,23 @@ async def run(options: RunOptions, on_progress: OnProgress) -> Report:
 async def _run_on(system: System, options: RunOptions, on_progress: OnProgress) -> Report:
     started = time.monotonic()
     impossible = system.impossible() & options.kinds
-    kinds, without = options.possible - impossible, () if options.warehouse == "duckdb" else STEPS_OF_DUCKDB
+    kinds = options.possible - impossible
+    without = {
+        *(() if options.warehouse == "duckdb" else STEPS_OF_DUCKDB),
+        *(STEPS_OF_KAFKA if options.log == "sqlite" else STEPS_OF_SQLITE),
+    }
     plan = options.plan or draw(options.seed, kinds, options.kills, options.pace.seconds, without=without)
     vendors = Vendors(system.settings, options.seed)
     breaker = Breaker(system, vendors)
     async with system.supervised():
         await system.wait_until_accepting()
+        feed = FeedReader(system.settings)
         progress = asyncio.create_task(_report_progress(lambda: on_progress(vendors, breaker, plan)))
         await _break(system, options.pace, plan, vendors, breaker)
         progress.cancel()
     exits = await asyncio.to_thread(system.stop)
     # The proxies in front of the brokers run on this thread.
-    judgement = await asyncio.to_thread(_judge, system, vendors.deliveries(breaker.cut))
+    judgement = await asyncio.to_thread(_judge, system, vendors.deliveries(breaker.cut), feed)
     return Report(options, vendors, breaker, impossible, exits, time.monotonic() - started, judgement)
 
 
@@ -151,9 +157,16 @@ async def _break(system: System, pace: Pace, plan: Plan, vendors: Vendors, break
     await system.drain()
 
 
-def _judge(system: System, deliveries: Deliveries) -> Verdict:
+def _judge(system: System, deliveries: Deliveries, feed: FeedReader) -> Verdict:
     remainder = Backlog(system.lag(), system.spooled())
-    judgement = verdict(system.settings, system.sandbox.world, system.sandbox.accounts, deliveries, remainder)
+    judgement = verdict(
+        system.settings,
+        system.sandbox.world,
+        system.sandbox.accounts,
+        deliveries,
+        remainder,
+        feed.finish(),
+    )
     if judgement.faults():
         system.keep()
     return judgement

@@ -166,6 +166,7 @@ class System:
         tree["kafka"] = {"replication_factor": self.servers.replication} if self.servers.brokers else {}
         tree["receiver"]["admin_port"] = tree["consumer"]["admin_port"] = 0
         tree["consumer"]["max_records"] = 200  # so that a backlog has many batches, which are read ahead
+        tree["feed"] = {"enabled": True}
         tree["receiver"]["spool_dir"] = f"{log}/spool"
         tree["warehouse"] = {"work_dir": f"{warehouse}/dlt"}
         if postgres:

@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ingest.settings import Settings
 from ingest.simulator.account import Difference, SimulatedAccount, differences
 from ingest.simulator.world import World
 from ingest.warehouse.query import query, query_all
+from tests.faults.feed import Feed
 from tests.faults.load import Deliveries, EventKey
 
 _EVENTS = "select source, id from booking_events where via = 'webhook'"
@@ -39,7 +40,8 @@ class Verdict:
     """Counts of what went wrong, which are all to be 0 except `cut`.
 
     `cut` counts the events that a fault took out of the log before they were loaded. `stale` counts the
-    bookings that are there and not as they truly are now.
+    bookings that are there and not as they truly are now. `feed_older` counts states that the feed of changes
+    had after a newer one of the same booking, `feed_behind` bookings whose last state in it is not their row.
     """
 
     cut: int
@@ -54,6 +56,8 @@ class Verdict:
     lag: int
     spooled: int
     dead_letters: int
+    feed_older: int = 0
+    feed_behind: int = 0
     examples: tuple[str, ...] = ()
 
     def faults(self) -> dict[str, int]:
@@ -109,21 +113,30 @@ def judge(
     )
 
 
-def verdict(
+def verdict(  # noqa: PLR0917 - what is compared
     settings: Settings,
     world: World,
     dialects: Mapping[str, SimulatedAccount],
     deliveries: Deliveries,
     backlog: Backlog,
+    feed: Feed,
 ) -> Verdict:
-    """Read the warehouse, which nobody writes to any more, and judge it."""
+    """Read the warehouse, which nobody writes to any more, and judge it and the feed."""
     events, bookings, dead = (answer.rows for answer in query_all(settings, [_EVENTS, _BOOKINGS, _DEAD]))
     rows = WarehouseRows(
         [(row[0], row[1]) for row in events], [(row[0], row[1], row[2]) for row in bookings], dead[0][0]
     )
-    return judge(
-        deliveries,
-        rows,
-        differences(world, dialects, query(settings, "select * from bookings").dicts()),
-        backlog,
+    stored = query(settings, "select * from bookings").dicts()
+    judgement = judge(deliveries, rows, differences(world, dialects, stored), backlog)
+    # What became of an event that was cut may have been cut out of the feed as well.
+    cut = {deliveries.bookings[event] for event in deliveries.cut if event in deliveries.bookings}
+    behind = [key for key in feed.behind(stored) if key[1:] not in cut]
+    examples = [f"older in the feed: {text}" for text in feed.older] + [
+        f"feed behind: {key}" for key in behind
+    ]
+    return replace(
+        judgement,
+        feed_older=len(feed.older),
+        feed_behind=len(behind),
+        examples=(*judgement.examples, *examples)[:20],
     )

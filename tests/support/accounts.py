@@ -5,8 +5,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from consumers.booking_rows import Row
 from consumers.message import BookingMessage
-from consumers.rows import TABLES, Row
+from consumers.rows import TABLES
 from ingest.booking import Booking
 from ingest.event import Event
 from ingest.simulator import load_simulated_vendor

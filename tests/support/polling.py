@@ -25,7 +25,7 @@ class Deadline:
         assert monotonic() < self._end, f"not within {self._seconds:g} s: {self._description}"
 
 
-def wait_for(condition: Callable[[], T], description: str, seconds: float = PATIENCE) -> T:
+def wait_for(condition: Callable[[], T | None], description: str, seconds: float = PATIENCE) -> T:
     """Return the condition's first true result.
 
     The condition is asked less and less often, because asking is work too. Raises AssertionError, with the

@@ -20,6 +20,7 @@ def settings_tree(folder: Path, **consumer: Any) -> Tree:
     return {
         "log": f"sqlite:///{folder}/log.db",
         "consumer": {"linger": "10ms", "admin_port": 0, **consumer},
+        "dashboard": {"port": 0},
         "warehouse": {
             "destination": "duckdb",
             "credentials": f"{folder}/warehouse.duckdb",

@@ -40,7 +40,7 @@ class Sandbox:
         """Take the vendors to simulate, or all. Raises ConfigurationError when the folder has other files."""
         self.folder = folder.absolute()
         self._lock = _claim(self.folder)  # held until this process ends
-        port, admin_port, consumer_port, reconcile_port, vendors_port = _free_ports(5)
+        port, admin_port, consumer_port, reconcile_port, dashboard_port, vendors_port = _free_ports(6)
         url = f"http://127.0.0.1:{port}"
         simulated = {name: load_simulated_vendor(name) for name in vendors or vendor_names()}
         self.accounts: Mapping[str, SimulatedAccount] = {
@@ -67,6 +67,7 @@ class Sandbox:
                     "spool_dir": f"{self.folder}/spool",
                 },
                 "consumer": {"admin_port": consumer_port, "group": f"demo-{run}"},
+                "dashboard": {"port": dashboard_port},
                 "warehouse": {
                     "credentials": f"{self.folder}/warehouse.duckdb",
                     "work_dir": f"{self.folder}/dlt",

@@ -36,6 +36,9 @@ _NOT_ALLOWED = {
 }
 _TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 
+# Of the records of a key, the newest is kept for ever.
+COMPACTED = {"cleanup.policy": "compact"}
+
 _EXISTING = (errors.NoError, errors.TopicAlreadyExistsError)
 
 
@@ -97,8 +100,8 @@ class Cluster:
         milliseconds = int(CONNECT_SECONDS * 1000)
         return self.open(KafkaAdminClient, request_timeout_ms=milliseconds, bootstrap_timeout_ms=milliseconds)
 
-    def ensure_topics(self, topics: Sequence[str]) -> None:
-        """Create the topics that are missing. Raises LogUnavailable, KafkaError."""
+    def ensure_topics(self, topics: Sequence[str], configs: Mapping[str, str] | None = None) -> None:
+        """Create the topics that are missing, with further `configs`. Raises LogUnavailable, KafkaError."""
         with closing(self.admin()) as admin:
             descriptions = admin.describe_topics(list(topics))
             missing = [
@@ -108,7 +111,9 @@ class Cluster:
             ]
             if not missing:
                 return
-            answers = admin.create_topics(dict.fromkeys(missing, self._new_topic()), raise_errors=False)
+            answers = admin.create_topics(
+                dict.fromkeys(missing, self._new_topic(configs)), raise_errors=False
+            )
             for topic in answers["topics"]:
                 if errors.for_code(topic["error_code"]) not in _EXISTING:
                     raise LogUnavailable(
@@ -128,10 +133,14 @@ class Cluster:
             if errors.for_code(answer["error_code"]) not in _EXISTING
         }
 
-    def _new_topic(self) -> dict[str, Any]:
+    def _new_topic(self, further: Mapping[str, str] | None = None) -> dict[str, Any]:
         # With the appender's time, one whose clock is wrong would be refused, or have its records deleted as
         # old.
-        configs = {"max.message.bytes": str(LARGEST_RECORD), "message.timestamp.type": "LogAppendTime"}
+        configs = {
+            "max.message.bytes": str(LARGEST_RECORD),
+            "message.timestamp.type": "LogAppendTime",
+            **(further or {}),
+        }
         if self._settings.replication_factor >= _REPLICAS_TO_SPARE_ONE:
             configs["min.insync.replicas"] = (
                 "2"  # Kafka's 1 acknowledges what a single broker has, and that perhaps in memory only

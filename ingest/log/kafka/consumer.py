@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from kafka import (
@@ -18,12 +19,13 @@ from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from kafka.errors import KafkaError, RetriableError
 
 from ingest.errors import CommitFailed, LogUnavailable
-from ingest.log import MAX_POLL_BYTES, Backlog, Partition, PositionChange, StoredRecord
+from ingest.log import MAX_POLL_BYTES, Backlog, Partition, PositionChange, Record, StoredRecord
 from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.log.kafka.cluster import Cluster
 from ingest.log.kafka.comparer import stored_record
 from ingest.log.kafka.deleted import DeletedUnread, Fetched, OnDeleted, report_deleted
 from ingest.log.kafka.history import History
+from ingest.log.kafka.transactions import FeedTransactions
 from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
 
 _COMMIT_MILLISECONDS = 10_000
@@ -45,6 +47,7 @@ _TIMESTAMPS_OPTIONS = {
 _OPTIONS = {
     "enable_auto_commit": False,
     "auto_offset_reset": "earliest",
+    "isolation_level": "read_committed",  # waits for offsets of a transaction that is about to end
     "max_poll_interval_ms": 600_000,  # between two polls there is a load
     "session_timeout_ms": 10_000,  # how long the partitions of a killed consumer wait for another
     "heartbeat_interval_ms": 1_000,  # how soon the others notice that a consumer joined or left
@@ -97,15 +100,20 @@ class KafkaLogConsumer:
     It loses its partitions when it does not call `poll` for longer than `max_poll_interval_ms`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a consumer is made of
         self,
         servers: list[str],
         settings: KafkaSettings,
         group: str,
         topics: Sequence[str],
         on_deleted: OnDeleted = report_deleted,
+        *,
+        feed: str = "",
     ) -> None:
-        """Join the group; call `on_deleted` once for records that are deleted before they are read."""
+        """Join the group; call `on_deleted` once for records that are deleted before they are read.
+
+        Changes are appended to the topic `feed`.
+        """
         self._cluster, self._group, self._topics = Cluster(servers, settings), group, list(topics)
         self._ownership = _Ownership()
         self._largest = LARGEST_RECORD  # bytes of the largest record of the last poll
@@ -114,7 +122,14 @@ class KafkaLogConsumer:
             self._consumer = self._cluster.open(KafkaConsumer, group_id=group, **_OPTIONS)
             self._consumer.subscribe(self._topics, listener=self._ownership)
         self._history = History(self._cluster, self._consumer)
-        self._deleted = DeletedUnread(self._consumer, self._history.commit_position, on_deleted)
+        self._transactions = FeedTransactions(self._cluster, group, feed)
+        self._deletions: list[PositionChange] = []
+
+        def note_deleted(change: PositionChange) -> None:
+            on_deleted(change)
+            self._deletions.append(change)
+
+        self._deleted = DeletedUnread(self._consumer, self._history.commit_position, note_deleted)
 
     def poll(self, limit: int, timeout: float, max_bytes: int = MAX_POLL_BYTES) -> list[StoredRecord]:
         # Few at a time: what was fetched is unpacked when it is polled, and a small fetch may unpack to
@@ -158,7 +173,7 @@ class KafkaLogConsumer:
                 fitting[partition] = messages[:count]
         return fitting
 
-    def commit(self, records: Sequence[StoredRecord], load: str = "") -> None:
+    def commit(self, records: Sequence[StoredRecord], load: str = "", changes: Sequence[Record] = ()) -> None:
         newest: dict[TopicPartition, StoredRecord] = {}
         for stored in sorted(records, key=lambda stored: stored.offset):
             newest[TopicPartition(stored.partition.topic, stored.partition.number)] = stored
@@ -173,22 +188,25 @@ class KafkaLogConsumer:
                     "the log is not the one that these records were read from: it is read again from where"
                     " both agree"
                 )
-            self._history.commit(newest, load)
+            self._history.commit(newest, load, partial(self._publish, changes) if changes else None)
         self._ownership.unread_from.update(
             {partition: record.offset + 1 for partition, record in newest.items()}
         )
 
+    def _publish(
+        self, changes: Sequence[Record], offsets: Mapping[TopicPartition, OffsetAndMetadata]
+    ) -> None:
+        self._transactions.commit(changes, offsets, self._consumer.group_metadata())
+
     def bookmarks(self) -> Mapping[Partition, Bookmarks]:
         return {
-            Partition(*partition): bookmarks
-            for partition, bookmarks in self._history.bookmarks().items()
-            if bookmarks.marks
+            Partition(*partition): bookmarks for partition, bookmarks in self._history.bookmarks().items()
         }
 
     def read_again(self, after: Mapping[Partition, Bookmark | None]) -> Mapping[Partition, int]:
         marks = {TopicPartition(partition.topic, partition.number): mark for partition, mark in after.items()}
         with self._cluster.translated_errors():
-            offsets = self._history.go_back(marks)
+            offsets = self._history.read_again(marks)
         self._ownership.go_back(offsets)
         self.rewind()
         return {
@@ -198,7 +216,8 @@ class KafkaLogConsumer:
         }
 
     def changes(self) -> list[PositionChange]:
-        return self._history.changes()
+        deletions, self._deletions = self._deletions, []
+        return [*self._history.changes(), *deletions]
 
     def rewind(self) -> None:
         for partition, offset in self._ownership.unread_from.items():
@@ -213,6 +232,7 @@ class KafkaLogConsumer:
         return _backlog(self._cluster, self._group, self._topics)
 
     def close(self) -> None:
+        self._transactions.close()
         with suppress(KafkaError):
             self._history.close()
         with suppress(KafkaError):  # the group finds out without it

@@ -9,28 +9,29 @@ from typing import Any
 import structlog
 from kafka import TopicPartition
 
-from ingest.log import Partition
+from ingest.log import Partition, PositionChange
 from ingest.log.kafka.comparer import offsets_of
 from ingest.telemetry import DELETED_UNREAD
 
 log = structlog.get_logger()
 
-OnDeleted = Callable[[Partition, int], None]
+OnDeleted = Callable[[PositionChange], None]
 Fetched = Mapping[TopicPartition, Sequence[Any]]
 
 _TIMEOUT_MILLISECONDS = 10_000
 
 
-def report_deleted(partition: Partition, records: int) -> None:
+def report_deleted(change: PositionChange) -> None:
     """Count and log records that were deleted before they were loaded."""
+    partition, records = change.partition, change.now - change.before
     DELETED_UNREAD.labels(partition.topic, partition.number).inc(records)
     log.error(
         "log.deleted_unread",
         topic=partition.topic,
         partition=partition.number,
         records=records,
-        why="Kafka's retention deleted them before they were loaded: reconcile as far back as the consumer"
-        " was behind, and raise retention.ms",
+        why="Kafka's retention deleted them before they were loaded: reconciliation looks for what they told"
+        " of; raise retention.ms",
     )
 
 
@@ -40,7 +41,7 @@ class DeletedUnread:
     def __init__(
         self, consumer: Any, commit: Callable[[TopicPartition, int], None], on_deleted: OnDeleted
     ) -> None:
-        """Commit offsets with `commit`; call `on_deleted` with a partition and its deleted records."""
+        """Commit offsets with `commit`; call `on_deleted` with the offsets of deleted records."""
         self._consumer, self._commit, self._on_deleted = consumer, commit, on_deleted
         self._generation = 0
         self._next: dict[TopicPartition, int] = {}
@@ -84,8 +85,8 @@ class DeletedUnread:
             return
         beginnings = offsets_of(self._consumer.beginning_offsets, assigned, _TIMEOUT_MILLISECONDS)
         for partition, first in beginnings.items():
-            gone = first - self._next.setdefault(partition, first)
-            if gone > 0:
-                self._on_deleted(Partition(partition.topic, partition.partition), gone)
+            expected = self._next.setdefault(partition, first)
+            if first > expected:
+                self._on_deleted(PositionChange(Partition(*partition), expected, first))
                 self._next[partition] = first
                 self._commit(partition, first)  # or the next consumer would report it again

@@ -6,7 +6,7 @@ position.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -24,6 +24,9 @@ _COMPARE_EVERY_SECONDS = 15.0
 _COMPARE_SECONDS = 2.0  # a partition without a leader is left for the next comparison
 _NEVER = -1
 _NO_TOPIC_ID = "00000000-0000-0000-0000-000000000000"
+
+
+Send = Callable[[Mapping[TopicPartition, OffsetAndMetadata]], None]
 
 
 class History:
@@ -86,8 +89,10 @@ class History:
         """Return the bookmarks of each partition."""
         return self._bookmarks
 
-    def commit(self, newest: Mapping[TopicPartition, StoredRecord], load: str) -> None:
-        """Commit these records with a bookmark each."""
+    def commit(
+        self, newest: Mapping[TopicPartition, StoredRecord], load: str, send: Send | None = None
+    ) -> None:
+        """Commit these records with a bookmark each. `send` is how, unless by the consumer."""
         bookmarks = {
             partition: self._bookmarks.get(partition, Bookmarks()).with_newest(
                 Bookmark.of(record, load), self._topic_id(partition)
@@ -95,15 +100,27 @@ class History:
             for partition, record in newest.items()
         }
         self._commit(
-            {partition: (record.offset + 1, bookmarks[partition]) for partition, record in newest.items()}
+            {partition: (record.offset + 1, bookmarks[partition]) for partition, record in newest.items()},
+            send or self._send,
         )
 
     def commit_position(self, partition: TopicPartition, offset: int) -> None:
         """Commit a position with the bookmarks that there are."""
-        self._commit({partition: (offset, self._bookmarks.get(partition, Bookmarks()))})
+        self._commit({partition: (offset, self._bookmarks.get(partition, Bookmarks()))}, self._send)
 
-    def go_back(self, after: Mapping[TopicPartition, Bookmark | None]) -> dict[TopicPartition, int]:
+    def read_again(self, after: Mapping[TopicPartition, Bookmark | None]) -> dict[TopicPartition, int]:
         """Commit and return the offsets of the first records after these bookmarks, or of all for None."""
+        return self._go_back(after, Bookmarks.again_from)
+
+    def close(self) -> None:
+        """Close the client for comparisons."""
+        self._comparer.close()
+
+    def _go_back(
+        self,
+        after: Mapping[TopicPartition, Bookmark | None],
+        remaining: Callable[[Bookmarks, Bookmark | None], Bookmarks],
+    ) -> dict[TopicPartition, int]:
         beginnings = (
             offsets_of(self._consumer.beginning_offsets, after, _TIMEOUT_MILLISECONDS) if after else {}
         )
@@ -113,15 +130,12 @@ class History:
         }
         self._commit(
             {
-                partition: (offsets[partition], self._bookmarks.get(partition, Bookmarks()).back_to(mark))
+                partition: (offsets[partition], remaining(self._bookmarks.get(partition, Bookmarks()), mark))
                 for partition, mark in after.items()
-            }
+            },
+            self._send,
         )
         return offsets
-
-    def close(self) -> None:
-        """Close the client for comparisons."""
-        self._comparer.close()
 
     def _find_positions(self) -> dict[TopicPartition, int]:
         """Go back to the newest bookmark of each partition that the log agrees with.
@@ -150,7 +164,7 @@ class History:
         )
         after |= {partition: None for partition, match in polled.items() if match is Match.OTHER}
         newest = {partition: self._bookmarks[partition].newest for partition in after}
-        offsets = self.go_back(after)
+        offsets = self._go_back(after, Bookmarks.back_to)
         for partition, offset in offsets.items():
             mark = newest[partition]
             self._changes.append(
@@ -167,7 +181,9 @@ class History:
         A restored log, or one that was made anew, may lack the commits too.
         """
         known = self._bookmarks.get(partition, Bookmarks())
-        read = Bookmarks.decode(committed.metadata or "") if committed else Bookmarks()
+        # librdkafka's client for Python, which commits together with changes, adds a NUL.
+        text = (committed.metadata or "").removesuffix("\0") if committed else ""
+        read = Bookmarks.decode(text)
         is_older = known.newest and (not read.newest or read.newest.offset < known.newest.offset)
         return known if is_older and (self._in_doubt or not committed) else read
 
@@ -237,21 +253,21 @@ class History:
                 self._first.setdefault(partition, Bookmark.of(stored_record(messages[0])))
             self._last[partition] = Bookmark.of(stored_record(messages[-1])), messages[-1].leader_epoch
 
-    def _commit(self, positions: Mapping[TopicPartition, tuple[int, Bookmarks]]) -> None:
+    def _commit(self, positions: Mapping[TopicPartition, tuple[int, Bookmarks]], send: Send) -> None:
         """Commit offsets with their bookmarks, or without them when the brokers refuse so long a text."""
         texts = {
-            partition: bookmarks.encode() if bookmarks.marks else ""
+            partition: bookmarks.encode() if bookmarks.marks or bookmarks.done else ""
             for partition, (_, bookmarks) in positions.items()
         }
         try:
-            self._send(
+            send(
                 {
                     partition: OffsetAndMetadata(offset, texts[partition], -1)
                     for partition, (offset, _) in positions.items()
                 }
             )
         except OffsetMetadataTooLargeError:
-            self._send(
+            send(
                 {partition: OffsetAndMetadata(offset, "", -1) for partition, (offset, _) in positions.items()}
             )
         self._bookmarks |= {partition: bookmarks for partition, (_, bookmarks) in positions.items()}

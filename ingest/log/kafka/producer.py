@@ -27,7 +27,7 @@ _POLL_SECONDS = 0.25  # how late an append may be found overdue
 _IDLE_SECONDS = 2.0
 _TURN_SECONDS = 0.1  # for which the thread leaves the client to a caller that has polled it
 
-_OPTIONS: dict[str, str | int | bool] = {
+PRODUCER_OPTIONS: dict[str, str | int | bool] = {
     "acks": "all",
     "enable.idempotence": True,
     "partitioner": "murmur2_random",
@@ -177,7 +177,9 @@ class KafkaLogProducer:
 
     def _connect(self) -> Producer:
         self._cluster.ensure_topics(sorted(self._topics))
-        client = Producer(self._cluster.librdkafka_options() | _OPTIONS, error_cb=self._note_client_error)
+        client = Producer(
+            self._cluster.librdkafka_options() | PRODUCER_OPTIONS, error_cb=self._note_client_error
+        )
         with self._lock:
             self._client, self._client_error = client, ""
         return client
@@ -197,8 +199,14 @@ class KafkaLogProducer:
         records, append.records = append.records, ()  # the client has copies
         try:
             for record in records:
-                key, headers = _encode(record)
-                client.produce(append.topic, record.value, key, headers=headers, on_delivery=on_delivery)
+                key, headers = record.key, dict[str, str | bytes | None](record.headers)
+                try:
+                    client.produce(append.topic, record.value, key, headers=headers, on_delivery=on_delivery)
+                except UnicodeEncodeError:
+                    raw_key, raw_headers = encode(record)
+                    client.produce(
+                        append.topic, record.value, raw_key, headers=raw_headers, on_delivery=on_delivery
+                    )
         except BufferError as error:
             return self._cluster.unavailable(error)
         except KafkaException as error:
@@ -245,7 +253,7 @@ class KafkaLogProducer:
         return self._cluster.unavailable(errors.KafkaTimeoutError(f"not acknowledged {limit}{reason}"))
 
 
-def _encode(record: Record) -> tuple[bytes, list[tuple[str, str | bytes | None]]]:
+def encode(record: Record) -> tuple[bytes, list[tuple[str, str | bytes | None]]]:
     """Return a record's key and headers as bytes."""
     try:
         return record.key.encode(), [(name, value.encode()) for name, value in record.headers.items()]

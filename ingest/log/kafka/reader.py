@@ -9,6 +9,7 @@ from typing import Any
 
 from kafka import KafkaConsumer, OffsetSpec, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.protocol.consumer import IsolationLevel
 
 from ingest.log import Partition, StoredRecord
 from ingest.log.kafka.cluster import Cluster
@@ -25,6 +26,7 @@ _OPTIONS = {
     "group_id": None,
     "enable_auto_commit": False,
     "auto_offset_reset": "earliest",  # records deleted meanwhile are left out
+    "isolation_level": "read_committed",
     "max_partition_fetch_bytes": 1024 * 1024,
     "bootstrap_timeout_ms": 10_000,
     "request_timeout_ms": 10_000,
@@ -76,7 +78,9 @@ class KafkaLogReader:
         with closing(self._cluster.admin()) as admin:
             partitions = partitions_of(admin, topics)
             first, start, end = (
-                admin.list_partition_offsets(dict.fromkeys(partitions, spec)) if partitions else {}
+                admin.list_partition_offsets(dict.fromkeys(partitions, spec), IsolationLevel.READ_COMMITTED)
+                if partitions
+                else {}
                 for spec in (0, since, OffsetSpec.LATEST)
             )
         self._firsts = {Partition(*partition): offset.offset for partition, offset in first.items()}

@@ -12,9 +12,10 @@ import structlog
 from ingest.clock import CLOCK_SKEW
 from ingest.errors import CommitFailed, LogHeld
 from ingest.locks import exclusive
-from ingest.log import MAX_POLL_BYTES, Backlog, Partition, PositionChange, StoredRecord
+from ingest.log import MAX_POLL_BYTES, Backlog, Partition, PositionChange, Record, StoredRecord
 from ingest.log.bookmarks import Bookmark, Bookmarks
-from ingest.log.sqlite.file import LogFile, next_offsets, read_records, unavailable
+from ingest.log.sqlite.file import LogFile, unavailable
+from ingest.log.sqlite.records import insert_records, next_offsets, read_records
 
 log = structlog.get_logger()
 
@@ -65,19 +66,22 @@ def group_lock(path: Path, group: str) -> Path:
 class SqliteConsumer:
     """The only consumer of its group. Another one waits, and fails if this one does not leave."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a consumer is made of
         self,
         path: Path,
         group: str,
         topics: Sequence[str],
         retention: timedelta,
         patience: float = _GROUP_WAIT_SECONDS,
+        *,
+        feed: str = "",
     ) -> None:
         """Join the group, and wait `patience` seconds for another consumer to leave.
 
-        Raises LogHeld, LogUnavailable.
+        Changes are appended to the topic `feed`. Raises LogHeld, LogUnavailable.
         """
         self._path, self._group, self._topics, self._retention = path, group, list(topics), retention
+        self._feed = feed
         with unavailable(path):
             self._file = LogFile(path)
 
@@ -115,7 +119,7 @@ class SqliteConsumer:
             time.sleep(min(remaining, pause))
             pause = min(2 * pause, _LONGEST_POLL_SECONDS)
 
-    def commit(self, records: Sequence[StoredRecord], load: str = "") -> None:
+    def commit(self, records: Sequence[StoredRecord], load: str = "", changes: Sequence[Record] = ()) -> None:
         newest = {
             stored.partition.topic: stored for stored in sorted(records, key=lambda stored: stored.offset)
         }
@@ -136,6 +140,8 @@ class SqliteConsumer:
                     f"{self._path} is no longer the file that these records were read from: it is read again"
                     " from what was committed"
                 )
+            if changes:
+                insert_records(connection, self._feed, changes)
             self._write(
                 connection, {topic: (stored.offset + 1, bookmarks[topic]) for topic, stored in newest.items()}
             )
@@ -146,7 +152,7 @@ class SqliteConsumer:
             self._prune_due = time.monotonic() + _PRUNE_EVERY_SECONDS
 
     def bookmarks(self) -> Mapping[Partition, Bookmarks]:
-        return {Partition(topic): marks for topic, marks in self._bookmarks.items() if marks.marks}
+        return {Partition(topic): marks for topic, marks in self._bookmarks.items()}
 
     def read_again(self, after: Mapping[Partition, Bookmark | None]) -> Mapping[Partition, int]:
         missing: dict[Partition, int] = {}
@@ -155,7 +161,7 @@ class SqliteConsumer:
                 topic, offset = partition.topic, mark.offset + 1 if mark else 0
                 first = _scalar(connection, _FIRST, topic, offset)
                 self._write(
-                    connection, {topic: (first, self._bookmarks.get(topic, Bookmarks()).back_to(mark))}
+                    connection, {topic: (first, self._bookmarks.get(topic, Bookmarks()).again_from(mark))}
                 )
                 missing[partition] = first - offset
         self.rewind()
@@ -187,11 +193,13 @@ class SqliteConsumer:
     def prune(self, before: float) -> bool:
         """Delete some records that were appended before this Unix time and that every group has committed.
 
-        Returns whether there are more.
+        The feed is read without a group, so its records only need to be old. Returns whether there are more.
         """
         with unavailable(self._path), self._file.transaction() as connection:
             committed_by_all = connection.execute(
                 "SELECT topic, MIN(next_offset) FROM commits GROUP BY topic"
+                " UNION ALL SELECT topic, next_offset FROM topics WHERE topic = ?",
+                [self._feed],
             ).fetchall()
             latest = max(before, time.time() + CLOCK_SKEW.total_seconds())
             deleted = [

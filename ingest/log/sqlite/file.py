@@ -1,17 +1,15 @@
 """The SQLite file of the log: its tables, durable commits, and detection of another file in its place."""
 
-import json
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import WeakSet
 
 from ingest.errors import LogUnavailable
 from ingest.locks import exclusive
-from ingest.log import Partition, Record, StoredRecord
 from ingest.log.sqlite.overwritten import RawFiles, beside
 from ingest.log.sqlite.users import Inodes, Users
 
@@ -51,11 +49,6 @@ _TEMPORARY = {
     sqlite3.SQLITE_IOERR_WRITE,
     sqlite3.SQLITE_IOERR_FSYNC,
 }
-
-_RECORDS = """
-SELECT offset, key, value, headers, appended_at FROM records
-WHERE topic = ? AND offset >= ? AND offset < ? ORDER BY offset LIMIT ?
-"""
 
 
 @dataclass(slots=True)
@@ -349,28 +342,3 @@ def read_only(path: Path) -> ReadConnection:
         connection.close()
         raise
     return connection
-
-
-def next_offsets(connection: sqlite3.Connection) -> dict[str, int]:
-    """Return the next offset to be written in each topic. Raises sqlite3.Error."""
-    return dict(connection.execute("SELECT topic, next_offset FROM topics").fetchall())
-
-
-def read_records(
-    connection: sqlite3.Connection, topic: str, offsets: range, limit: int, max_bytes: int
-) -> list[StoredRecord]:
-    """Return up to `limit` records, which have `max_bytes` together and one record more.
-
-    Raises sqlite3.Error.
-    """
-    records: list[StoredRecord] = []
-    size = 0
-    with closing(connection.execute(_RECORDS, (topic, offsets.start, offsets.stop, limit))) as rows:
-        for offset, key, value, headers, appended_at in rows:
-            records.append(
-                StoredRecord(Record(key, value, json.loads(headers)), Partition(topic), offset, appended_at)
-            )
-            size += records[-1].record.size
-            if size >= max_bytes:
-                break
-    return records

@@ -1,21 +1,19 @@
 """A producer of the embedded log."""
 
-import json
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 
-import orjson
 import structlog
 
 from ingest.errors import LogUnavailable
 from ingest.log import Record
-from ingest.log.sqlite.file import LogFile, next_offsets, unavailable
+from ingest.log.sqlite.file import LogFile, unavailable
+from ingest.log.sqlite.records import insert_records, next_offsets
 
 log = structlog.get_logger()
 
@@ -102,11 +100,17 @@ class SqliteProducer:
                     self._log_missing(connection)
                     self._after_last, self._after_last_of = {}, self._file.opened
                 for topic, records, _ in appends:
-                    after_last[topic] = _insert(connection, topic, records, self._after_last.get(topic, 0))
+                    after_last[topic] = insert_records(connection, topic, records)
+                    self._check_continues(topic, after_last[topic] - len(records))
         except _OlderCopy:
             self._file.reopen()
             raise
         self._after_last |= after_last
+
+    def _check_continues(self, topic: str, offset: int) -> None:
+        """Raise _OlderCopy when a record at this offset would not come after all that were appended here."""
+        if offset < self._after_last.get(topic, 0):
+            raise _OlderCopy(f"it is an older copy: it no longer has what was appended to {topic} before")
 
     def _log_missing(self, connection: sqlite3.Connection) -> None:
         """Log how many records that were appended here the file lacks now. Raises sqlite3.Error."""
@@ -135,27 +139,3 @@ class SqliteProducer:
 
 class _OlderCopy(sqlite3.OperationalError):
     """The file was replaced by an older copy, which lacks what was appended before."""
-
-
-def _insert(connection: sqlite3.Connection, topic: str, records: Sequence[Record], at_least: int) -> int:
-    """Insert records, and return the offset after them.
-
-    Raises _OlderCopy when their offsets would be less than `at_least`, and other errors of sqlite3.
-    """
-    after_last: int = connection.execute(
-        "INSERT INTO topics VALUES (?, ?) ON CONFLICT DO UPDATE SET next_offset = next_offset +"
-        " excluded.next_offset RETURNING next_offset",
-        (topic, len(records)),
-    ).fetchone()[0]
-    if after_last - len(records) < at_least:
-        raise _OlderCopy(f"it is an older copy: it no longer has what was appended to {topic} before")
-    now = time.time()
-    rows = []
-    for offset, record in enumerate(records, start=after_last - len(records)):
-        try:
-            headers = orjson.dumps(dict(record.headers)).decode()
-        except orjson.JSONEncodeError:  # for half a surrogate pair
-            headers = json.dumps(dict(record.headers))
-        rows.append((topic, offset, record.key, record.value, headers, now))
-    connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
-    return after_last

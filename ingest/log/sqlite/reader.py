@@ -9,7 +9,8 @@ from pathlib import Path
 from ingest.errors import LogUnavailable
 from ingest.files import explain_unwritable
 from ingest.log import Backlog, Partition, StoredRecord
-from ingest.log.sqlite.file import LogFile, next_offsets, read_only, read_records, unavailable
+from ingest.log.sqlite.file import LogFile, read_only, unavailable
+from ingest.log.sqlite.records import next_offsets, read_records
 
 _FETCH_RECORDS = 100  # of each topic
 _FETCH_BYTES = 1024 * 1024

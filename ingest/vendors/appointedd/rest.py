@@ -58,6 +58,7 @@ class AppointeddV1(Rest[AppointeddSettings]):
     url = "https://api.appointedd.com/v1"
     limits: ClassVar[Limits] = Limits(account=(Rate(10, 1),))
     longest_window: ClassVar[timedelta] = _HISTORY
+    change_fields: ClassVar[tuple[str, ...]] = ("updated", "created")
 
     def __init__(self, *account: Any, **options: Any) -> None:
         super().__init__(*account, **options)

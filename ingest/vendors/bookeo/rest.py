@@ -79,6 +79,7 @@ class BookeoRest(Rest[BookeoSettings]):
         "service_id",
         "customer_id",
     )
+    change_fields: ClassVar[tuple[str, ...]] = ("lastChangeTime", "creationTime")
     longest_window: ClassVar[timedelta] = _LONGEST_WINDOW - _WINDOW_MARGIN
     resources_by_id: ClassVar[tuple[str, ...]] = ("holds",)
 

@@ -10,10 +10,11 @@ from datetime import datetime
 from typing import ClassVar, Literal
 
 import orjson
+from msgspec import Struct
+from msgspec.structs import asdict
 from pydantic import Field, SecretStr
 
 from ingest.booking import Booking
-from ingest.errors import PayloadError
 from ingest.event import Event, digest
 from ingest.signing import timestamped_candidates, timestamped_header, which_matches
 from ingest.times import format_instant
@@ -30,7 +31,19 @@ from ingest.vendors import (
 from ingest.vendors.account_settings import EVENTS_DESCRIPTION, Words
 from ingest.vendors.calendly.booking import Invitee, InviteeChange, booking_of_invitee
 from ingest.vendors.delivery import Headers
-from ingest.vendors.fields import Id, Instant, MaybeInstant, Payload, Text, latest, read_json
+from ingest.vendors.fields import (
+    Id,
+    Instant,
+    Payload,
+    latest,
+    read_fields,
+    read_id,
+    read_instant,
+    read_json,
+    read_maybe_instant,
+    read_text,
+    read_value,
+)
 
 SIGNATURE = "calendly-webhook-signature"
 
@@ -72,38 +85,34 @@ class CalendlySettings(AccountSettings):
     events: Words = Field(_BOOKING_EVENTS, description=EVENTS_DESCRIPTION)
 
 
-class _Subject(Payload):
+class _Subject(Struct):
     """The fields that identify the subject of any event, including events that Calendly adds later."""
 
-    uri: Text = None
-    updated_at: MaybeInstant = None
-    deleted_at: MaybeInstant = None
+    uri: object = None
+    created_at: object = None
+    updated_at: object = None
+    deleted_at: object = None
+    cancellation: object = None
+    no_show: object = None
+    reconfirmation: object = None
 
 
-class _Envelope(Payload):
-    event: Id
-    created_at: Instant
+class _Envelope(Struct):
+    """The fields that identify any event."""
+
+    event: str
+    created_at: object
     payload: _Subject
 
 
-class _BookingChange(Payload):
-    """The fields that identify an event of a booking."""
-
+class _BookingEnvelope(Payload):
     event: Id
     created_at: Instant
-    payload: InviteeChange
+    payload: Invitee
 
     def changed_at(self) -> datetime:
         """Return the time of the last change."""
-        # Removing a no-show changes only the envelope's time, which is truncated to the second,
-        # so the end of that second is used.
-        if self.event == "invitee_no_show.deleted":
-            return latest(self.payload.changed_at(), self.created_at.replace(microsecond=999_999))
-        return self.payload.changed_at()
-
-
-class _BookingEnvelope(_BookingChange):
-    payload: Invitee
+        return _changed_at(self.event, self.created_at, self.payload.changed_at())
 
     def invitee(self) -> Invitee:
         """Return the invitee.
@@ -150,13 +159,26 @@ class Calendly(Account[CalendlySettings]):
         return Proof(which_matches(signatures, expected), sent_at)
 
     def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
-        envelope = _read_envelope(delivery.body)
-        return EventIdentity(
-            id=digest(self.source, *_id_parts(envelope, delivery.body)),
-            type=envelope.event,
-            subject=envelope.payload.uri or self.source,
-            time=envelope.created_at,
-        )
+        """Identify a delivery.
+
+        Overlapping subscriptions deliver the same change in bodies that differ in `created_by`. These
+        deliveries must have the same id, so it is only made of the body where the payload has no URI or no
+        time of change.
+        """
+        envelope = read_fields(_Envelope, delivery.body)
+        event, payload = read_id("event", envelope.event), envelope.payload
+        created_at = read_instant("created_at", envelope.created_at)
+        subject: str | None
+        changed_at: datetime | None
+        if event in _BOOKING_EVENTS:
+            subject, invitee_changed_at = _read_change(payload)
+            changed_at = _changed_at(event, created_at, invitee_changed_at)
+        else:
+            subject = read_text(payload.uri)
+            changed_at = read_maybe_instant("payload.updated_at", payload.updated_at)
+            changed_at = changed_at or read_maybe_instant("payload.deleted_at", payload.deleted_at)
+        parts = (event, subject, format_instant(changed_at)) if subject and changed_at else (delivery.body,)
+        return EventIdentity(digest(self.source, *parts), event, subject or self.source, created_at)
 
     def booking_of_webhook(self, event: Event) -> Booking | None:
         if event.type.removeprefix("calendly.") not in _BOOKING_EVENTS:
@@ -183,30 +205,22 @@ def sign(secret: str, body: bytes, at: datetime) -> dict[str, str]:
     return {SIGNATURE: timestamped_header(secret, "v1", body, at)}
 
 
-def _read_envelope(body: bytes) -> _BookingChange | _Envelope:
-    """Return the fields that identify an event. Raises PayloadError."""
-    try:
-        change = read_json(_BookingChange, body)
-    except PayloadError:
-        envelope = read_json(_Envelope, body)
-        if envelope.event in _BOOKING_EVENTS:
-            raise
-        return envelope
-    return change if change.event in _BOOKING_EVENTS else read_json(_Envelope, body)
+def _read_change(invitee: _Subject) -> tuple[str, datetime]:
+    """Return whose booking has changed, and when. Raises PayloadError."""
+    if (invitee.cancellation, invitee.no_show, invitee.reconfirmation) != (None, None, None):
+        change = read_value(InviteeChange, asdict(invitee))
+        return change.uri, change.changed_at()
+    read_instant("payload.created_at", invitee.created_at)  # which each booking must have
+    return read_id("payload.uri", invitee.uri), read_instant("payload.updated_at", invitee.updated_at)
 
 
-def _id_parts(envelope: _BookingChange | _Envelope, body: bytes) -> tuple[str | bytes, ...]:
-    """Return the parts that an event's id is a digest of.
-
-    Overlapping subscriptions deliver the same change in bodies that differ in `created_by`. These deliveries
-    must have the same id, so the body is only used where the payload has no URI or no time of change.
-    """
-    if isinstance(envelope, _BookingChange):
-        return envelope.event, envelope.payload.uri, format_instant(envelope.changed_at())
-    changed_at = envelope.payload.updated_at or envelope.payload.deleted_at
-    if envelope.payload.uri and changed_at:
-        return envelope.event, envelope.payload.uri, format_instant(changed_at)
-    return (body,)
+def _changed_at(event: str, created_at: datetime, invitee_changed_at: datetime) -> datetime:
+    """Return when an invitee changed, by an event that was made at `created_at`."""
+    # Removing a no-show changes only the envelope's time, which is truncated to the second,
+    # so the end of that second is used.
+    if event == "invitee_no_show.deleted":
+        return latest(invitee_changed_at, created_at.replace(microsecond=999_999))
+    return invitee_changed_at
 
 
 ACCOUNT = Calendly

@@ -77,6 +77,7 @@ class CalendlyRest(Rest[CalendlySettings]):
     limits: ClassVar[Limits] = Limits(account=(Rate(500, 60),))
     window_column: ClassVar[Literal["updated_at", "starts_at"]] = "starts_at"
     key_column: ClassVar[Literal["booking_id", "group_id"]] = "group_id"
+    change_fields: ClassVar[tuple[str, ...]] = ("updated_at", "created_at")
     compared_columns: ClassVar[tuple[str, ...]] = (
         "status",
         "starts_at",
@@ -185,6 +186,11 @@ class CalendlyRest(Rest[CalendlySettings]):
             )
             for booking in bookings  # cancelled ones too: their cancellations may lack the meeting's details
         )
+
+    def unprovable(self) -> str | None:
+        if self.settings.check_no_shows:
+            return None
+        return f"no list has no-shows, and accounts.{self.settings.name}.check_no_shows is off"
 
     def detail_keys(self, entry: Record) -> set[str]:
         return {self.key(entry)}  # one request for the event's invitees

@@ -7,9 +7,10 @@ Payloads:  https://help.oncehub.com/developers/api/
 """
 
 from datetime import datetime
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import orjson
+from msgspec import Struct
 from pydantic import Field, SecretStr
 
 from ingest.booking import Booking, BookingStatus
@@ -29,14 +30,15 @@ from ingest.vendors import (
 from ingest.vendors.account_settings import EVENTS_DESCRIPTION, Words
 from ingest.vendors.delivery import Headers
 from ingest.vendors.fields import (
-    OBJECT,
-    Id,
-    Instant,
+    NoObject,
     Payload,
     Sources,
-    Text,
     plain_word,
+    read_fields,
+    read_id,
+    read_instant,
     read_json,
+    read_text,
     unique,
     untold,
 )
@@ -113,17 +115,19 @@ class OncehubSettings(AccountSettings):
     events: Words = Field(_BOOKING_EVENTS, description=EVENTS_DESCRIPTION)
 
 
-class _Subject(Payload):
+class _Subject(Struct):
     """The id in the `data` of any event, including events that OnceHub adds later."""
 
-    id: Text = None
+    id: object = None
 
 
-class _Envelope(Payload):
-    id: Text = None
-    type: Id
-    creation_time: Instant
-    data: Annotated[_Subject | None, OBJECT] = None
+class _Envelope(Struct):
+    """The fields that identify any event."""
+
+    type: str
+    creation_time: object
+    id: object = None
+    data: _Subject | NoObject = None
 
 
 class _BookingEnvelope(Payload):
@@ -157,12 +161,13 @@ class Oncehub(Account[OncehubSettings]):
         return Proof(which_matches(signatures, expected), sent_at)
 
     def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
-        envelope = read_json(_Envelope, delivery.body)
+        envelope = read_fields(_Envelope, delivery.body)
+        subject = read_text(envelope.data.id) if isinstance(envelope.data, _Subject) else None
         return EventIdentity(
-            id=envelope.id or digest(self.source, delivery.body),
-            type=envelope.type,
-            subject=(envelope.data.id if envelope.data else None) or self.source,
-            time=envelope.creation_time,
+            id=read_text(envelope.id) or digest(self.source, delivery.body),
+            type=read_id("type", envelope.type),
+            subject=subject or self.source,
+            time=read_instant("creation_time", envelope.creation_time),
         )
 
     def booking_of_webhook(self, event: Event) -> Booking | None:

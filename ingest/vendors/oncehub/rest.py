@@ -82,6 +82,7 @@ class OncehubRest(Rest[OncehubSettings]):
     url = "https://api.oncehub.com/v2"
     # A booking that waits for its host's approval. https://help.oncehub.com/developers/webhooks/
     silent_statuses: ClassVar[frozenset[BookingStatus]] = frozenset({BookingStatus.PENDING})
+    change_fields: ClassVar[tuple[str, ...]] = ("last_updated_time", "creation_time")
     limits: ClassVar[Limits] = Limits(account=(Rate(5, 1),), address=(Rate(200, 300),))
 
     def __init__(self, *account: Any, **options: Any) -> None:

@@ -174,7 +174,7 @@ def test_the_end_of_a_reconciliation_goes_back_to_the_audit(
         vendor="oncehub", account="support", since=at, until=at, started_at=at, finished_at=at
     ).event()
     with monkeypatch.context() as patch:
-        patch.setattr(batch, "reconciliation_row", refuse)
+        patch.setattr(batch, "reported_row", refuse)
         product.harness.append_records("bookings.audit", report.to_record())
         product.harness.load()
     assert list(product.redriven("--all").values()) == ["redriven"]

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from consumers import writer
+from consumers.booking_rows import Row
 from consumers.dead_letters.letters import DeadLettersTable, LetterFilter
 from consumers.dead_letters.redrive import LetterReader, Redrive
-from consumers.rows import Row
 from consumers.warehouse import Warehouse
 from ingest.dead_letter import DeadLetter, append_dead_letters
 from ingest.errors import (

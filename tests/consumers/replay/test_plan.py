@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.batch import Topics, find_incomplete, plan_load, read_batch
+from consumers.booking_rows import Row
 from consumers.contents import Mapper
 from consumers.message import Key
 from consumers.replay import as_replay
-from consumers.rows import Row
 from ingest.dead_letter import DeadLetter
 from ingest.event import Event, Via
 from ingest.log import Partition, Record, StoredRecord

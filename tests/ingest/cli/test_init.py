@@ -206,5 +206,13 @@ def test_an_address_that_vendors_cannot_use_is_refused_with_an_example(tmp_path:
     assert files(tmp_path) == {}
 
 
+def test_an_address_without_tls_is_refused_unless_it_is_this_machine(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="https address only"):
+        init(tmp_path / CONFIG, "http://hooks.example.com")
+    assert files(tmp_path) == {}
+    init(tmp_path / CONFIG, "http://127.0.0.1:8080")
+    assert CONFIG in files(tmp_path)
+
+
 def test_a_folder_that_is_not_there_is_a_message_not_a_crash(tmp_path: Path) -> None:
     assert "conf/ingest.toml cannot be written" in refused(ingest(tmp_path, "init", "conf/ingest.toml"))

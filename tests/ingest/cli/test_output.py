@@ -19,11 +19,12 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.cli.output import counted, json_text, print_bytes, print_table, styled
-from ingest.cli.query import json_value, text_value
+from ingest.cli.output import print_bytes, print_table, styled
 from ingest.errors import IngestError
 from ingest.telemetry import configure_logging
 from ingest.terminal import visible
+from ingest.warehouse.values import json_text, json_value, text_value
+from ingest.words import counted
 from tests.support.polling import PATIENCE
 from tests.support.processes import COMMAND, environment, ingest, refused
 

@@ -12,8 +12,10 @@ from typing import Any
 import duckdb
 import pytest
 
-from ingest.cli.status import gather
-from ingest.cli.status.verdict import Disk, Facts, Part, exit_code, judge
+from ingest.cli.status import exit_code
+from ingest.health.facts import Disk, Facts, Part
+from ingest.health.gather import gather
+from ingest.health.judge import judge
 from ingest.log import Record
 from ingest.log.sqlite import SqliteProducer
 from ingest.readiness import Finding, State, failed
@@ -259,6 +261,11 @@ def test_each_trouble_is_told_with_what_it_is_about(
     assert says in finding.sentence
 
 
+def test_what_could_not_be_asked_is_not_said_to_be_empty() -> None:
+    unknown = facts(log={"error": "no broker answers"}, spool={"error": "cannot be read"})
+    assert (unknown.waiting_in_log, unknown.waiting_in_spool) == (None, None)
+
+
 def test_with_kafka_a_part_may_run_on_another_machine() -> None:
     settings = SETTINGS.model_copy(update={"log": "kafka://broker:9092"})
     findings = judge(facts(parts=part("stopped")), settings, NOW)
@@ -297,10 +304,12 @@ def test_scripts_get_all_of_it(loaded: Path) -> None:
         "lag": 2,
     }
     assert waiting["bookings.bookeo"]["lag"] == waiting["bookings.dead-letters"]["lag"] == 0
+    assert (report["waiting_in_log"], report["waiting_in_spool"]) == (2, 0)
     accounts = {row["account"]: row for row in report["warehouse"]["accounts"]}
     assert accounts["sales"] == {
         "vendor": "calendly", "account": "sales", "bookings": 1, "newest_change": "2026-06-01T00:00:00Z",
         "last_load": "2026-06-01T00:00:01Z", "last_delivery": "2026-06-01T00:00:09Z",
+        "in_hour": 0, "usual_in_hour": 0,
     }  # fmt: skip
     assert accounts["tours"]["last_delivery"] is None, "what reconciliation found was not delivered"
     assert accounts["quiet"] == {
@@ -310,7 +319,15 @@ def test_scripts_get_all_of_it(loaded: Path) -> None:
         "newest_change": None,
         "last_load": None,
         "last_delivery": None,
+        "in_hour": 0,
+        "usual_in_hour": 0,
     }
+    verdicts = {row["account"]: row for row in report["accounts"]}
+    assert verdicts.keys() == {"quiet", "tours"}, "those of the settings"
+    assert verdicts["tours"]["verdict"] == "Degraded"
+    assert verdicts["tours"]["why"].startswith("receiver: not running")
+    assert verdicts["tours"]["command"] == "ingest up"
+    assert verdicts["tours"]["dead_letters"] == {"unreadable_payload": 1}
     assert report["warehouse"]["open_dead_letters"] == {"tours": 1}
     assert {entry["table"]: entry["rows"] for entry in report["warehouse"]["tables"]} == {
         "bookings": 2, "booking_events": 4, "dead_letters": 1, "reconciliations": None,
@@ -432,7 +449,7 @@ def free_ports() -> str:
     """Return settings of listeners with free ports."""
     return (
         f"[receiver]\nport = {free_port()}\nadmin_port = "
-        f"{free_port()}\n[consumer]\nadmin_port = {free_port()}\n"
+        f"{free_port()}\n[consumer]\nadmin_port = {free_port()}\n[dashboard]\nport = 0\n"
     )
 
 

@@ -31,6 +31,7 @@ class LogFixture(ABC):
             f"bookings.{name}.other",
             f"group-{name}",
         )
+        self.feed = f"bookings.{name}.changes"
         self._producers: list[Producer] = []
         self._consumers: list[Consumer] = []
 
@@ -73,7 +74,8 @@ class SqliteFixture(LogFixture):
         self.path = path
 
     def log(self, *topics: str) -> Log:
-        return SqliteLog(self.path, topics or (self.topic, self.other_topic), self.group, timedelta(days=14))
+        consumed = topics or (self.topic, self.other_topic)
+        return SqliteLog(self.path, consumed, self.group, timedelta(days=14), self.feed)
 
     def unavailable_producer(self) -> Producer:
         producer = self.producer()
@@ -90,7 +92,8 @@ class KafkaFixture(LogFixture):
         self.servers, self.settings = servers, KafkaSettings(partitions=partitions, replication_factor=1)
 
     def log(self, *topics: str) -> Log:
-        return KafkaLog(self.servers, self.settings, topics or (self.topic, self.other_topic), self.group)
+        consumed = topics or (self.topic, self.other_topic)
+        return KafkaLog(self.servers, self.settings, consumed, self.group, self.feed)
 
     def unavailable_producer(self) -> Producer:
         unreachable = KafkaLog([f"127.0.0.1:{free_port()}"], self.settings, [self.topic], self.group)

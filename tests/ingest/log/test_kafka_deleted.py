@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from ingest.errors import LogUnavailable
-from ingest.log import Consumer, Partition
+from ingest.log import Consumer, Partition, PositionChange
 from ingest.log.kafka import KafkaLogConsumer
 from ingest.settings import ConsumerSettings, Settings
 from tests.ingest.log.harness import KafkaFixture, append, numbered, read, values
@@ -34,9 +34,10 @@ def reports() -> Told:
 
 
 def open_telling(log: KafkaFixture, reports: Told) -> Consumer:
-    consumer = KafkaLogConsumer(
-        log.servers, log.settings, log.group, [log.topic, log.other_topic], lambda *gone: reports.append(gone)
-    )
+    def report(change: PositionChange) -> None:
+        reports.append((change.partition, change.now - change.before))
+
+    consumer = KafkaLogConsumer(log.servers, log.settings, log.group, [log.topic, log.other_topic], report)
     log._consumers.append(consumer)
     return consumer
 
@@ -72,6 +73,8 @@ def test_what_was_deleted_while_no_consumer_ran_is_told_once(log: KafkaFixture, 
     records = read(again, 3)
     assert values(records) == [b"7", b"8", b"9"]
     assert reports == [(Partition(log.topic), 5)]
+    assert again.changes() == [PositionChange(Partition(log.topic), 2, 7)]
+    assert again.changes() == []
     again.rewind()
     assert values(read(again, 3)) == [b"7", b"8", b"9"]
     again.commit(records)

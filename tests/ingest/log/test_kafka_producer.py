@@ -19,7 +19,7 @@ pytestmark = pytest.mark.kafka
 
 @pytest.fixture
 def small_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(producer_module._OPTIONS, "queue.buffering.max.messages", 10)
+    monkeypatch.setitem(producer_module.PRODUCER_OPTIONS, "queue.buffering.max.messages", 10)
 
 
 def test_a_caller_that_polls_resolves_futures_in_its_own_thread(

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.batch import by_booking
+from consumers.booking_rows import column_versions
 from consumers.message import BookingMessage
-from consumers.rows import column_versions
 from consumers.version_guard import newest_wins
 from ingest.errors import VerificationError
 from ingest.simulator.account import differences

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
+import msgspec
 import yaml
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 from jsonschema.exceptions import best_match
@@ -23,6 +24,7 @@ from ingest.vendors.fields import Payload
 FOLDER = Path(__file__).with_name("specifications")
 
 Schema = Mapping[str, Any]
+Shape = type[Payload] | type[msgspec.Struct]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def specified_vendors() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def shapes(vendor: str) -> dict[str, type[Payload]]:
+def shapes(vendor: str) -> dict[str, Shape]:
     """Return every shape with fields that the vendor's modules declare, by class name."""
     package = importlib.import_module(f"ingest.vendors.{vendor}")
     modules = [
@@ -132,15 +134,15 @@ def shapes(vendor: str) -> dict[str, type[Payload]]:
         for module in modules
         for name, value in vars(module).items()
         if isinstance(value, type)
-        and issubclass(value, Payload)
+        and issubclass(value, Payload | msgspec.Struct)
         and value.__module__ == module.__name__
-        and value.model_fields
+        and _fields(value)
     }
 
 
 def unspecified(
-    specification: Specification, shape: type[Payload], schemas: list[Schema]
-) -> tuple[list[str], set[type[Payload]]]:
+    specification: Specification, shape: Shape, schemas: list[Schema]
+) -> tuple[list[str], set[Shape]]:
     """Return the fields that the shape reads and no schema has, and all the shapes it led to.
 
     A field is named as `_Form.guests`. The schemas that `reads` names for an inner shape count beside those
@@ -156,11 +158,11 @@ def unspecified(
     for schema in schemas:
         for name, inner in specification.properties(schema).items():
             properties.setdefault(name, []).extend(inner)
-    for name, field in shape.model_fields.items():
-        inner = [schema for path in _paths(name, field) for schema in _below(specification, properties, path)]
+    for name, (paths, annotations) in _fields(shape).items():
+        inner = [schema for path in paths for schema in _below(specification, properties, path)]
         if not inner:
             missing.append(f"{shape.__name__}.{name}")
-        for part in _payloads([field.annotation, *field.metadata]):
+        for part in _shapes_in(annotations):
             deeper_missing, deeper_shapes = unspecified(
                 specification,
                 part,
@@ -172,6 +174,16 @@ def unspecified(
             missing += deeper_missing if inner else []
             reached |= deeper_shapes
     return missing, reached
+
+
+def _fields(shape: Shape) -> dict[str, tuple[list[list[str]], list[Any]]]:
+    """Return where each field of a shape may be, as `_paths` does, and its annotations."""
+    if issubclass(shape, msgspec.Struct):
+        return {field.name: ([[field.encode_name]], [field.type]) for field in msgspec.structs.fields(shape)}
+    return {
+        name: (_paths(name, field), [field.annotation, *field.metadata])
+        for name, field in shape.model_fields.items()
+    }
 
 
 def _paths(name: str, field: FieldInfo) -> list[list[str]]:
@@ -198,16 +210,16 @@ def _below(
     return schemas
 
 
-def _payloads(annotations: list[Any]) -> list[type[Payload]]:
+def _shapes_in(annotations: list[Any]) -> list[Shape]:
     """Return the shapes in an annotation, however deep in unions, tuples and `Annotated`."""
-    payloads: list[type[Payload]] = []
+    nested: list[Shape] = []
     for annotation in annotations:
         if (
             isinstance(annotation, type)
             and get_origin(annotation) is None
-            and issubclass(annotation, Payload)
+            and issubclass(annotation, Payload | msgspec.Struct)
         ):
-            payloads.append(annotation)
+            nested.append(annotation)
         elif get_origin(annotation) in {Union, UnionType} or get_args(annotation):
-            payloads += _payloads(list(get_args(annotation)))
-    return payloads
+            nested += _shapes_in(list(get_args(annotation)))
+    return nested

@@ -23,6 +23,7 @@ from ingest.vendors.fields import (
     Word,
     object_or,
     objects_or,
+    read_json,
     read_value,
     unique,
     untold,
@@ -115,6 +116,31 @@ class Form(Payload):
 )
 def test_an_answer_is_text_whatever_its_kind(value: object, text: str | None) -> None:
     assert read_value(Form, {"answer": value}).answer == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        ("18446744073709551615", "18446744073709551615"),
+        ("18446744073709551616", "18446744073709551616"),
+        ("-18446744073709551616", "-18446744073709551616"),
+        ("1.10", "1.1"),
+        ("1e400", "Infinity"),
+    ],
+)
+def test_a_number_keeps_its_digits_whatever_its_size(number: str, text: str) -> None:
+    assert read_json(Form, f'{{"answer": {number}}}'.encode()).answer == text
+
+
+@pytest.mark.parametrize("depth", [90, 300, 900, 5000])
+def test_a_field_that_is_nested_deep_keeps_no_message_from_being_read(depth: int) -> None:
+    message = f'{{"answer": {"[" * depth}{"]" * depth}, "hosts": [{{"name": "Ada"}}]}}'
+    assert read_json(Form, message.encode()).hosts == (Host(name="Ada"),)
+
+
+def test_two_documents_are_never_taken_for_each_other() -> None:
+    messages = [f'{{"answer": "{number % 3}"}}'.encode() for number in range(9)]
+    assert [read_json(Form, message).answer for message in messages] == [*"012"] * 3
 
 
 @pytest.mark.parametrize(

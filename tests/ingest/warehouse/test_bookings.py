@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from consumers.rows import booking_row
+from consumers.booking_rows import booking_row
 from ingest.booking import Booking, BookingStatus
 from ingest.errors import WarehouseUnavailable
 from ingest.settings import Settings

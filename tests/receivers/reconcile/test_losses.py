@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from ingest.simulator.account import differences
 from ingest.vendors import AnyAccount, Delivery, VerifiedDelivery
 from ingest.vendors.delivery import Headers
 from receivers.losses import report_loss
-from receivers.reconcile.losses import Loss, Losses
 from receivers.reconcile.report import Report
 from receivers.schedule import Schedule
 from tests.receivers.reconcile.pipeline import Pipeline
@@ -67,22 +65,6 @@ def notes(pipeline: Pipeline) -> list[Event]:
     return [event for event in events if event.type == LOST]
 
 
-class Watched:
-    """The losses of some accounts."""
-
-    def __init__(self, pipeline: Pipeline, *accounts: str) -> None:
-        self._accounts = [
-            account
-            for account in pipeline.harness.settings.build_accounts().values()
-            if account.name in accounts
-        ]
-        self._losses = Losses(pipeline.harness.settings)
-        self.answer = self._losses.answer
-
-    def look(self) -> list[Loss]:
-        return self._losses.due(self._accounts)
-
-
 def test_a_delivery_that_tells_of_a_loss_leaves_one_note_and_any_other_none(pipeline: Pipeline) -> None:
     for headers in ({}, {"X-Bookeo-PreviousMessageLost": "false"}):
         account, verified = delivery(pipeline, **headers)
@@ -90,43 +72,6 @@ def test_a_delivery_that_tells_of_a_loss_leaves_one_note_and_any_other_none(pipe
     reported_at = report(pipeline)
     (note,) = notes(pipeline)
     assert (note.source, note.time) == ("/bookeo/bookeo", reported_at)
-
-
-def test_many_notes_are_one_run_and_an_answered_one_is_none(pipeline: Pipeline) -> None:
-    watched = Watched(pipeline, "bookeo", "oncehub")
-    assert watched.look() == []
-    report(pipeline)
-    newest = report(pipeline)
-    (loss,) = watched.look()
-    assert (loss.account.name, loss.reported_at) == ("bookeo", newest)
-    watched.answer(loss, datetime.now(UTC))
-    assert watched.look() == []
-
-
-def test_a_loss_of_an_account_that_somebody_else_reconciles_is_theirs(pipeline: Pipeline) -> None:
-    report(pipeline)
-    assert Watched(pipeline, "oncehub").look() == []
-
-
-def test_after_a_restart_a_loss_is_open_until_a_run_over_it_came_to_its_end(pipeline: Pipeline) -> None:
-    report(pipeline)
-    assert len(Watched(pipeline, "bookeo").look()) == 1
-    with pipeline.harness.running():
-        pipeline.reconcile("bookeo", since=timedelta(days=1))
-    assert Watched(pipeline, "bookeo").look() == []
-
-
-def test_a_run_that_failed_is_repeated_but_not_at_once(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    watched = Watched(pipeline, "bookeo")
-    report(pipeline)
-    (loss,) = watched.look()
-    watched.answer(loss, None)
-    assert watched.look() == []
-    monkeypatch.setattr("receivers.reconcile.losses._RETRY_SECONDS", 0.0)
-    watched.answer(loss, None)
-    assert len(watched.look()) == 1
 
 
 class Broken(Producer):
@@ -155,22 +100,23 @@ def test_a_note_that_cannot_be_written_is_no_reason_to_fail(
     report_loss(account, verified, Broken(error, late=late), pipeline.harness.settings.audit_topic)
 
 
-def test_the_schedule_runs_the_account_that_lost_something_and_no_other(
+def test_the_schedule_compares_the_account_that_lost_something_and_no_other(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[str] = []
     reconciler = pipeline.reconciler()
 
-    def run(accounts: Sequence[AnyAccount], _: object) -> list[Report]:
+    def run(accounts: Sequence[AnyAccount], *_: object) -> list[Report]:
         ran.extend(account.name for account in accounts)
         return []
 
     monkeypatch.setattr(reconciler, "run", run)
     monkeypatch.setattr("receivers.schedule.Schedule._compare", lambda _: None)
+    monkeypatch.setattr("receivers.schedule.Schedule._check_subscriptions", lambda _: None)
+    monkeypatch.setattr("receivers.completeness.gaps.CLOCK_MARGIN", timedelta(0))
     report(pipeline)
     stop = threading.Event()
     schedule = Schedule(pipeline.harness.settings, lambda: pipeline.harness.settings, [], reconciler)
-    monkeypatch.setattr(schedule, "_check_subscriptions", lambda: None)
     thread = threading.Thread(target=schedule.run, args=(stop,), daemon=True)
     thread.start()
     try:
@@ -200,19 +146,3 @@ def test_from_the_header_at_the_receiver_to_the_repaired_row(tmp_path: Path) -> 
                 ),
                 "all is repaired",
             )
-
-
-def test_a_report_of_the_future_is_answered_once(pipeline: Pipeline) -> None:
-    """The receiver's clock was a year ahead."""
-    account, verified = delivery(pipeline, **LOST_HEADER)
-    ahead = replace(
-        verified, delivery=replace(verified.delivery, received_at=datetime.now(UTC) + timedelta(days=365))
-    )
-    report_loss(account, ahead, pipeline.harness.producer, pipeline.harness.settings.audit_topic)
-    wait_for(lambda: notes(pipeline), "the note is in the log")
-    losses = Losses(pipeline.harness.settings)
-    [loss] = losses.due([account])
-    assert loss.since < datetime.now(UTC)
-    losses.answer(loss, datetime.now(UTC))
-    losses._retry_at.clear()
-    assert losses.due([account]) == []

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from consumers.booking_rows import Row
 from consumers.message import BookingMessage
-from consumers.rows import Row
 from consumers.version_guard import newest_wins
 from ingest.booking import COLUMNS, Booking, StoredBooking
 from ingest.errors import PayloadError

@@ -1,4 +1,4 @@
-"""The periodic check: it looks, repairs where it may, and returns the gaps that are to be filled."""
+"""The periodic check: it looks, repairs where it may, and says what keeps a vendor from delivering."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ from ingest.settings import Settings
 from ingest.telemetry import SUBSCRIPTION_STATE
 from ingest.vendors import load_account_class
 from ingest.warehouse.deliveries import Arrivals
-from receivers.subscriptions.check import Gap, check_subscriptions, check_url
+from receivers.subscriptions.check import check_subscriptions, check_url, open_gaps
 from receivers.subscriptions.state import open_state
 from tests.receivers.subscriptions.installation import SOMEBODY, Installation, open_installation
 from tests.support.accounts import SECRET
@@ -24,8 +24,8 @@ def _settings_are_found(installation: Installation, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("INGEST_CONFIG", str(installation.config))
 
 
-def check(settings: Settings, arrivals: Arrivals = Arrivals(last=LAST)) -> list[Gap]:  # noqa: B008 - it is frozen
-    """Check, while the warehouse says this of the webhooks."""
+def check(settings: Settings, arrivals: Arrivals = Arrivals(last=LAST)) -> dict[str, str]:  # noqa: B008 - it is frozen
+    """Check, while the warehouse says this of the webhooks; return what is wrong, by source."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("receivers.subscriptions.apply.arrivals", lambda *_: arrivals)
         return check_subscriptions(settings)
@@ -51,7 +51,8 @@ def state(installation: Installation, account: str = "sales") -> dict[str, float
 
 
 def test_without_leave_it_only_looks_and_tells(installation: Installation) -> None:
-    assert check(allowed(installation, repair=False)) == []
+    (problem,) = check(allowed(installation, repair=False)).values()
+    assert problem == "there is none"
     number = 3 if installation.vendor.name == "bookeo" else 1
     assert state(installation) == {"create": number}
     assert installation.vendor.subscriptions.created == 0
@@ -61,13 +62,15 @@ def test_with_leave_it_repairs_and_says_since_when_to_reconcile_until_that_was_d
     installation: Installation,
 ) -> None:
     settings = allowed(installation, repair=True)
-    (gap,) = check(settings)
+    assert [*check(settings).values()] == [""]
+    accounts = list(settings.build_accounts().values())
+    (gap,) = open_gaps(settings, accounts)
     assert (gap.account.name, gap.since) == ("sales", LAST)
     assert installation.is_settled()
     assert state(installation) == {"keep": 3 if installation.vendor.name == "bookeo" else 1}
-    assert [again.since for again in check(settings)] == [LAST], "as long as nobody has reconciled it"
+    assert [again.since for again in open_gaps(settings, accounts)] == [LAST], "as long as nobody knows of it"
     open_state(settings, gap.account).close_gap(gap.since)
-    assert check(settings) == []
+    assert open_gaps(settings, accounts) == []
 
 
 def test_what_may_be_another_installations_is_left_to_a_person(installation: Installation) -> None:
@@ -87,7 +90,8 @@ def test_a_vendor_that_does_not_answer_is_unknown_and_stops_nothing(installation
         secrets.read_text()
         + secrets.read_text().partition("\n")[2].replace("accounts.sales", "accounts.other")
     )
-    check(allowed(installation, repair=True))
+    problems = check(allowed(installation, repair=True))
+    assert [source.rpartition("/")[2] for source in problems] == ["sales"]
     assert state(installation, "other") == {"unknown": 1}
     assert "unknown" not in state(installation)
     assert installation.vendor.ours

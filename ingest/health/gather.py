@@ -1,38 +1,18 @@
-"""`status`: a verdict on everything that runs and is stored, the worst first."""
+"""Gather the facts about everything that runs and is stored."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
-
-import typer
-from rich.table import Column, Table
 
 from ingest.address import local_address
-from ingest.cli import ExitCode
-from ingest.cli.options import AsJson, Config, read_settings
-from ingest.cli.output import Console, print_json, print_line, print_table, styled
-from ingest.cli.query import json_value
-from ingest.cli.status.verdict import (
-    Disk,
-    Facts,
-    Part,
-    Row,
-    exit_code,
-    judge,
-    outcomes,
-    subscription_states,
-)
-from ingest.cli.webhooks_view import state_in_words
-from ingest.clock import is_future
 from ingest.errors import IngestError, NoSuchTable, NothingLoaded
 from ingest.files import free_bytes
-from ingest.readiness import Finding, State
+from ingest.health.facts import Disk, Facts, Part, Row
+from ingest.readiness import State
 from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings, Settings
-from ingest.times import describe_duration
 
 _TABLES = ("bookings", "booking_events", "dead_letters", "reconciliations")
 _ANSWER_SECONDS = 5.0  # longer than /readyz takes for its own probes
@@ -51,128 +31,7 @@ _LAST_RUNS = (
 )
 _LETTERS_READ = 5_000  # of the newest letters; each has to be read to know whether it is still open
 
-_HEADLINES: dict[int, tuple[str, str]] = {
-    ExitCode.OK: ("healthy", "bold green"),
-    ExitCode.FAILED: ("needs attention", "bold red"),
-    ExitCode.UNAVAILABLE: ("cannot be judged", "bold red"),
-}
-_MARKS = {
-    State.FAILED: ("FAILED ", "red"),
-    State.WARNING: ("WARNING", "yellow"),
-    State.SKIPPED: ("-      ", "dim"),
-    State.OK: ("ok     ", "green"),
-}
-
 Listener = ReceiverSettings | ConsumerSettings | ReconcileSettings
-
-
-def status(as_json: AsJson = False, config: Config = None) -> None:
-    """Say whether everything is well: each part, each account, what waits to be loaded, dead letters, disks.
-
-    The worst comes first.
-
-    Exit code 0: healthy; 1: something needs a person; 3: the log or the warehouse could not be reached.
-
-    Examples:
-        ingest status
-        ingest status --json
-    """
-    settings = read_settings(config)
-    now = datetime.now(UTC)
-    facts = gather(settings)
-    findings = judge(facts, settings, now)
-    code = exit_code(findings)
-    if as_json:
-        answers, subscriptions = outcomes(facts), subscription_states(facts)
-        print_json(
-            {
-                "healthy": code == 0,
-                "verdict": _HEADLINES[code][0],
-                "findings": [finding.to_json() for finding in findings],
-                "parts": {
-                    part.name: {"state": part.state, "address": part.address, "reasons": part.reasons}
-                    for part in facts.parts
-                },
-                "log": facts.log,
-                "spool": facts.spool,
-                "warehouse": facts.warehouse,
-                "deliveries": [
-                    {"vendor": vendor, "account": account, **counts}
-                    for (vendor, account), counts in answers.items()
-                ],
-                "subscriptions": [
-                    {"vendor": vendor, "account": account, **states}
-                    for (vendor, account), states in subscriptions.items()
-                ],
-                "disks": [asdict(disk) for disk in facts.disks],
-            },
-            json_value,
-        )
-    else:
-        _print_status(facts, findings, code, now)
-    if code:
-        raise typer.Exit(code)
-
-
-def _print_status(facts: Facts, findings: Sequence[Finding], code: int, now: datetime) -> None:
-    console = Console()
-    print_line(_HEADLINES[code])
-    verdict = Table.grid(Column(no_wrap=True), Column(overflow="fold"), padding=(0, 1))
-    for finding in findings:
-        verdict.add_row(styled(*_MARKS[finding.state]), f"{finding.check}: {finding.sentence}")
-    console.print(verdict)
-    sections: dict[str, list[dict[str, Any]]] = {
-        "accounts": _account_rows(facts, now),
-        "waiting to be loaded": [
-            {
-                "topic": f"{entry['topic']}/{entry['partition']}",
-                "records": entry["lag"],
-                "oldest": _ago(entry["waiting_since"], now),
-            }
-            for entry in facts.log.get("topics") or ()
-            if entry["lag"]
-        ],
-        "spool files": [
-            {**file, "oldest": _ago(file["oldest"], now)} for file in facts.spool.get("files") or ()
-        ],
-        "tables": [
-            {"table": row["table"], "rows": "not there" if row["rows"] is None else row["rows"]}
-            for row in facts.warehouse.get("tables") or ()
-        ],
-    }
-    for title, rows in sections.items():
-        if rows:
-            console.print()
-            print_table(rows, title)
-
-
-def _account_rows(facts: Facts, now: datetime) -> list[dict[str, Any]]:
-    """Return a row for each account, from what the warehouse, the receiver and reconciliation say of it."""
-    answers, subscriptions = outcomes(facts), subscription_states(facts)
-    runs = {(row["vendor"], row["account"]): row for row in facts.warehouse.get("reconciliations") or ()}
-    letters = facts.warehouse.get("open_dead_letters") or {}
-    rows = []
-    for row in facts.warehouse.get("accounts") or ():
-        key = (row["vendor"], row["account"])
-        rows.append(
-            {
-                "account": "/".join(key),
-                "bookings": f"{row['bookings']:,}",
-                "last webhook": _ago(row["last_delivery"], now),
-                "refused": f"{answers.get(key, {}).get('rejected', 0):.0f}",
-                "subscriptions": ", ".join(map(state_in_words, sorted(subscriptions.get(key, {}))))
-                or "not asked yet",
-                "reconciled": _ago(runs[key]["finished_at"] if key in runs else None, now),
-                "dead letters": letters.get(row["account"], 0),
-            }
-        )
-    return rows
-
-
-def _ago(moment: datetime | None, now: datetime) -> str:
-    if moment is None:
-        return "never"
-    return "in the future" if is_future(moment, now) else f"{describe_duration(now - moment)} ago"
 
 
 def gather(settings: Settings) -> Facts:
@@ -270,6 +129,7 @@ def _ask_warehouse(settings: Settings) -> Row:
 
     letters = DeadLettersTable(settings)
     newest = summarize(letters, LetterReader(settings), letters.ids(LetterFilter())[-_LETTERS_READ:])
+    open_letters = [letter for letter in newest if not letter.loaded]
     changes = [
         finding.to_json()
         for finding in check_tables(settings)
@@ -279,26 +139,38 @@ def _ask_warehouse(settings: Settings) -> Row:
         "accounts": accounts,
         "reconciliations": runs,
         "tables": tables,
-        "open_dead_letters": Counter(letter.account for letter in newest if not letter.loaded),
+        "open_dead_letters": Counter(letter.account for letter in open_letters),
+        "dead_letters_by_reason": {
+            account: dict(Counter(letter.reason for letter in open_letters if letter.account == account))
+            for account in {letter.account for letter in open_letters}
+        },
         "changed_by_hand": changes,
     }
 
 
 def _accounts(settings: Settings) -> list[Row] | None:
     """Return a row for each account of the warehouse, and of the settings: silent accounts must show."""
-    from ingest.warehouse.deliveries import last_deliveries
+    from ingest.warehouse.deliveries import hourly_rhythm, last_deliveries
 
     rows = _rows(settings, _PER_ACCOUNT)
     if rows is None:
         return None
-    last_delivery = last_deliveries(settings)
+    last_delivery, rhythm = last_deliveries(settings), hourly_rhythm(settings, datetime.now(UTC))
     without_bookings = {"bookings": 0, "newest_change": None, "last_load": None}
     by_account: dict[tuple[str, str], Row] = {
         (account.vendor, name): {"vendor": account.vendor, "account": name, **without_bookings}
         for name, account in settings.accounts.items()
     }
     by_account |= {(row["vendor"], row["account"]): row for row in rows}
-    return [{**row, "last_delivery": last_delivery.get(key)} for key, row in sorted(by_account.items())]
+    return [
+        {
+            **row,
+            "last_delivery": last_delivery.get(key),
+            "in_hour": rhythm[key].now if key in rhythm else 0,
+            "usual_in_hour": rhythm[key].usual if key in rhythm else 0,
+        }
+        for key, row in sorted(by_account.items())
+    ]
 
 
 def _rows(settings: Settings, sql: str) -> list[Row] | None:

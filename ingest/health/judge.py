@@ -1,16 +1,15 @@
-"""What `status` knows, and what it means: what is well, and what a person has to do. Pure."""
+"""What the facts mean: what is well, and what a person has to do. Pure."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from ingest.cli import ExitCode
-from ingest.cli.output import counted
 from ingest.files import FULL_BYTES, LOW_BYTES
+from ingest.health.facts import Facts, outcomes, subscription_states
 from ingest.readiness import Finding, State, failed, ok, warning
 from ingest.settings import Settings
 from ingest.times import describe_duration
+from ingest.words import counted
 
 # The command that starts a part, and the section of its settings.
 _COMMANDS = {
@@ -30,58 +29,9 @@ _PART_FAILURES = {
 }
 _LATE, _TOO_LATE = timedelta(minutes=1), timedelta(minutes=5)
 _MISSED_RUNS = 3  # after so many times reconcile.every an account counts as not reconciled
+_USUAL_DELIVERIES = 3  # in the same hour of each of the last four weeks; by chance fewer may be none
 _SUBSCRIPTION_OK = {"keep", "leave"}  # states of subscriptions that need nothing
 _ORDER = {State.FAILED: 0, State.WARNING: 1, State.SKIPPED: 2, State.OK: 3}
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A process of the product, as its admin listener describes it.
-
-    `state` is `ready`, `not ready`, `stopped` (nobody listens), `silent` (no answer), `refused` (the token is
-    wrong), `foreign` (another program listens) or `unknown` (no fixed port). `samples` are its metrics, each
-    a name, labels and a value.
-    """
-
-    name: str
-    state: str
-    address: str = ""
-    reasons: tuple[str, ...] = ()
-    samples: tuple[tuple[str, dict[str, str], float], ...] = field(default=(), repr=False)
-
-    def by_account(self, metric: str, label: str) -> dict[tuple[str, str], dict[str, float]]:
-        """Return a metric's values for each account, by the value of another label."""
-        values: dict[tuple[str, str], dict[str, float]] = {}
-        for name, labels, value in self.samples:
-            if name == metric and value and {"vendor", "account", label} <= labels.keys():
-                values.setdefault((labels["vendor"], labels["account"]), {})[labels[label]] = value
-        return values
-
-
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """Free bytes on the disk of a folder. `what` is the setting that names the folder."""
-
-    what: str
-    folder: str
-    free: int
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """All that `status` knows.
-
-    `log`, `spool` and `warehouse` have the key `error` where they could not be asked, the warehouse the key
-    `nothing` before the first load.
-    """
-
-    parts: Sequence[Part]
-    log: Row
-    spool: Row
-    warehouse: Row
-    disks: Sequence[Disk]
 
 
 def judge(facts: Facts, settings: Settings, now: datetime) -> list[Finding]:
@@ -100,14 +50,6 @@ def judge(facts: Facts, settings: Settings, now: datetime) -> list[Finding]:
             detail = f"{disk.free // 1024**2} MiB free for {disk.what} in {disk.folder}"
             findings.append(report("disk", detail, "make room"))
     return sorted(findings, key=lambda finding: _ORDER[finding.state])
-
-
-def exit_code(findings: list[Finding]) -> ExitCode:
-    """Return FAILED where something needs a person, UNAVAILABLE where something could not be asked."""
-    failures = [finding for finding in findings if finding.failed]
-    if any(finding.unreachable for finding in failures):
-        return ExitCode.UNAVAILABLE
-    return ExitCode.FAILED if failures else ExitCode.OK
 
 
 def _judge_parts(facts: Facts, settings: Settings) -> Iterator[Finding]:
@@ -152,10 +94,11 @@ def _judge_log(facts: Facts, interval: timedelta, now: datetime) -> Iterator[Fin
         yield failed(
             "log",
             detail,
-            "run the consumer, which reads it again by itself; `ingest reconcile --since` finds what is gone",
+            "run the consumer, which reads it again by itself; `ingest reconcile --since 30d` finds what is"
+            " gone",
         )
         return
-    waiting = sum(topic["lag"] for topic in topics)
+    waiting = facts.waiting_in_log
     if not waiting:
         yield ok("log", "everything in it is loaded")
         return
@@ -194,7 +137,8 @@ def _judge_repeated_reads(facts: Facts) -> Iterator[Finding]:
             {f"{labels['topic']}/{labels['partition']}" for labels in samples if labels["because"] == because}
         ):
             remedy = (
-                "`ingest reconcile --since`, as far back as that reaches, finds what is no longer in the log"
+                "`ingest reconcile --since 30d`, or as far back as that reaches, finds what is gone from the"
+                " log"
             )
             yield warning(
                 because, f"{', '.join(partitions)} was read again since the consumer started: {cause}", remedy
@@ -205,7 +149,7 @@ def _judge_spool(facts: Facts) -> Iterator[Finding]:
     if error := facts.spool.get("error"):
         yield Finding("spool", State.FAILED, error, unreachable=True)
         return
-    records = sum(file["records"] for file in facts.spool["files"])
+    records = facts.waiting_in_spool
     if records:
         age = timedelta(seconds=max(file["oldest_seconds"] for file in facts.spool["files"]))
         detail = (
@@ -276,6 +220,12 @@ def _judge_webhooks(
     if not (stored and stored["last_delivery"]) and not accepted:
         remedy = f"`ingest webhooks plan {name}` says what the vendor has"
         yield warning(name, "no webhook was ever delivered", remedy)
+    elif stored and not stored.get("in_hour") and stored.get("usual_in_hour", 0) >= _USUAL_DELIVERIES:
+        detail = (
+            "no webhook was delivered in the last hour, in which at least"
+            f" {stored['usual_in_hour']} came in each of the last four weeks"
+        )
+        yield warning(name, detail, f"`ingest webhooks test {name}` says where deliveries stop")
     if needs := sorted(set(subscriptions) - _SUBSCRIPTION_OK - {"unknown"}):
         remedy = (
             f"`ingest webhooks plan {name}` asks the vendor now; if it wants a change, `ingest webhooks apply"
@@ -317,17 +267,3 @@ def _judge_reconciliation(
             f"the last reconciliation found and repaired {counted(run['missed'], 'booking')} that no webhook "
             "delivered",
         )
-
-
-def outcomes(facts: Facts) -> dict[tuple[str, str], dict[str, float]]:
-    """Return how the receiver on this machine answered each account's deliveries since it started."""
-    return _metric(facts, "receiver", "ingest_deliveries_total", "outcome")
-
-
-def subscription_states(facts: Facts) -> dict[tuple[str, str], dict[str, float]]:
-    """Return what each account's subscriptions need, as reconciliation last saw them."""
-    return _metric(facts, "reconciliation", "ingest_subscription_state", "state")
-
-
-def _metric(facts: Facts, part: str, metric: str, label: str) -> dict[tuple[str, str], dict[str, float]]:
-    return next((process.by_account(metric, label) for process in facts.parts if process.name == part), {})

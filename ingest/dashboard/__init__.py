@@ -1,0 +1,1 @@
+"""The dashboard's service: pages for people, and an HTTP API for other programs."""

@@ -1,0 +1,1 @@
+"""How the product is: the facts, what they mean, and the verdict on each account."""

@@ -1,0 +1,159 @@
+"""Transactions that append to the feed of changes and commit a group's offsets: both, or neither.
+
+A consumer that was frozen while others went on with its partitions cannot append older states after their
+newer ones: brokers refuse its offsets, because its generation of the group is over, and its transaction is
+aborted. What readers see of the feed is what was committed, in the order of the offsets.
+https://cwiki.apache.org/confluence/display/KAFKA/KIP-447%3A+Producer+scalability+for+exactly+once+semantics
+"""
+
+import struct
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from kafka import OffsetAndMetadata, errors
+from kafka import TopicPartition as ConsumedPartition
+
+from ingest.errors import CommitFailed, LogDenied
+from ingest.log import Record
+from ingest.log.kafka.cluster import COMPACTED, Cluster
+from ingest.log.kafka.producer import PRODUCER_OPTIONS, encode
+
+_ANSWER_SECONDS = 10.0
+_ROOM_SECONDS = 0.1
+_NO_GENERATION = -1
+_OPTIONS: dict[str, str | int | bool] = {
+    # A transaction that its consumer left open is aborted after that, and readers wait for it until then: as
+    # long as the group waits for the consumer.
+    "transaction.timeout.ms": 10_000,
+    "message.timeout.ms": 8_000,
+    "linger.ms": 5,
+}
+# The consumer is no longer the one whose offsets the group takes.
+_FENCED = {
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError._FENCED,  # noqa: SLF001 - which is its public name
+}
+
+
+class FeedTransactions:
+    """The transactions of one consumer. It connects with the first one, and anew after one that failed."""
+
+    def __init__(self, cluster: Cluster, group: str, topic: str) -> None:
+        self._cluster, self._topic = cluster, topic
+        # Its own, not that of the consumer before: generations of the group keep those two apart.
+        self._id = f"{group}.{uuid.uuid4().hex[:12]}"
+        self._client: Producer | None = None
+        self._refusals: list[KafkaError] = []
+
+    def commit(
+        self,
+        changes: Sequence[Record],
+        offsets: Mapping[ConsumedPartition, OffsetAndMetadata],
+        member: Any,
+    ) -> None:
+        """Append changes, and commit offsets for a member of the group, given by its `group_metadata()`.
+
+        Raises CommitFailed, OffsetMetadataTooLargeError, and LogUnavailable when the outcome is not certain.
+        """
+        if member.generation_id == _NO_GENERATION:  # which brokers would not compare
+            raise CommitFailed("the group is just continuing without this consumer")
+        client: Producer | None = None
+        try:
+            client = self._client or self._connect()
+            self._carry_out(client, changes, offsets, member)
+        except KafkaException as failure:
+            self._give_up(client)
+            raise self._translated(failure) from failure
+        except BaseException:
+            self._give_up(client)
+            raise
+
+    def close(self) -> None:
+        """End the connection. An open transaction is aborted."""
+        self._give_up(self._client)
+
+    def _connect(self) -> Producer:
+        self._cluster.ensure_topics([self._topic], COMPACTED)
+        client = Producer(
+            self._cluster.librdkafka_options() | PRODUCER_OPTIONS | _OPTIONS | {"transactional.id": self._id}
+        )
+        client.init_transactions(_ANSWER_SECONDS)  # ends what an earlier client left open
+        self._client = client
+        return client
+
+    def _carry_out(
+        self,
+        client: Producer,
+        changes: Sequence[Record],
+        offsets: Mapping[ConsumedPartition, OffsetAndMetadata],
+        member: Any,
+    ) -> None:
+        self._refusals = []
+        client.begin_transaction()
+        for record in changes:
+            self._produce(client, record)
+        client.flush(_ANSWER_SECONDS)
+        if self._refusals:
+            raise KafkaException(self._refusals[0])
+        positions = [
+            TopicPartition(partition.topic, partition.partition, position.offset, position.metadata)
+            for partition, position in offsets.items()
+        ]
+        client.send_offsets_to_transaction(positions, group_metadata(member), _ANSWER_SECONDS)
+        client.commit_transaction(_ANSWER_SECONDS)
+
+    def _produce(self, client: Producer, record: Record) -> None:
+        key, headers = encode(record)
+        while True:
+            try:
+                client.produce(
+                    self._topic, record.value, key, headers=headers, on_delivery=self._note_refusal
+                )
+            except BufferError:  # as much is on its way as the client holds
+                client.poll(_ROOM_SECONDS)
+            else:
+                return
+
+    def _note_refusal(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self._refusals.append(error)
+
+    def _give_up(self, client: Producer | None) -> None:
+        """Abort the transaction, or leave that to the next client."""
+        self._client = None
+        if client is not None:
+            with suppress(KafkaException):
+                client.abort_transaction(_ANSWER_SECONDS)
+
+    def _translated(self, failure: KafkaException) -> Exception:
+        error: KafkaError = failure.args[0]
+        if error.code() in _FENCED:
+            return CommitFailed(
+                f"the group continued without this consumer; others read its records again ({error.str()})"
+            )
+        if error.code() == KafkaError.OFFSET_METADATA_TOO_LARGE:
+            too_large: Exception = errors.OffsetMetadataTooLargeError(error.str())
+            return too_large
+        if error.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+            return LogDenied(
+                f"Kafka at {self._cluster.address}: the right to transactions is missing: grant WRITE on the"
+                f" transactional ids that begin with {self._id.rpartition('.')[0]}"
+            )
+        known: type[Exception] = errors.for_code(error.code()) if error.code() > 0 else errors.KafkaError
+        return self._cluster.unavailable(known(error.str()))
+
+
+def group_metadata(member: Any) -> bytes:
+    """Return a member of a group, as kafka-python tells of it, in the form in which librdkafka takes it.
+
+    That form is librdkafka's own; a test compares it with that of a consumer of librdkafka.
+    """
+    parts = (member.group_id, member.member_id)
+    texts = b"".join(part.encode() + b"\0" for part in parts)
+    return b"CGMDv2:" + struct.pack("=i", member.generation_id) + texts + b"\1"

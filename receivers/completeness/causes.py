@@ -1,0 +1,205 @@
+"""Detectors: what shows that deliveries of an account may be missing.
+
+Pure: values in, suspicions out. The same values give the same suspicions, in whatever order they come.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import orjson
+
+from ingest.clock import CLOCK_SKEW
+from ingest.errors import PayloadError
+from ingest.event import Cause, Event
+from ingest.times import describe_duration, describe_skew, format_instant, parse_instant
+from receivers.completeness.gaps import Suspicion
+from receivers.completeness.rhythm import Rhythm
+from receivers.life import ANY_SOURCE, SIGN_EVERY
+
+# A receiver that gave no sign for so long does not run.
+_SILENT = 3 * SIGN_EVERY
+# How long after its last sign a receiver with a spool is taken not to come back, and to have accepted
+# deliveries into its spool until then. After the last of these times it is gone for good.
+_SPOOL_STEPS = (timedelta(minutes=10), timedelta(hours=1), timedelta(hours=6), timedelta(days=1))
+_NOTED = {
+    Cause.GIVEN_UP: "the vendor says that it gave up a delivery",
+    Cause.LOG_CHANGED: "the log was cut, restored or made anew, and may have lost what was not loaded",
+    Cause.LOG_DELETED: "the log deleted records before they were loaded",
+    Cause.WAREHOUSE_RESTORED: "the warehouse lacks loads whose records the log no longer has",
+    Cause.SPOOL_LOST: "a receiver's spool was taken away with deliveries in it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Downtime:
+    """A span in which no receiver ran; `until` is None while that lasts."""
+
+    since: datetime
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class _SpoolSign:
+    at: datetime
+    has_stopped: bool
+
+
+@dataclass
+class ReceiverLife:
+    """When receivers ran, by their signs of life: those of all receivers together."""
+
+    _spans: list[tuple[datetime, datetime]] = field(default_factory=list)  # apart from each other, in order
+    _spools: dict[str, _SpoolSign] = field(default_factory=dict)
+
+    def add(self, sign: Event) -> list[Suspicion]:
+        """Add a sign of life, and return what its 503s show, of ANY_SOURCE where no account was known.
+
+        Raises PayloadError for a sign that is not one of ours.
+        """
+        try:
+            data = orjson.loads(sign.data)
+            since, spool = parse_instant(data["since"]), str(data["spool"])
+            refused = [
+                _unavailable(str(source), of_source, sign)
+                for source, of_source in data["unavailable"].items()
+            ]
+            has_stopped = data["state"] == "stopped"
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PayloadError("the record is no sign of a receiver's life") from error
+        if since <= sign.time:
+            self._join(since, sign.time)
+        if spool and (spool not in self._spools or sign.time > self._spools[spool].at):
+            self._spools[spool] = _SpoolSign(sign.time, has_stopped)
+        return refused
+
+    @property
+    def last_seen(self) -> datetime | None:
+        """When a receiver last gave a sign; None before the first."""
+        return self._spans[-1][1] if self._spans else None
+
+    def note_seen(self, at: datetime) -> None:
+        """Note that a receiver ran at an instant, although the log may not have its sign any more."""
+        self._join(at, at)
+
+    def downtimes(self, now: datetime) -> list[Downtime]:
+        """Return when no receiver ran between the first sign and now."""
+        ends = [end for _, end in self._spans]
+        starts = [start for start, _ in self._spans]
+        downtimes = [Downtime(end, start) for end, start in zip(ends, starts[1:], strict=False)]
+        if ends and now - ends[-1] > _SILENT:
+            downtimes.append(Downtime(ends[-1], None))
+        return downtimes
+
+    def lost_spools(self, source: str, now: datetime) -> list[Suspicion]:
+        """Return what spools may have taken along whose receivers did not come back."""
+        suspicions = []
+        for spool, last in self._spools.items():
+            begin = last.at
+            for step in () if last.has_stopped else _SPOOL_STEPS:
+                if now < last.at + step:
+                    break
+                key = f"{spool} {format_instant(last.at)} {step}"
+                detail = (
+                    f"a receiver with a spool has given no sign since {last.at:%Y-%m-%d %H:%M} UTC, and what"
+                    " it accepted while the log was away may be only there"
+                )
+                suspicions.append(
+                    Suspicion(source, Cause.SPOOL_LOST, begin, last.at + step, last.at + step, key, detail)
+                )
+                begin = last.at + step
+        return suspicions
+
+    def _join(self, since: datetime, until: datetime) -> None:
+        apart = [span for span in self._spans if span[1] < since or span[0] > until]
+        joined = [span for span in self._spans if not (span[1] < since or span[0] > until)]
+        start = min([since, *(span[0] for span in joined)])
+        end = max([until, *(span[1] for span in joined)])
+        self._spans = sorted([*apart, (start, end)])
+
+
+def suspect_downtime(source: str, downtime: Downtime) -> Suspicion:
+    """Return that deliveries of a source may be missing because no receiver ran."""
+    return Suspicion(
+        source,
+        Cause.RECEIVER_DOWN,
+        downtime.since,
+        downtime.until,
+        downtime.until or downtime.since + _SILENT,
+        format_instant(downtime.since),
+        "no receiver ran",
+    )
+
+
+def read_note(note: Event, lookback: timedelta) -> Suspicion:
+    """Return the suspicion of a note that deliveries may be missing.
+
+    Where the note does not say since when, that is `lookback` before it: how long a vendor tries before it
+    gives up is not published. Raises PayloadError.
+    """
+    try:
+        data = orjson.loads(note.data)
+        cause, since_text = Cause(data.get("cause", Cause.GIVEN_UP)), data.get("since")
+    except (ValueError, AttributeError) as error:
+        raise PayloadError("the record is no note of a loss") from error
+    since = parse_instant(since_text) if since_text else note.time - lookback
+    detail = _NOTED.get(cause, "it was noted in the log")
+    return Suspicion(note.source, cause, min(since, note.time), note.time, note.time, note.id, detail)
+
+
+def suspect_silence(
+    source: str, rhythm: Rhythm | None, last_delivery: datetime, quiet_until: datetime, now: datetime
+) -> Suspicion | None:
+    """Return that an account is silent; None where its rhythm explains that nothing came.
+
+    `quiet_until` is until when a comparison has shown that nothing was missing in this silence.
+    """
+    since = max(last_delivery, quiet_until)
+    if rhythm is None or not rhythm.is_silence(since, now):
+        return None
+    usual = f"{rhythm.expected(since, now):.0f} deliveries are usual"
+    detail = f"nothing came for {describe_duration(now - since)}, in which {usual}"
+    return Suspicion(source, Cause.SILENCE, since, None, now, format_instant(since), detail)
+
+
+def suspect_clock(
+    source: str, ahead: timedelta | None, right_until: datetime, now: datetime
+) -> Suspicion | None:
+    """Return that this machine's clock is wrong by a vendor's answer; None where it is right or unknown.
+
+    It was right for the last time at `right_until`.
+    """
+    if ahead is None or abs(ahead) <= CLOCK_SKEW:
+        return None
+    detail = f"this machine's clock is {describe_skew(ahead)} the vendor's"
+    return Suspicion(source, Cause.CLOCK_WRONG, right_until, None, now, format_instant(right_until), detail)
+
+
+def suspect_subscription(source: str, why: str, right_until: datetime, now: datetime) -> Suspicion:
+    """Return that a vendor may not deliver because of what is wrong with a subscription of an account."""
+    detail = f"a webhook subscription is not right: {why}"
+    return Suspicion(source, Cause.SUBSCRIPTION, right_until, None, now, format_instant(right_until), detail)
+
+
+def _unavailable(source: str, refused: Mapping[str, object], sign: Event) -> Suspicion:
+    since, until = parse_instant(str(refused["since"])), parse_instant(str(refused["until"]))
+    return Suspicion(
+        source,
+        Cause.UNAVAILABLE,
+        since,
+        max(since, until),
+        sign.time,
+        f"{sign.id} {source}",
+        "deliveries were answered 503",
+    )
+
+
+def for_sources(suspicions: Iterable[Suspicion], sources: Iterable[str]) -> list[Suspicion]:
+    """Return suspicions with one for each source in the place of each of ANY_SOURCE; others' are left out."""
+    known = list(sources)
+    return [
+        replace(suspicion, source=source)
+        for suspicion in suspicions
+        for source in known
+        if suspicion.source in {ANY_SOURCE, source}
+    ]

@@ -1,0 +1,226 @@
+"""Finds gaps: reads the signs of them where they are, and adds what they show to the book of gaps.
+
+What is known about gaps is in the audit topic and, loaded from it, in the table `gaps`. A process that starts
+reads both, and the notes and signs of life that the log still has, so it forgets none and doubles none.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import orjson
+import structlog
+
+from ingest.clock import CLOCK_SKEW, LOOKBACK_IN_DOUBT, is_future, read_clock_ahead
+from ingest.errors import ConfigurationError, PayloadError
+from ingest.event import ALIVE, GAP, LOST, Cause, Event
+from ingest.files import replace_private
+from ingest.settings import Settings
+from ingest.times import format_instant, parse_instant
+from ingest.vendors import AnyAccount
+from ingest.warehouse import is_instant
+from ingest.warehouse.deliveries import arrivals, hourly_deliveries, last_deliveries
+from ingest.warehouse.gaps import gap_of, read_gaps
+from receivers.completeness.causes import (
+    ReceiverLife,
+    for_sources,
+    read_note,
+    suspect_clock,
+    suspect_downtime,
+    suspect_silence,
+    suspect_subscription,
+)
+from receivers.completeness.gaps import GapBook, Suspicion, gap_hours
+from receivers.completeness.rhythm import WEEKS, Rhythm, learn_rhythm, start_of_hour
+from receivers.reconcile.report import Report
+
+log = structlog.get_logger()
+
+_OVERLAP = timedelta(minutes=10)  # machines' clocks differ, and a note may wait in a spool
+_REMEMBERED = (
+    LOOKBACK_IN_DOUBT  # how long closed gaps are needed to recognise the suspicions that led to them
+)
+_SILENCE_SECONDS = 600.0  # between two looks at what was delivered
+_RHYTHM_SECONDS = 86_400.0  # for which a rhythm is used
+
+
+def time_of_vendors(settings: Settings) -> datetime:
+    """Return the time, by the vendors' clocks if this machine's is known to be wrong."""
+    ahead = read_clock_ahead(Path(settings.reconcile.state_dir)) or timedelta(0)
+    return datetime.now(UTC) - (ahead if abs(ahead) > CLOCK_SKEW else timedelta(0))
+
+
+class _LastSeen:
+    """The file with the time of the last sign of a receiver's life.
+
+    With it, a log that was made anew or restored shows since when nothing is known of the receivers. It is no
+    error when the file cannot be read or written: it is needed only then.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._written: datetime | None = None
+
+    def read(self) -> datetime | None:
+        """Return the time; None where there is none."""
+        with suppress(OSError, ValueError, PayloadError):
+            return parse_instant(self._file.read_text(encoding="ascii"))
+        return None
+
+    def write(self, seen: datetime | None) -> None:
+        """Write the time, unless it is the one that was written."""
+        if seen and seen != self._written:
+            with suppress(OSError, ConfigurationError):
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                replace_private(self._file, format_instant(seen).encode())
+                self._written = seen
+
+
+@dataclass
+class GapFinder:
+    """Adds what shows that deliveries may be missing to a book of gaps. For one thread."""
+
+    settings: Settings
+    book: GapBook
+    _life: ReceiverLife = field(default_factory=ReceiverLife)
+    _is_loaded: bool = False
+    _read_since: datetime | None = None
+    _right_until: dict[tuple[str, Cause], datetime] = field(default_factory=dict)
+    _rhythms: dict[str, tuple[float, Rhythm | None]] = field(default_factory=dict)
+    _silence_due: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._seen = _LastSeen(Path(self.settings.reconcile.state_dir) / "receivers.seen")
+
+    def look(self, accounts: Sequence[AnyAccount]) -> None:
+        """Find the gaps of these accounts. Raises WarehouseUnavailable, LogUnavailable."""
+        now = time_of_vendors(self.settings)
+        if not self._is_loaded:
+            for gap in read_gaps(self.settings, now - _REMEMBERED):
+                self.book.restate(gap)
+            if (seen := self._seen.read()) and not is_future(seen, now):
+                self._life.note_seen(seen)
+            self._is_loaded = True
+        self._read_audit(accounts, now)
+        self._seen.write(self._life.last_seen)
+        for account in accounts:
+            for downtime in self._life.downtimes(now):
+                self._suspect(suspect_downtime(account.source, downtime), now)
+            for suspicion in self._life.lost_spools(account.source, now):
+                self._suspect(suspicion, now)
+        if time.monotonic() >= self._silence_due:
+            self._silence_due = time.monotonic() + _SILENCE_SECONDS
+            self._find_silence(accounts, now)
+
+    def note_report(self, account: AnyAccount, report: Report) -> None:
+        """Note what a comparison of an account shows of this machine's clock."""
+        key, now = (account.source, Cause.CLOCK_WRONG), time_of_vendors(self.settings)
+        right_until = self._right_until.get(key, report.started_at - self.settings.reconcile.lookback)
+        if suspicion := suspect_clock(account.source, report.clock_ahead, right_until, now):
+            self._suspect(suspicion, now)
+        elif report.clock_ahead is not None:
+            self._note_right(*key, now)
+
+    def note_subscription(self, account: AnyAccount, why: str) -> None:
+        """Note what a check of an account's subscriptions found wrong, "" for nothing.
+
+        It was right when it was checked before, or when the newest delivery came. Raises
+        WarehouseUnavailable.
+        """
+        key, now = (account.source, Cause.SUBSCRIPTION), time_of_vendors(self.settings)
+        if not why:
+            self._note_right(*key, now)
+            return
+        right_until = self._right_until.get(key) or arrivals(self.settings, account.vendor, account.name).last
+        earliest = now - (LOOKBACK_IN_DOUBT if right_until else self.settings.reconcile.lookback)
+        since = max(right_until or earliest, earliest)
+        self._suspect(suspect_subscription(account.source, why, since, now), now)
+
+    def note_made_anew(self, account: AnyAccount, since: datetime) -> None:
+        """Note that a subscription was made anew, after nothing may have come since then."""
+        now, key = time_of_vendors(self.settings), f"made anew {since.isoformat()}"
+        detail = "a webhook subscription was made anew"
+        self._suspect(Suspicion(account.source, Cause.SUBSCRIPTION, since, now, now, key, detail), now)
+
+    def _read_audit(self, accounts: Sequence[AnyAccount], now: datetime) -> None:
+        """Read what is new in the audit topic; all of it at first. Raises LogUnavailable."""
+        suspicions: list[Suspicion] = []
+        began = datetime.now(UTC)  # as the log's own times are
+        reader = self.settings.build_log().reader(self._read_since, [self.settings.audit_topic])
+        try:
+            for stored in reader.records():
+                with suppress(PayloadError):  # not one of ours
+                    suspicions += self._read(Event.from_record(stored.record))
+        finally:
+            reader.close()
+        self._read_since = began - _OVERLAP
+        for suspicion in for_sources(suspicions, [account.source for account in accounts]):
+            self._suspect(suspicion, now)
+
+    def _read(self, event: Event) -> list[Suspicion]:
+        """Read an event of the audit topic, and return what it shows. Raises PayloadError."""
+        if event.type == ALIVE:
+            return self._life.add(event)
+        if event.type == LOST:
+            return [read_note(event, self.settings.reconcile.lookback)]
+        if event.type == GAP:
+            with suppress(ValueError, KeyError, TypeError):  # of a later release
+                row = orjson.loads(event.data)
+                instants = {name: parse_instant(row[name]) for name in row if is_instant(name) and row[name]}
+                self.book.restate(gap_of(row | instants))
+        return []
+
+    def _find_silence(self, accounts: Sequence[AnyAccount], now: datetime) -> None:
+        last = last_deliveries(self.settings)
+        for account in accounts:
+            newest = last.get((account.vendor, account.name))
+            if newest is None:
+                continue
+            silences = self.book.of_cause(account.source, Cause.SILENCE)
+            lasting = next((gap for gap in silences if gap.is_open and gap.until_at is None), None)
+            if lasting and newest > lasting.from_at:
+                self.book.update(lasting, now, until_at=newest)
+            quiet_until = max((gap.until_at for gap in silences if gap.until_at), default=newest)
+            rhythm = self._rhythm(account, now)
+            if lasting is None and (
+                suspicion := suspect_silence(account.source, rhythm, newest, quiet_until, now)
+            ):
+                self._suspect(suspicion, now)
+
+    def _rhythm(self, account: AnyAccount, now: datetime) -> Rhythm | None:
+        """Return an account's rhythm, learned anew each day. Raises WarehouseUnavailable."""
+        learned_at, rhythm = self._rhythms.get(account.source, (-_RHYTHM_SECONDS, None))
+        if time.monotonic() - learned_at >= _RHYTHM_SECONDS:
+            since = start_of_hour(now) - timedelta(weeks=WEEKS)
+            counts = hourly_deliveries(self.settings, account.vendor, account.name, since)
+            outages = {
+                hour
+                for cause in Cause
+                for gap in self.book.of_cause(account.source, cause)
+                if gap.missed or cause is Cause.RECEIVER_DOWN
+                for hour in gap_hours(gap, now)
+            }
+            rhythm = learn_rhythm(counts, now, outages)
+            self._rhythms[account.source] = time.monotonic(), rhythm
+        return rhythm
+
+    def _suspect(self, suspicion: Suspicion, now: datetime) -> None:
+        if gap := self.book.add(suspicion, now):
+            log.warning(
+                "gap.found",
+                source=gap.source,
+                cause=gap.cause.value,
+                since=gap.from_at.isoformat(),
+                until=gap.until_at and gap.until_at.isoformat(),
+                why=gap.detail,
+            )
+
+    def _note_right(self, source: str, cause: Cause, now: datetime) -> None:
+        """Note that a condition is over, which ends the gap that lasted meanwhile."""
+        self._right_until[source, cause] = now
+        for gap in self.book.of_cause(source, cause):
+            if gap.is_open and gap.until_at is None:
+                self.book.update(gap, now, until_at=now)

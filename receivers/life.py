@@ -1,0 +1,157 @@
+"""Signs of a receiver's life in the audit topic, for `receivers.completeness.causes` to read.
+
+A worker says that it has started, each minute that it runs, and that it stops. Whoever reads that knows when
+no receiver ran, also when one was killed and could not say so. A sign also says which accounts' deliveries
+were answered 503 since the last one that the log has.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import orjson
+
+from ingest.event import ALIVE, RECEIVER_SOURCE, Event, digest
+from ingest.log import Producer
+from ingest.times import format_instant
+
+SIGN_EVERY = timedelta(minutes=1)
+# A process that was frozen for longer did not run all the time since its last sign.
+_FROZEN_SECONDS = 3 * SIGN_EVERY.total_seconds()
+_MOST_SOURCES = 10_000  # of deliveries that are remembered
+
+ANY_SOURCE = ""
+"""Stands for a delivery that was answered before its account was known."""
+
+
+@dataclass(slots=True)
+class Refused:
+    """How many deliveries of a source were answered 503, and when the first and the last one came."""
+
+    count: int
+    since: datetime
+    until: datetime
+
+
+class UnavailableCounter:
+    """Counts deliveries that were answered 503, by source. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._refused: dict[str, Refused] = {}
+
+    def note(self, source: str) -> None:
+        """Note that a delivery of a source is answered 503 now."""
+        now = datetime.now(UTC)
+        with self._lock:
+            if refused := self._refused.get(source):
+                refused.count, refused.until = refused.count + 1, max(now, refused.until)
+            elif len(self._refused) < _MOST_SOURCES:
+                self._refused[source] = Refused(1, now, now)
+
+    def take(self) -> dict[str, Refused]:
+        """Return what was counted, and begin anew."""
+        with self._lock:
+            refused, self._refused = self._refused, {}
+        return refused
+
+    def put_back(self, refused: Mapping[str, Refused]) -> None:
+        """Count what was taken, because the log did not take it."""
+        with self._lock:
+            for source, earlier in refused.items():
+                later = self._refused.get(source, Refused(0, earlier.since, earlier.until))
+                self._refused[source] = Refused(
+                    earlier.count + later.count,
+                    min(earlier.since, later.since),
+                    max(earlier.until, later.until),
+                )
+
+
+UNAVAILABLE = UnavailableCounter()
+"""The counter of this process."""
+
+
+@dataclass
+class LifeReporter:
+    """Appends a worker's signs of life. Nothing here fails: a sign that the log does not take is left out.
+
+    `spool` is the id of the worker's spool, "" without one.
+    """
+
+    producer: Producer
+    topic: str
+    spool: str
+    counter: UnavailableCounter = field(default_factory=lambda: UNAVAILABLE)
+
+    def __post_init__(self) -> None:
+        self._receiver = uuid.uuid4().hex
+        self._since: datetime | None = None  # of the last sign that the log has
+        self._signed_at = time.monotonic()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._sign_until_closed, name="life", daemon=True)
+
+    def start(self) -> None:
+        """Say that the worker has started, and then each minute that it runs."""
+        self.sign("started")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Say that the worker stops. Call it before the producer is closed."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.sign("stopped")
+
+    def sign(self, state: str) -> None:
+        """Append a sign of life. The worker has run since the last one, unless it was frozen."""
+        now, monotonic = datetime.now(UTC), time.monotonic()
+        if self._since is None or monotonic - self._signed_at > _FROZEN_SECONDS:
+            self._since = now
+        self._signed_at = monotonic
+        refused = self.counter.take()
+        with suppress(Exception):  # as in `report_loss`: the receiver goes on
+            event = self._event(state, now, self._since, refused)
+            appended = self.producer.append(self.topic, [event.to_record()])
+            appended.add_done_callback(partial(self._on_answer, now, refused))
+            return
+        self.counter.put_back(refused)
+
+    def _on_answer(self, signed_at: datetime, refused: Mapping[str, Refused], answer: "Future[None]") -> None:
+        if answer.exception():
+            self.counter.put_back(refused)
+        elif self._since and signed_at > self._since:
+            self._since = signed_at
+
+    def _event(self, state: str, now: datetime, since: datetime, refused: Mapping[str, Refused]) -> Event:
+        data = {
+            "state": state,
+            "since": format_instant(since),
+            "spool": self.spool,
+            "unavailable": {
+                source: {
+                    "count": of_source.count,
+                    "since": format_instant(of_source.since),
+                    "until": format_instant(of_source.until),
+                }
+                for source, of_source in refused.items()
+            },
+        }
+        return Event(
+            id=digest(ALIVE, self._receiver, format_instant(now)),
+            source=RECEIVER_SOURCE,
+            type=ALIVE,
+            subject=self._receiver,
+            time=now,
+            received_at=now,
+            data=orjson.dumps(data),
+        )
+
+    def _sign_until_closed(self) -> None:
+        while not self._closing.wait(SIGN_EVERY.total_seconds()):
+            self.sign("runs")
