@@ -101,8 +101,9 @@ def usable_catalog(catalog: str, info: ValidationInfo) -> str:
                 'is for Iceberg tables: set warehouse.table_format to "iceberg", or leave it out'
             )
         return ""
-    place = info.data.get("credentials")
-    if place and place.get_secret_value().startswith(("az://", "abfs")):
+    bucket = info.data.get("credentials")
+    bucket_url = bucket.get_secret_value() if bucket else ""
+    if bucket_url.startswith(("az://", "abfs")):
         raise ValueError('cannot have tables in Azure: set warehouse.table_format to "delta"')
     if not catalog or catalog.endswith(":memory:") or catalog in {"sqlite://", _SQLITE}:
         raise ValueError(

@@ -22,7 +22,7 @@ _SECRETS = (SecretStr, SecretBytes, Secret)
 _ACCOUNT_LEVELS = 3  # accounts.<name>.<setting>
 _EXAMPLES = {"name": "an account's name has lower-case letters, digits, _ and - only"}
 
-PERHAPS_SECRET = ("credentials", "catalog")
+URLS_OF_WAREHOUSE = ("credentials", "catalog")
 """Settings of the warehouse that are secret where a password is in them."""
 
 TITLE = "Settings of bookings-ingest"
@@ -36,10 +36,10 @@ _LIST = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "stri
 def secret_fields(model: type[BaseModel]) -> list[str]:
     """Return the names of a model's secrets.
 
-    PERHAPS_SECRET of the warehouse are not among them, because they are only secret with a password in them.
+    URLS_OF_WAREHOUSE are not among them, because they are only secret with a password in them.
     """
     names = [name for name, field in model.model_fields.items() if _is_secret(field.annotation)]
-    return [name for name in names if not (model is WarehouseSettings and name in PERHAPS_SECRET)]
+    return [name for name in names if not (model is WarehouseSettings and name in URLS_OF_WAREHOUSE)]
 
 
 def _is_secret(kind: Any) -> bool:

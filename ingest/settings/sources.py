@@ -22,7 +22,7 @@ from ingest.files import SETTINGS_FOLDER
 from ingest.readiness import Finding, warning
 from ingest.settings import Settings, nearest_account_model, section_models
 from ingest.settings.credentials import has_secret
-from ingest.settings.introspection import PERHAPS_SECRET, explain, in_one_message, secret_fields
+from ingest.settings.introspection import URLS_OF_WAREHOUSE, explain, in_one_message, secret_fields
 from ingest.settings.layers import (
     CONFIG,
     DEFAULT_CONFIG,
@@ -182,7 +182,7 @@ def _secrets_in(plain: Tree, tree: Tree) -> Iterator[tuple[str, ...]]:
             yield from (("accounts", name, key) for key in _secret_keys(table, nearest_account_model(merged)))
     warehouse = plain.get("warehouse")
     if isinstance(warehouse, dict):
-        yield from (("warehouse", key) for key in PERHAPS_SECRET if has_secret(warehouse.get(key)))
+        yield from (("warehouse", key) for key in URLS_OF_WAREHOUSE if has_secret(warehouse.get(key)))
 
 
 def _secret_keys(table: Any, model: type[BaseModel]) -> list[str]:

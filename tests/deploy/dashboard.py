@@ -67,7 +67,6 @@ ROWS = {
     ),
     "Loads": (
         telemetry.EVENTS_LOADED,
-        telemetry.CHANGES_PUBLISHED,
         telemetry.FRESHNESS_SECONDS,
         telemetry.LOAD_SECONDS,
         telemetry.LOAD_INTERVAL_SECONDS,

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from ingest.errors import ConfigurationError
 from ingest.settings import Settings, section_models
-from ingest.settings.introspection import PERHAPS_SECRET
+from ingest.settings.introspection import URLS_OF_WAREHOUSE
 from ingest.settings.sources import load_settings, secrets_path
 from ingest.vendors import load_account_class, vendor_names
 from ingest.vendors.calendly import CalendlySettings
@@ -348,7 +348,7 @@ class TestSecrets:
         ]
         assert ("reconcile", "admin_token") in hidden
         for where, name in hidden:
-            if where == "warehouse" and name in PERHAPS_SECRET:
+            if where == "warehouse" and name in URLS_OF_WAREHOUSE:
                 continue
             value = '["hunter2"]' if name == "webhook_secrets" else '"hunter2"'
             vendor = (
