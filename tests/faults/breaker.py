@@ -154,8 +154,13 @@ class Breaker:
         return True
 
     async def fill_log_disk(self, fault: Fault) -> bool:
-        """Fill the disk of the log, so that there is no room for new records."""
-        return await self._fill("log", fault)
+        """Fill the disk of the log, so that there is no room for new records.
+
+        Its -wal is not deleted meanwhile: what is in it could not be saved, and would be gone with the last
+        process that has it open, which a kill may end.
+        """
+        async with self._turns["log's file"]:
+            return await self._fill("log", fault)
 
     async def fill_warehouse_disk(self, fault: Fault) -> bool:
         """Fill the disk of the warehouse, so that there is no room for rows or for dlt's packages."""
