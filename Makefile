@@ -9,13 +9,15 @@ KILLS  ?= 230
 WEBHOOKS ?= 101000
 REQUESTS ?= 1000000
 SEED   ?= 1
+LIVES  ?= 40
+DAYS   ?= 90
 WAREHOUSE ?= duckdb
 WORKERS ?= 4
 COMPILE = $(BIN)/uv pip compile -q --universal --no-strip-extras --generate-hashes --no-header pyproject.toml
 OSV    ?= https://api.osv.dev/v1/query
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers audit bench faults month outage fuzz kafka docs site lock clean
+.PHONY: help demo test check lint types layers audit bench faults month outage fuzz prove kafka docs site lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -55,6 +57,9 @@ outage: $(VENV)/installed-dev ## an hour without Kafka at 500 webhooks/s, as fas
 
 fuzz: $(VENV)/installed-dev ## a million hostile requests at a receiver, what it takes of them into DuckDB; prints answers, memory (REQUESTS= SEED=)
 	@$(BIN)/python -m tests.fuzz --requests $(REQUESTS) --seed $(SEED)
+
+prove: $(VENV)/installed-dev ## forty lives of 90 days with everything that goes wrong: 1 if an hour was called complete that was not (LIVES=40 DAYS=90 SEED=1)
+	@$(BIN)/python -m tests.referee --lives $(LIVES) --days $(DAYS) --seed $(SEED)
 
 kafka: $(VENV)/installed-dev ## a real one-node Apache Kafka on a free port, until interrupted (needs Java and Maven)
 	@$(BIN)/python -m tests.kafka.broker

@@ -10,8 +10,9 @@ from typing import Any
 
 import orjson
 
-from ingest.booking import COLUMNS, EMPTY, Answer, Booking, BookingStatus, rounded
+from ingest.booking import COLUMNS, EMPTY, Booking, BookingStatus, rounded
 from ingest.event import Event
+from ingest.fitting import as_json
 from ingest.times import parse_stored_instant
 from ingest.warehouse import is_instant, is_version, parsed_json
 
@@ -23,8 +24,6 @@ UNREADABLE_VERSION = "0"
 # Columns of a booking that have no version of their own.
 UNVERSIONED_COLUMNS = {"booking_id", "version", "column_versions"}
 
-# orjson sorts the keys of objects, and would leave the fields of a dataclass in their own order.
-_SORTED_JSON = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
 BOOKINGS_JSON = ("staff", "answers", "tracking", "guests", "column_versions")
 _column_values = attrgetter(*COLUMNS)
 _EMPTY_BOOKING = Booking(booking_id="", version="", status=BookingStatus.UNKNOWN)
@@ -107,15 +106,3 @@ def _are_column_versions(text: str | None) -> bool:
         name in COLUMNS and isinstance(version, str) and (not version or is_version(without_guess(version)))
         for name, version in versions.items()
     )
-
-
-def as_json(value: Any) -> str | None:
-    """Return the text of a JSON column.
-
-    Equal values make equal texts, be they dataclasses or parsed objects.
-    """
-    return None if value is None else orjson.dumps(value, default=_as_object, option=_SORTED_JSON).decode()
-
-
-def _as_object(answer: Answer) -> dict[str, str | None]:
-    return {"question": answer.question, "answer": answer.answer}

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from consumers.booking_rows import (
     UNVERSIONED_COLUMNS,
     Row,
-    as_json,
     booking_row,
     column_versions,
     without_guess,
@@ -20,6 +19,7 @@ from ingest.booking import COLUMNS, Booking, BookingStatus
 from ingest.clock import add_span, is_ahead, is_long_before, with_instant
 from ingest.errors import PayloadError
 from ingest.event import Event, Via
+from ingest.fitting import as_json
 from ingest.times import format_instant, parse_instant
 
 Key = tuple[str, str, str]

@@ -23,8 +23,9 @@ from typing import Any
 
 import orjson
 
-from consumers.booking_rows import Row, as_json, column_versions, empty_value, guess_version, without_guess
+from consumers.booking_rows import Row, column_versions, empty_value, guess_version, without_guess
 from consumers.message import BookingMessage
+from ingest.fitting import as_json
 
 # Columns that say how a row was made, not what a message says about the booking.
 _LOAD_COLUMNS = {"first_seen_at", "last_via", "loaded_at"}

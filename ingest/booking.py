@@ -6,6 +6,8 @@ from datetime import datetime
 from decimal import Context, Decimal
 from enum import StrEnum
 
+from ingest.destinations import DUCKDB, Destination
+
 
 class BookingStatus(StrEnum):
     """The status of a booking.
@@ -111,9 +113,10 @@ class StoredBooking:
     """A booking as the warehouse stores it.
 
     The booking's `version` is only the vendor's part. `row_version` is the full version of the row, or ""
-    where it is not known. `loaded_at` is when the row was created.
+    where it is not known. `loaded_at` is when the row was created. The `destination` may have cut values.
     """
 
     booking: Booking
     loaded_at: datetime
     row_version: str = ""
+    destination: Destination = DUCKDB

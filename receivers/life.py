@@ -8,7 +8,7 @@ were answered 503 since the last one that the log has.
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +24,8 @@ from ingest.times import format_instant
 SIGN_EVERY = timedelta(minutes=1)
 # A process that was frozen for longer did not run all the time since its last sign.
 _FROZEN_SECONDS = 3 * SIGN_EVERY.total_seconds()
+# By which the machine's clock may have been corrected between two signs.
+_DRIFT_SECONDS = 5.0
 _MOST_SOURCES = 10_000  # of deliveries that are remembered
 
 ANY_SOURCE = ""
@@ -81,18 +83,19 @@ UNAVAILABLE = UnavailableCounter()
 class LifeReporter:
     """Appends a worker's signs of life. Nothing here fails: a sign that the log does not take is left out.
 
-    `spool` is the id of the worker's spool, "" without one.
+    `spool` is the id of the worker's spool, "" without one. `monotonic` is a clock in seconds that nobody
+    sets: for how long the worker has run does not depend on the machine's clock being right.
     """
 
     producer: Producer
     topic: str
     spool: str
     counter: UnavailableCounter = field(default_factory=lambda: UNAVAILABLE)
+    monotonic: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self._receiver = uuid.uuid4().hex
-        self._since: datetime | None = None  # of the last sign that the log has
-        self._signed_at = time.monotonic()
+        self._began_at = self._covered_at = self._signed_at = self.monotonic()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._sign_until_closed, name="life", daemon=True)
 
@@ -110,23 +113,24 @@ class LifeReporter:
 
     def sign(self, state: str) -> None:
         """Append a sign of life. The worker has run since the last one, unless it was frozen."""
-        now, monotonic = datetime.now(UTC), time.monotonic()
-        if self._since is None or monotonic - self._signed_at > _FROZEN_SECONDS:
-            self._since = now
+        now, monotonic = datetime.now(UTC), self.monotonic()
+        if monotonic - self._signed_at > _FROZEN_SECONDS:
+            self._began_at = self._covered_at = monotonic
         self._signed_at = monotonic
+        ran_for = min(monotonic - self._covered_at + _DRIFT_SECONDS, monotonic - self._began_at)
         refused = self.counter.take()
         with suppress(Exception):  # as in `report_loss`: the receiver goes on
-            event = self._event(state, now, self._since, refused)
+            event = self._event(state, now, now - timedelta(seconds=ran_for), refused)
             appended = self.producer.append(self.topic, [event.to_record()])
-            appended.add_done_callback(partial(self._on_answer, now, refused))
+            appended.add_done_callback(partial(self._on_answer, monotonic, refused))
             return
         self.counter.put_back(refused)
 
-    def _on_answer(self, signed_at: datetime, refused: Mapping[str, Refused], answer: "Future[None]") -> None:
+    def _on_answer(self, signed_at: float, refused: Mapping[str, Refused], answer: "Future[None]") -> None:
         if answer.exception():
             self.counter.put_back(refused)
-        elif self._since and signed_at > self._since:
-            self._since = signed_at
+        else:
+            self._covered_at = max(signed_at, self._covered_at)
 
     def _event(self, state: str, now: datetime, since: datetime, refused: Mapping[str, Refused]) -> Event:
         data = {

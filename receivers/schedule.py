@@ -11,6 +11,7 @@ import structlog
 from ingest.errors import ConfigurationError, IngestError
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount
+from receivers.completeness.asking import ask_again
 from receivers.completeness.closing import GapCloser
 from receivers.reconcile.report import Report
 from receivers.reconcile.run import Reconciler, choose_accounts
@@ -20,6 +21,7 @@ from receivers.subscriptions.state import open_state
 log = structlog.get_logger()
 
 _GAP_SECONDS = 5.0
+_ASK_AGAIN_SECONDS = 6 * 3600.0
 
 
 class Schedule:
@@ -53,9 +55,11 @@ class Schedule:
             (self._check_subscriptions, lambda: check_every),
             (self._compare, lambda: every + random.uniform(-jitter, jitter) / 2),  # noqa: S311 - as above
             (self._close_gaps, lambda: _GAP_SECONDS),
+            (self._ask_again, lambda: max(every, _ASK_AGAIN_SECONDS)),
         ]
         now = time.monotonic()
-        due = [now, now + random.uniform(0, min(jitter, every)), now]  # noqa: S311 - as above
+        first_comparison = now + random.uniform(0, min(jitter, every))  # noqa: S311 - as above
+        due = [now, first_comparison, now, first_comparison + every / 2]
         while not stop.wait(max(0.0, min(due) - time.monotonic())):
             first = due.index(min(due))
             job, pause = jobs[first]
@@ -86,6 +90,14 @@ class Schedule:
         for account in accounts:
             if self._gaps and account.name in reports:
                 self._gaps.finder.note_report(account, reports[account.name])
+
+    def _ask_again(self) -> None:
+        """Ask vendors again for older hours that are not proven, or not any more."""
+        for account in self._accounts:
+            try:
+                _log_reports(ask_again(self._settings, self._reconciler, account))
+            except IngestError as error:
+                log.warning("reconcile.not_asked_again", source=account.source, why=str(error))
 
     def _close_gaps(self) -> None:
         """Find gaps, compare at once what may be missing in them, and close those that are proven."""

@@ -104,7 +104,9 @@ def test_settings_and_log_events_that_are_named_exist(page: Path) -> None:
 @PAGE
 def test_commands_and_options_that_are_named_exist(page: Path) -> None:
     for command, line in _command_lines(page.read_text()):
-        options = {option for parameter in command.params for option in parameter.opts} | {"-h", "--help"}
+        options = {"-h", "--help"} | {
+            option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+        }
         assert set(re.findall(r"--[a-z-]+", line)) <= options | {"--config"}, line
 
 

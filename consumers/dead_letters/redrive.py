@@ -9,7 +9,7 @@ from enum import StrEnum
 import orjson
 
 from consumers.batch import Batch, Topics, plan_load, read_batch
-from consumers.dead_letters.letters import DeadLettersTable, StoredLetter, identity_of
+from consumers.dead_letters.letters import DeadLettersTable, LetterFilter, StoredLetter, identity_of
 from consumers.message import BookingMessage
 from consumers.rows import arrow_table
 from consumers.version_guard import newest_wins
@@ -156,6 +156,9 @@ def find_closed(
     ]
 
 
+_LETTERS_READ = 5_000  # of the newest letters; each has to be read to know whether it is still open
+
+
 @dataclass(frozen=True, slots=True)
 class LetterSummary:
     """A letter in short.
@@ -191,6 +194,21 @@ def summarize(table: DeadLettersTable, reader: LetterReader, ids: Sequence[str])
                 stored.letter.position,
                 loaded,
             )
+
+
+def open_letters(settings: Settings) -> list[LetterSummary]:
+    """Return those of the newest dead letters whose events are not loaded. Raises WarehouseUnavailable."""
+    table = DeadLettersTable(settings)
+    newest = table.ids(LetterFilter())[-_LETTERS_READ:]
+    return [letter for letter in summarize(table, LetterReader(settings), newest) if not letter.loaded]
+
+
+def open_letter_times(settings: Settings) -> dict[tuple[str, str], list[datetime]]:
+    """Return when the open dead letters of each account arrived, by vendor and account."""
+    arrivals: dict[tuple[str, str], list[datetime]] = {}
+    for letter in open_letters(settings):
+        arrivals.setdefault((letter.vendor, letter.account), []).append(letter.happened_at)
+    return arrivals
 
 
 class RedriveOutcome(StrEnum):

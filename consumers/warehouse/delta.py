@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from datetime import timedelta
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
+import dlt
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field, write_deltalake
 from deltalake.exceptions import CommitFailedError
 from dlt.common.libs.deltalake import ensure_delta_compatible_arrow_data
+from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 
 from consumers.warehouse.lake_writer import FILE_BYTES, LakeWriter
 from ingest.errors import ConfigurationError, LoadedMeanwhile
@@ -117,8 +119,10 @@ class DeltaWriter(LakeWriter):
         """Return rows in types that the format has."""
         return pa.table(ensure_delta_compatible_arrow_data(rows))
 
-    def drop_tables(self) -> None:
-        """Do nothing: the folders are the catalog."""
+    def drop(self, pipeline: dlt.Pipeline) -> None:
+        """Remove the dataset's folder, which dlt would not without its own file in it."""
+        with pipeline.destination_client() as client:
+            cast(FilesystemClient, client).drop_dataset()
 
 
 def condition_of(key: Sequence[str], rows: pa.Table) -> str:

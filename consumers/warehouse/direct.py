@@ -16,12 +16,11 @@ import dlt
 import pyarrow as pa
 import pyarrow.csv
 import structlog
-from dlt.common.storages.load_package import create_load_id
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from consumers.rows import TABLES, Table, retyped_columns
 from consumers.warehouse.locks import Fence, fenced
-from consumers.warehouse.tables import Tables, Values, select_by_marks
+from consumers.warehouse.tables import Tables, Values, later_load_id, select_by_marks
 from ingest.destinations import Destination
 from ingest.errors import WarehouseUnavailable
 from ingest.warehouse.destination import keep_values
@@ -54,8 +53,10 @@ class DirectTables(Tables, ABC):
 
         Raises LoadRefused, RowsTooLarge, OutOfMemory, WarehouseUnavailable.
         """
-        load_id = create_load_id()
+        loads = self._client.make_qualified_table_name(_LOADS_TABLE)
         with self._transaction():
+            newest = self._client.execute_sql(f"SELECT max(load_id) FROM {loads}")  # noqa: S608 - our own names
+            load_id = later_load_id(newest[0][0] if newest else None)
             for table in TABLES:
                 if table.name not in rows:
                     continue

@@ -5,16 +5,19 @@ somebody else has just appended would succeed. So a commit is tried once, and th
 https://iceberg.apache.org/spec/#optimistic-concurrency
 """
 
+import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import dlt
 import pyarrow as pa
-from dlt.common.libs.pyiceberg import ensure_iceberg_compatible_arrow_data
+from dlt.common.libs.pyiceberg import drop_iceberg_table, ensure_iceberg_compatible_arrow_data
 from pyarrow.dataset import FileSystemDataset
-from pyarrow.fs import FileSelector
+from pyarrow.fs import FileSelector, LocalFileSystem
 from pyiceberg.exceptions import CommitFailedException, NoSuchNamespaceError, TableAlreadyExistsError
 from pyiceberg.io.pyarrow import _dataframe_to_data_files
 from pyiceberg.manifest import DataFile
@@ -35,6 +38,7 @@ _TRIED_ONCE = {"commit.retry.num-retries": "0"}
 # https://iceberg.apache.org/docs/latest/configuration/
 _PROPERTIES = {
     **_TRIED_ONCE,
+    _MAINTAINED_AT: "0",
     "commit.manifest-merge.enabled": "true",
     "commit.manifest.min-count-to-merge": "20",  # a load begins by reading the manifests
     "write.metadata.delete-after-commit.enabled": "true",
@@ -113,8 +117,9 @@ class IcebergWriter(LakeWriter):
 
     def maintain(self, table: Table, every: timedelta) -> dict[str, int] | None:
         """Make large files of small ones, and delete files that were replaced long enough ago."""
-        if float(table.properties.get(_MAINTAINED_AT, 0)) > time.time() - every.total_seconds():
-            return None
+        maintained_at = table.properties.get(_MAINTAINED_AT)
+        if maintained_at is None or float(maintained_at) > time.time() - every.total_seconds():
+            return None  # a table without the property is somebody else's
         counts = {"removed": 0, "added": 0}
         for small in _groups(data_files(table), _large_bytes(table.name()[-1])):
             added = _rewrite(table, small.values(), self._read(table, list(small)))
@@ -132,14 +137,18 @@ class IcebergWriter(LakeWriter):
         """Return rows in types that the format has."""
         return ensure_iceberg_compatible_arrow_data(rows)
 
-    def drop_tables(self) -> None:
-        """Let the catalog forget the dataset's tables."""
+    def drop(self, pipeline: dlt.Pipeline) -> None:  # noqa: ARG002 - the catalog knows where the tables are
+        """Drop the tables, with their files where the catalog agrees, and the namespace."""
         for name in self.lake.names():
-            self.lake.catalog.drop_table((self.lake.namespace, name))
-        try:
+            table = self.lake.open(name)
+            drop_iceberg_table(self.lake.catalog, f"{self.lake.namespace}.{name}")
+            if table and isinstance(file_system(table), LocalFileSystem):
+                folder = Path(path_of(table.location()))
+                shutil.rmtree(folder, ignore_errors=True)  # folders without files
+                with suppress(OSError):  # the last one leaves the dataset's folder empty
+                    folder.parent.rmdir()
+        with suppress(NoSuchNamespaceError):
             self.lake.catalog.drop_namespace(self.lake.namespace)
-        except NoSuchNamespaceError:
-            return
 
     def _read(self, table: Table, paths: Collection[str]) -> pa.Table:
         """Return the rows of some of a table's files."""

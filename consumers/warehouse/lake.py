@@ -9,27 +9,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import dlt
 import duckdb
 import numpy as np
 import pyarrow as pa
 import structlog
-from dlt.common.storages.load_package import create_load_id
-from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 from pyarrow.dataset import FileSystemDataset, ParquetFileFragment
 
 from consumers.rows import TABLES, Table, arrow_schema
 from consumers.warehouse.lake_writer import lake_writer, with_json_marked
 from consumers.warehouse.locks import Fence
-from consumers.warehouse.tables import ROWS_PER_FETCH, Tables, Values
+from consumers.warehouse.tables import ROWS_PER_FETCH, Tables, Values, later_load_id
 from ingest.errors import LoadedMeanwhile, WarehouseUnavailable
 from ingest.settings import Settings
 
 log = structlog.get_logger()
 
-_LOADS_TABLE = "_ingest_loads"
 _LOADS = arrow_schema(load_id=pa.string(), status=pa.int64(), inserted_at=pa.timestamp("us", tz="UTC"))
 _JSON = {table.name: table.json for table in TABLES}
 # The columns of which the format has each file's least and greatest value.
@@ -41,7 +38,6 @@ _STATISTICS = {
     "completeness": ("vendor", "account", "hour"),
     "gaps": ("vendor", "account", "from_at"),
     "freshness": ("vendor", "account", "hour"),
-    _LOADS_TABLE: ("load_id", "inserted_at"),
 }
 _FILES_AT_ONCE = 8  # which take about a tenth of a gigabyte, unpacked
 
@@ -51,12 +47,12 @@ _Array = np.ndarray[Any, Any]
 class LakeTables(Tables):
     """Tables of files, each of which is read once in a turn, and written as the version after that."""
 
-    notes_table = loads_table = _LOADS_TABLE
-
     def __init__(self, pipeline: dlt.Pipeline, folder: Path, settings: Settings) -> None:
         super().__init__(pipeline, folder, settings.warehouse.kind)
         self._settings = settings
+        self._newest_load: str | None = None  # of this process
         self._writer = lake_writer(settings.warehouse)
+        self.notes_table = self.loads_table = f"{self._writer.lake.notes_prefix}loads"
         self._versions: dict[str, Any] = {}  # of this turn, as the format's library has them
         self._duckdb = duckdb.connect(config={"memory_limit": f"{settings.consumer.duckdb_bytes} B"})
         self._ids = _FileIds(self._duckdb)
@@ -81,15 +77,15 @@ class LakeTables(Tables):
 
         Raises WarehouseUnavailable; ConfigurationError where a new lake's store is none for it.
         """
-        is_new = self._find(_LOADS_TABLE) is None
+        is_new = self._find(self.loads_table) is None
         schemas = {name: with_json_marked(rows.schema, _JSON[name]) for name, rows in empty.items()}
-        for name, schema in [*schemas.items(), (_LOADS_TABLE, _LOADS)]:
+        for name, schema in [*schemas.items(), (self.loads_table, _LOADS)]:
             if version := self._find(name):
                 self._writer.add_missing_columns(version, schema)
             else:
-                self._writer.create(name, schema, _STATISTICS[name])
+                self._writer.create(name, schema, _STATISTICS.get(name, _LOADS.names))
         if is_new:
-            self._writer.check_refusal(_LOADS_TABLE)
+            self._writer.check_refusal(self.loads_table)
         self._versions.clear()
 
     def select(
@@ -118,20 +114,18 @@ class LakeTables(Tables):
         Raises LoadedMeanwhile where somebody else has written a table since the turn read it, and what
         the format's library raises. What was written by then is right, and stays.
         """
-        load_id = create_load_id()
+        load_id = self._newest_load = later_load_id(self._newest_load)
         for table in TABLES:
             new = rows.get(table.name)
             if new is not None and new.num_rows:
                 self._write_table(table, new)
         note = {"load_id": load_id, "status": 0, "inserted_at": datetime.now(UTC)}
-        self._writer.append(self._version(_LOADS_TABLE), pa.Table.from_pylist([note], schema=_LOADS))
+        self._writer.append(self._version(self.loads_table), pa.Table.from_pylist([note], schema=_LOADS))
         return load_id
 
     def drop(self) -> None:
-        """Remove the dataset's folder. dlt would not, without its own file in it."""
-        self._writer.drop_tables()
-        with self.pipeline.destination_client() as client:
-            cast(FilesystemClient, client).drop_dataset()
+        """Drop the dataset, with its tables."""
+        self._writer.drop(self.pipeline)
 
     def maintain(self, every: timedelta) -> None:
         """Keep each table's files few, where it is time. Raises what the format's library raises."""

@@ -21,7 +21,6 @@ from consumers.warehouse.sync_store import SyncStore
 from ingest.errors import LoadedMeanwhile
 from ingest.settings import WarehouseSettings
 
-_NOTES_TABLE = "_ingest_syncs"
 _NOTES = arrow_schema(name=pa.string(), value=pa.string(), loaded_at=pa.timestamp("us", tz="UTC"))
 # Another account's sync may write the same tables.
 _trying_again = retry(
@@ -38,6 +37,7 @@ class LakeSyncStore(SyncStore):
     def __init__(self, settings: WarehouseSettings) -> None:
         self._writer = lake_writer(settings)
         self._format = settings.table_format
+        self._notes_table = f"{self._writer.lake.notes_prefix}syncs"
 
     def prepare(self, resource: DltResource) -> DltResource:
         """Have dlt write Parquet files of a resource, and make no tables of its lists."""
@@ -89,7 +89,7 @@ class LakeSyncStore(SyncStore):
         self._writer.replace(table, fitted(rows, self._writer.lake.schema_of(table)), key)
 
     def _notes(self) -> dict[str, str]:
-        table = self._writer.lake.open(_NOTES_TABLE)
+        table = self._writer.lake.open(self._notes_table)
         rows = self._writer.lake.dataset_of(table).to_table().to_pylist() if table else []
         return {row["name"]: row["value"] for row in rows}
 
@@ -100,7 +100,9 @@ class LakeSyncStore(SyncStore):
             [{"name": name, "value": value, "loaded_at": now} for name, value in values.items()],
             schema=_NOTES,
         )
-        table = self._writer.lake.open(_NOTES_TABLE) or self._writer.create(_NOTES_TABLE, _NOTES, ["name"])
+        table = self._writer.lake.open(self._notes_table) or self._writer.create(
+            self._notes_table, _NOTES, ["name"]
+        )
         self._writer.replace(table, rows, ["name"])
 
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
+import dlt
 import pyarrow as pa
 
 from ingest.settings import WarehouseSettings
@@ -70,8 +71,8 @@ class LakeWriter(ABC):
         """Return rows in types that the format has."""
 
     @abstractmethod
-    def drop_tables(self) -> None:
-        """Let the catalog forget the dataset's tables, where there is one beside their files."""
+    def drop(self, pipeline: dlt.Pipeline) -> None:
+        """Drop the dataset, with its tables. The pipeline is one that loads into it."""
 
 
 def lake_writer(settings: WarehouseSettings) -> LakeWriter:

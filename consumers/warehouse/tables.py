@@ -1,9 +1,11 @@
 """The tables of a destination, by what every destination of dlt has: load packages and SQL."""
 
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import dlt
 import pyarrow as pa
 from dlt.common.configuration.utils import get_resolved_traces
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
+from dlt.common.storages.load_package import create_load_id
 from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltResource
 
@@ -139,6 +142,21 @@ class Tables:
             for package in (self._folder / stage / "loaded").glob("*"):
                 shutil.rmtree(package, ignore_errors=True)
         return max(extracted.loads_ids)
+
+
+def later_load_id(newest: str | None) -> str:
+    """Return the id of a new load, which is later than the newest one, although a clock was set back.
+
+    What depends on a load depends on all before it, so a backup that has the newest one has to have all.
+    """
+    load_id = create_load_id()
+    if newest is None or load_id > newest:
+        return load_id
+    try:
+        # At random, because others may do the same at the same time.
+        return f"{Decimal(newest) + Decimal(secrets.randbelow(1000) + 1) / 1_000_000:f}"
+    except InvalidOperation:  # somebody else's
+        return load_id
 
 
 def _merge(table: Table, pipeline: dlt.Pipeline, kind: Destination) -> dict[str, Any]:

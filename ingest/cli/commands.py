@@ -15,6 +15,7 @@ from ingest.cli.dashboard import dashboard
 from ingest.cli.demo import demo, simulate
 from ingest.cli.init import init
 from ingest.cli.output import ending_without_reader, print_error, print_line, print_note, visible_refusals
+from ingest.cli.prove import prove
 from ingest.cli.query import query
 from ingest.cli.reconcile import reconcile
 from ingest.cli.replay import replay
@@ -96,6 +97,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (  # in the order in which the help
     query,
     tail,
     reconcile,
+    prove,
     replay,
     sync,
     demo,

@@ -13,9 +13,10 @@ from rich import box
 from rich.table import Table
 
 from ingest.cli import ExitCode
-from ingest.cli.options import AsJson, Config, complete_account, parse_span, read_settings
+from ingest.cli.options import AsJson, Config, complete_account, read_settings
 from ingest.cli.output import Console, print_bytes, print_json, print_line, print_note, track
 from ingest.errors import ConfigurationError, IngestError
+from ingest.spans import parse_span
 from ingest.times import format_instant
 from ingest.words import counted
 

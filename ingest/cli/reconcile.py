@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +20,6 @@ from ingest.cli.options import (
     WithParent,
     WithSettings,
     complete_account,
-    parse_span,
     receive_settings,
     stop_with_parent,
 )
@@ -31,6 +30,7 @@ from ingest.service_manager import notify_ready
 from ingest.settings import Settings
 from ingest.settings.sources import Live as LiveSettings
 from ingest.settings.sources import load_settings, watched_paths
+from ingest.spans import parse_span
 from ingest.telemetry import configure_logging
 from ingest.waits import announcing
 from ingest.words import counted
@@ -38,7 +38,7 @@ from ingest.words import counted
 if TYPE_CHECKING:
     from ingest.readiness import Probe
     from receivers.reconcile.report import Counts, Report
-    from receivers.reconcile.run import Follow, Reconciler
+    from receivers.reconcile.run import Follow
 
 log = structlog.get_logger()
 
@@ -115,7 +115,8 @@ def reconcile(
         ingest reconcile --since 2026-11-01 --account sales --json
         ingest reconcile --account sales --confirm-key --dry-run
     """
-    from receivers.reconcile.run import choose_accounts
+    from consumers.dead_letters.redrive import open_letter_times
+    from receivers.reconcile.run import choose_accounts, open_reconciler
 
     settings = receive_settings(config, with_settings)
     configure_logging("reconcile")
@@ -136,8 +137,10 @@ def reconcile(
     try:
         with (
             show_waits(),
-            _show_progress(quiet=as_json) as on_progress,
-            _open_reconciler(settings, on_progress, dry_run=dry_run) as reconciler,
+            show_progress(quiet=as_json) as on_progress,
+            open_reconciler(
+                settings, on_progress, lambda: open_letter_times(settings), dry_run=dry_run
+            ) as reconciler,
         ):
             reports = reconciler.run(accounts, start, end, confirm_key=confirm_key)
     except KeyboardInterrupt:
@@ -159,9 +162,10 @@ def reconcile(
 
 
 def _watch(settings: Settings, accounts: Sequence[str]) -> None:
+    from consumers.dead_letters.redrive import open_letter_times
     from ingest.admin import serve_admin
     from ingest.disks import watch_disks
-    from receivers.reconcile.run import choose_accounts
+    from receivers.reconcile.run import choose_accounts, open_reconciler
     from receivers.schedule import Schedule
 
     stop = threading.Event()
@@ -173,7 +177,9 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
     serve_admin(settings.reconcile, "reconcile", {**_probes(settings), "settings": live.findings})
     with (
         announcing(lambda line: log.info("reconcile.waiting", why=line)),
-        _open_reconciler(settings, lambda *_: None, stop=stop) as reconciler,
+        open_reconciler(
+            settings, lambda *_: None, lambda: open_letter_times(settings), stop=stop
+        ) as reconciler,
     ):
         schedule = Schedule(settings, live.current, accounts, reconciler)
         # In a thread that a stop may cut off, which loses nothing: a vendor may have it wait for minutes.
@@ -205,17 +211,6 @@ def _probes(settings: Settings) -> "dict[str, Probe]":
     }
 
 
-@contextmanager
-def _open_reconciler(
-    settings: Settings, on_progress: "Follow", *, dry_run: bool = False, stop: threading.Event | None = None
-) -> "Iterator[Reconciler]":
-    from ingest.warehouse.bookings import BookingsTable
-    from receivers.reconcile.run import Reconciler
-
-    with nullcontext() if dry_run else closing(settings.build_log().producer()) as producer:
-        yield Reconciler(settings, BookingsTable(settings), producer, on_progress, stop or threading.Event())
-
-
 def _exit_code(report: "Report") -> int:
     if report.failure:
         is_refused = isinstance(report.failure, VendorRefused | ConfigurationError)
@@ -226,7 +221,7 @@ def _exit_code(report: "Report") -> int:
 
 
 @contextmanager
-def _show_progress(*, quiet: bool) -> "Iterator[Follow]":
+def show_progress(*, quiet: bool) -> "Iterator[Follow]":
     """Show a live table on a terminal, a line for each account now and then elsewhere.
 
     Yields what is to be called with an account's progress.

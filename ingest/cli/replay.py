@@ -9,10 +9,11 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from ingest.cli import Stopped
-from ingest.cli.options import AsJson, Config, complete_account, parse_span, read_settings
+from ingest.cli.options import AsJson, Config, complete_account, read_settings
 from ingest.cli.output import print_json, print_line, print_note, progress_bars, show_waits
 from ingest.clock import CLOCK_SKEW
 from ingest.errors import LogUnavailable
+from ingest.spans import parse_span
 from ingest.telemetry import configure_logging
 from ingest.times import format_instant
 

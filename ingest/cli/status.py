@@ -105,6 +105,18 @@ def _print_status(
     console.print(verdict)
     sections: dict[str, list[dict[str, Any]]] = {
         "accounts": _account_rows(facts, health, now),
+        "open gaps": [
+            {
+                "account": f"{gap['vendor']}/{gap['account']}",
+                "cause": gap["cause"],
+                "from": f"{gap['from_at']:%Y-%m-%d %H:%M}",
+                "to": f"{gap['until_at']:%Y-%m-%d %H:%M}" if gap["until_at"] else "now",
+                "missed": gap["missed"],
+                "repaired": gap["repaired"],
+                "waits for": gap["waits_for"] or "its first comparison",
+            }
+            for gap in facts.warehouse.get("gaps") or ()
+        ],
         "waiting to be loaded": [
             {
                 "topic": f"{entry['topic']}/{entry['partition']}",
@@ -145,10 +157,15 @@ def _account_rows(facts: Facts, health: Sequence[AccountHealth], now: datetime) 
             "refused": f"{answers.get(key, {}).get('rejected', 0):.0f}",
             "subscriptions": ", ".join(map(state_in_words, sorted(states.get(key, {})))) or "not asked yet",
             "reconciled": _ago((account.reconciliation or {}).get("finished_at"), now),
+            "complete until": _until((facts.warehouse.get("complete_until") or {}).get(key[1])),
             "dead letters": sum(account.dead_letters.values()),
         }
         for key, account in sorted((former | known).items())
     ]
+
+
+def _until(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else "not proven"
 
 
 def _ago(moment: datetime | None, now: datetime) -> str:

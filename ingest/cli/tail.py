@@ -8,12 +8,13 @@ import typer
 
 from ingest.changes import GONE, Change, ChangeFilter, read_change, require_feed
 from ingest.cli import Stopped
-from ingest.cli.options import Config, complete_account, parse_instant, read_settings
+from ingest.cli.options import Config, complete_account, read_settings
 from ingest.cli.output import Part, print_line, print_text, show_waits
 from ingest.errors import ConfigurationError, LogUnavailable
 from ingest.log import Start
 from ingest.log.position import decode_position, encode_position
 from ingest.settings import Settings
+from ingest.spans import parse_instant
 from ingest.waits import sleep
 
 _POLL_RECORDS = 500

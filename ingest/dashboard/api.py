@@ -65,7 +65,7 @@ class _BookingsApi:
         """Return a page of bookings, and how to ask for the next."""
         limit = _limit(request)
         with self._turn:
-            page = read_page(self._settings, _filter(request, {"limit"}), limit)
+            page = read_page(self._settings, booking_filter(request, {"limit"}), limit)
         rows = b",".join(map(row_json, page.rows))
         body = b'{"bookings":[%b],"next":%b}' % (rows, orjson.dumps(page.next or None))
         headers = {}
@@ -76,7 +76,7 @@ class _BookingsApi:
 
     def csv(self, request: Request) -> Response:
         """Stream all bookings of a filter as CSV, in which no cell is a formula."""
-        wanted = replace(_filter(request, set()), cursor="")
+        wanted = replace(booking_filter(request, set()), cursor="")
         with self._turn:
             first = read_page(self._settings, wanted, _ROWS_PER_QUERY)  # before the answer begins
 
@@ -129,7 +129,7 @@ def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = Non
     return Response(orjson.dumps(value), status, headers, "application/json")
 
 
-def _filter(request: Request, others: set[str]) -> BookingFilter:
+def booking_filter(request: Request, others: set[str]) -> BookingFilter:
     """Read the filter of the query. Raises ConfigurationError."""
     query = request.query_params
     if unknown := sorted(query.keys() - _TEXTS - _INSTANTS - {"status"} - others):

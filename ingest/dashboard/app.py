@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from ingest.address import is_loopback
 from ingest.admin import AllowedHosts
-from ingest.dashboard import api, home
+from ingest.dashboard import api, bookings, home, letters, reconciliations, tables, work
 from ingest.dashboard.jobs import Jobs
 from ingest.dashboard.page import Dashboard, json_response, render, status_of
 from ingest.dashboard.security import Guard, read_form
@@ -25,7 +25,7 @@ from ingest.sockets import bind
 
 log = structlog.get_logger()
 
-_SECTIONS = (home,)
+_SECTIONS = (home, bookings, letters, reconciliations, work, tables)
 _STOP_SECONDS = 5
 
 
@@ -43,6 +43,7 @@ def build_app(settings: Settings) -> ASGIApp:
         Mount("/static", StaticFiles(packages=[("ingest.dashboard", "static")])),
         *api.routes(settings),
         *(route for section in _SECTIONS for page in section.pages() for route in page.routes()),
+        *(route for section in _SECTIONS for route in section.actions()),
     ]
     app = Starlette(
         routes=routes,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
+from starlette.routing import Route
 
 from ingest.dashboard.page import Content, Dashboard, Page
 from ingest.health.accounts import AccountHealth, Verdict, accounts_health
@@ -89,3 +90,8 @@ def _at(change: Mapping[str, Any]) -> datetime:
 def pages() -> Iterable[Page]:
     """Return the page."""
     return [Page("/", "Accounts", "home.html", _read_home)]
+
+
+def actions() -> Iterable[Route]:
+    """Return no action: this page only shows."""
+    return []

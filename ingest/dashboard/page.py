@@ -16,12 +16,15 @@ from typing import Any
 import structlog
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from ingest.clock import is_future
+from ingest.dashboard.api import csv_cell
 from ingest.dashboard.jobs import Jobs
+from ingest.dashboard.security import read_form
 from ingest.dashboard.watch import HealthWatch
 from ingest.errors import ConfigurationError, IngestError
 from ingest.settings import Settings
@@ -35,7 +38,6 @@ log = structlog.get_logger()
 _PATIENCE_SECONDS = 2.0  # after so long, a browser gets a page that says what it waits for
 _MOST_READS = 100
 _MOST_CELL_LENGTH = 200
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _LAYOUT = "\n\t"
 
 
@@ -58,14 +60,15 @@ class Dashboard:
 class Content:
     """What a page shows.
 
-    `data` is for the template and for JSON. `columns` and `rows` are those of a list, for CSV. `command` is
-    the command line that shows the same.
+    `data` is for the template and for JSON. `columns` and `rows` are those of a list, for CSV, which may have
+    an address elsewhere, `csv`. `command` is the command line that shows the same.
     """
 
     data: Mapping[str, Any]
     columns: Sequence[str] = ()
     rows: Sequence[Sequence[Any]] = ()
     command: str = ""
+    csv: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,10 @@ class Page:
             return render(request, "error.html", {"title": self.title, "error": str(error)}, status_of(error))
         if content is None:
             return render(request, "loading.html", {"title": self.title})
-        twins = {"json": _twin(request, "json"), "csv": _twin(request, "csv") if self.has_csv else ""}
+        twins = {
+            "json": _twin(request, "json"),
+            "csv": _twin(request, "csv") if self.has_csv else content.csv,
+        }
         return render(
             request,
             self.template,
@@ -116,10 +122,29 @@ class Page:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\r\n")
         writer.writerow(content.columns)
-        writer.writerows([inert(text_value(value)) for value in row] for row in content.rows)
+        writer.writerows(map(csv_cell, row) for row in content.rows)
         name = self.path.strip("/").replace("/", "-") or "home"
         headers = {"content-disposition": f'attachment; filename="{name}.csv"'}
         return Response(text.getvalue(), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+Fields = Mapping[str, list[str]]
+Act = Callable[[Dashboard, Request, Fields], Response]
+
+
+def action(path: str, act: Act) -> Route:
+    """Return the route of a form of ours. `act` may block, and raise IngestError, which a page then shows."""
+
+    async def endpoint(request: Request) -> Response:
+        fields = await read_form(request)
+        return await run_in_threadpool(act, request.app.state.dashboard, request, fields)
+
+    return Route(path, endpoint, methods=["POST"])
+
+
+def first(fields: Fields, name: str) -> str:
+    """Return the first value of a field, "" where there is none."""
+    return next(iter(fields.get(name, [])), "").strip()
 
 
 def _read_in_time(
@@ -181,13 +206,6 @@ def render(request: Request, template: str, data: Mapping[str, Any], status: int
         "refresh": 0,
     }
     return HTMLResponse(_ENVIRONMENT.get_template(template).render({**shared, **data}), status)
-
-
-def inert(text: str) -> str:
-    """Return a cell of CSV that no spreadsheet takes for a formula; a number stays a number."""
-    if text.startswith(_FORMULA) and not text.lstrip("+-").replace(".", "", 1).isdigit():
-        return f"'{text}"
-    return text
 
 
 def _cell(value: Any) -> str:

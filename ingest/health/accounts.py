@@ -131,7 +131,7 @@ def _facts_of(facts: Facts, vendor: str, name: str, topic: str) -> Facts:
         return [row for row in rows or () if (row["vendor"], row["account"]) == (vendor, name)]
 
     warehouse = dict(facts.warehouse)
-    for key in ("accounts", "reconciliations"):
+    for key in ("accounts", "reconciliations", "gaps"):
         if key in warehouse:
             warehouse[key] = own(warehouse[key])
     letters = warehouse.get("open_dead_letters")

@@ -14,7 +14,15 @@ from ingest.health.facts import Disk, Facts, Part, Row
 from ingest.readiness import State
 from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings, Settings
 
-_TABLES = ("bookings", "booking_events", "dead_letters", "reconciliations")
+_TABLES = (
+    "bookings",
+    "booking_events",
+    "dead_letters",
+    "reconciliations",
+    "completeness",
+    "gaps",
+    "freshness",
+)
 _ANSWER_SECONDS = 5.0  # longer than /readyz takes for its own probes
 _PER_ACCOUNT = (
     "select vendor, account, count(*) as bookings, max(updated_at) as newest_change, "
@@ -29,7 +37,10 @@ _LAST_RUNS = (
     " (select max(finished_at) from reconciliations where account = run.account and vendor = run.vendor"
     " and finished_at <= current_timestamp) order by vendor, account"
 )
-_LETTERS_READ = 5_000  # of the newest letters; each has to be read to know whether it is still open
+_OPEN_GAPS = (
+    "select vendor, account, cause, from_at, until_at, found_at, missed, repaired, waits_for from gaps"
+    " where closed_at is null order by found_at"
+)
 
 Listener = ReceiverSettings | ConsumerSettings | ReconcileSettings
 
@@ -123,13 +134,10 @@ def _ask_warehouse(settings: Settings) -> Row:
         rows = _rows(settings, f"select count(*) as number from {name}")  # noqa: S608 - our own names
         tables.append({"table": name, "rows": None if rows is None else int(rows[0]["number"])})
     # Imported only now, because that takes longer than to say that nothing was loaded yet.
-    from consumers.dead_letters.letters import DeadLettersTable, LetterFilter
-    from consumers.dead_letters.redrive import LetterReader, summarize
+    from consumers.dead_letters.redrive import open_letters
     from consumers.table_check import check_tables
 
-    letters = DeadLettersTable(settings)
-    newest = summarize(letters, LetterReader(settings), letters.ids(LetterFilter())[-_LETTERS_READ:])
-    open_letters = [letter for letter in newest if not letter.loaded]
+    letters = open_letters(settings)
     changes = [
         finding.to_json()
         for finding in check_tables(settings)
@@ -138,13 +146,27 @@ def _ask_warehouse(settings: Settings) -> Row:
     return {
         "accounts": accounts,
         "reconciliations": runs,
+        "gaps": _rows(settings, _OPEN_GAPS),
+        "complete_until": _complete_until(settings),
         "tables": tables,
-        "open_dead_letters": Counter(letter.account for letter in open_letters),
+        "open_dead_letters": Counter(letter.account for letter in letters),
         "dead_letters_by_reason": {
-            account: dict(Counter(letter.reason for letter in open_letters if letter.account == account))
-            for account in {letter.account for letter in open_letters}
+            account: dict(Counter(letter.reason for letter in letters if letter.account == account))
+            for account in {letter.account for letter in letters}
         },
         "changed_by_hand": changes,
+    }
+
+
+def _complete_until(settings: Settings) -> Row:
+    """Return until when each account is proven complete, by account; None where it is not."""
+    from ingest.warehouse.completeness import CompletenessTable
+
+    table = CompletenessTable(settings)
+    return {
+        name: table.complete_until(account.vendor, name)
+        for name, account in settings.accounts.items()
+        if account.can_reconcile()
     }
 
 

@@ -1,6 +1,6 @@
 """What the facts mean: what is well, and what a person has to do. Pure."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -30,6 +30,7 @@ _PART_FAILURES = {
 _LATE, _TOO_LATE = timedelta(minutes=1), timedelta(minutes=5)
 _MISSED_RUNS = 3  # after so many times reconcile.every an account counts as not reconciled
 _USUAL_DELIVERIES = 3  # in the same hour of each of the last four weeks; by chance fewer may be none
+_GAP_CLOSES_WITHIN = timedelta(hours=3)  # also by the rules for Prometheus
 _SUBSCRIPTION_OK = {"keep", "leave"}  # states of subscriptions that need nothing
 _ORDER = {State.FAILED: 0, State.WARNING: 1, State.SKIPPED: 2, State.OK: 3}
 
@@ -200,6 +201,8 @@ def _judge_accounts(facts: Facts, settings: Settings, now: datetime) -> Iterator
         )
         if account.can_reconcile():
             problems += _judge_reconciliation(name, runs.get(key), settings.reconcile.every, now)
+        gaps = [gap for gap in facts.warehouse.get("gaps") or () if (gap["vendor"], gap["account"]) == key]
+        problems += _judge_gaps(name, gaps, now)
         yield from problems or [ok(name, "as it should be")]
 
 
@@ -267,3 +270,20 @@ def _judge_reconciliation(
             f"the last reconciliation found and repaired {counted(run['missed'], 'booking')} that no webhook "
             "delivered",
         )
+
+
+def _judge_gaps(name: str, gaps: Sequence[Mapping[str, Any]], now: datetime) -> Iterator[Finding]:
+    """Judge the open gaps of an account, those that were found first before others."""
+    if not gaps:
+        return
+    oldest = gaps[0]
+    age = now - oldest["found_at"]
+    end = f"{oldest['until_at']:%Y-%m-%d %H:%M}" if oldest["until_at"] else "now"
+    waits_for = oldest["waits_for"] or "its first comparison with the vendor"
+    detail = (
+        f"{counted(len(gaps), 'gap')} in what was delivered, the first found {describe_duration(age)} ago:"
+        f" {oldest['cause']} from {oldest['from_at']:%Y-%m-%d %H:%M} to {end} UTC, waits for {waits_for}"
+    )
+    report = warning if age < _GAP_CLOSES_WITHIN else failed
+    remedy = f"gaps close by themselves; `ingest reconcile --account {name}` says what a comparison finds"
+    yield report(name, detail, remedy)

@@ -215,6 +215,11 @@ class World:
         self._plan(account, meeting)
         return [self._store(account, ChangeKind.CREATED, meeting)]
 
+    @property
+    def next_change_at(self) -> datetime | None:
+        """When the next change of a meeting is due; None where none is."""
+        return self._schedule[0].at if self._schedule else None
+
     def truth(self) -> list[tuple[str, Meeting]]:
         """Return every account's meetings in their current state."""
         return [

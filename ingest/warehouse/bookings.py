@@ -7,6 +7,7 @@ from typing import Any, Literal
 import structlog
 
 from ingest.booking import COLUMNS, Answer, Booking, BookingStatus, StoredBooking
+from ingest.destinations import DUCKDB, Destination
 from ingest.errors import NothingLoaded
 from ingest.settings import Settings
 from ingest.times import parse_stored_instant
@@ -98,7 +99,7 @@ class BookingsTable:
         bookings: list[StoredBooking] = []
         for row in QueryResult(columns, self._query(columns, condition, parameters).rows).dicts():
             try:
-                bookings.append(_stored(row))
+                bookings.append(stored_booking(row, self._settings.warehouse.kind))
             except (ValueError, TypeError, AttributeError) as error:
                 # A row that somebody else wrote and that cannot be read counts as missing, and is repaired.
                 why = f"{type(error).__name__}: {error}"
@@ -119,7 +120,7 @@ class BookingsTable:
             return EMPTY_RESULT
 
 
-def _stored(row: Mapping[str, Any]) -> StoredBooking:
+def stored_booking(row: Mapping[str, Any], destination: Destination = DUCKDB) -> StoredBooking:
     """Return the booking of a row. Raises ValueError, TypeError or AttributeError when it is not readable."""
     columns: dict[str, Any] = {
         name: parse_stored_instant(value) if value is not None and is_instant(name) else value
@@ -141,4 +142,4 @@ def _stored(row: Mapping[str, Any]) -> StoredBooking:
         "column_versions": column_versions if is_readable else None,
     }
     columns |= {name: tuple(parsed_json(columns.get(name)) or ()) for name in ("staff", "guests")}
-    return StoredBooking(Booking(**columns), loaded_at, row_version)
+    return StoredBooking(Booking(**columns), loaded_at, row_version, destination)

@@ -104,6 +104,11 @@ def complete_until(verdicts: Iterable[HourVerdict]) -> datetime | None:
     return until
 
 
+def loads_table(settings: Settings) -> str:
+    """Return the name of the table that has a row of each load."""
+    return "_ingest_loads" if settings.warehouse.kind is FILESYSTEM else "_dlt_loads"
+
+
 class CompletenessTable:
     """The table `completeness`, and what else the warehouse says about hours.
 
@@ -112,7 +117,7 @@ class CompletenessTable:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._loads = "_ingest_loads" if settings.warehouse.kind is FILESYSTEM else "_dlt_loads"
+        self._loads = loads_table(settings)
 
     def verdicts(
         self, vendor: str, account: str, since: datetime | None = None, until: datetime | None = None
@@ -130,6 +135,28 @@ class CompletenessTable:
         sql = f"SELECT {', '.join(_COLUMNS)} FROM completeness WHERE {where} ORDER BY hour"  # noqa: S608 - our own names
         verdicts = map(_stored, self._query(sql, [*parameters, *bounds]).dicts())
         return {verdict.hour: verdict for verdict in verdicts}
+
+    def complete_until(self, vendor: str, account: str) -> datetime | None:
+        """Return the end of the complete hours that follow each other from an account's first one on.
+
+        None where the first one is not complete. Years of rows are read only if hours in between have none.
+        """
+        sql = (
+            "SELECT min(hour), max(hour), min(CASE WHEN verdict <> 'complete' THEN hour END)"
+            " FROM completeness WHERE vendor = %s AND account = %s"
+        )
+        rows = self._query(sql, [vendor, account]).rows
+        if not rows or rows[0][0] is None:
+            return None
+        first, last, unproven = (parse_stored_instant(hour) if hour else None for hour in rows[0])
+        end = unproven or (last and last + HOUR)
+        if first is None or end is None or end == first:
+            return None
+        sql = "SELECT count(*) FROM completeness WHERE vendor = %s AND account = %s AND hour < %s"
+        [(count,)] = self._query(sql, [vendor, account, end]).rows
+        if count == (end - first) // HOUR:
+            return end
+        return complete_until(self.verdicts(vendor, account).values())
 
     def newest_load(self) -> str | None:
         """Return the id of the newest load; None where nothing was loaded."""
@@ -164,6 +191,17 @@ class CompletenessTable:
             for (happened_at,) in self._query(sql, [vendor, account, since, end]).rows:
                 yield parse_stored_instant(happened_at)
             since = end
+
+    def held(self, vendor: str, account: str) -> Iterator[tuple[str, str]]:
+        """Yield the ids and versions of the bookings that the vendor has not lost, a page at a time."""
+        sql = (
+            "SELECT booking_id, version FROM bookings WHERE vendor = %s AND account = %s AND gone_at IS NULL"
+            " AND booking_id > %s ORDER BY booking_id LIMIT 5000"
+        )
+        last_id = ""
+        while rows := self._query(sql, [vendor, account, last_id]).rows:
+            yield from ((booking_id, version or "") for booking_id, version in rows)
+            last_id = rows[-1][0]
 
     def _query(self, sql: str, parameters: Sequence[Any]) -> QueryResult:
         return query_or_empty(self._settings, sql, parameters)

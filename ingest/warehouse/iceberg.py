@@ -3,7 +3,7 @@
 https://py.iceberg.apache.org/
 """
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import cast
 
 import pyarrow as pa
@@ -33,16 +33,22 @@ _FORMAT = ParquetFileFormat()
 class IcebergLake(Lake):
     """Iceberg tables, each in a folder of its own, and their catalog."""
 
+    notes_prefix = "ingest_"  # some catalogs want names that begin with a letter
+
     def __init__(self, settings: WarehouseSettings) -> None:
         super().__init__(settings)
         self.namespace = settings.dataset
-        uri = settings.catalog.get_secret_value() if settings.catalog else ""
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """Connect to the catalog. Raises WarehouseUnavailable, ConfigurationError."""
+        uri = self._settings.catalog.get_secret_value() if self._settings.catalog else ""
+        kind = {"type": "glue"} if uri == "glue" else {"uri": uri, "pool_pre_ping": "true"}
         with translated("warehouse.catalog: "):
             keys = self.place.credentials
             found = keys.to_pyiceberg_fileio_config() if isinstance(keys, WithPyicebergConfig) else {}
             options = {name: str(value) for name, value in found.items() if value is not None}
-            kind = {"type": "glue"} if uri == "glue" else {"uri": uri, "pool_pre_ping": "true"}
-            self.catalog = _catalog(tuple(sorted({**_FILE_IO, **options, **kind}.items())))
+            return _catalog(tuple(sorted({**_FILE_IO, **options, **kind}.items())))
 
     def open(self, table: str) -> Table | None:
         """Return the newest state of a table; None where there is no such table."""

@@ -34,8 +34,10 @@ _WORD = re.compile(r"\w+")
 class Lake(ABC):
     """The tables of a dataset, in one format. Each call reads the newest state.
 
-    Raises ConfigurationError.
+    `notes_prefix` begins the names of tables that are not for users. Raises ConfigurationError.
     """
+
+    notes_prefix = "_ingest_"
 
     def __init__(self, settings: WarehouseSettings) -> None:
         self._settings = settings

@@ -83,7 +83,12 @@ class ReceiverLife:
         self._join(at, at)
 
     def downtimes(self, now: datetime) -> list[Downtime]:
-        """Return when no receiver ran between the first sign and now."""
+        """Return when no receiver ran between the first sign and now.
+
+        Signs of the future, which a clock that was ahead has made, prove nothing and are forgotten.
+        """
+        latest = now + CLOCK_SKEW  # machines' clocks differ
+        self._spans = [(since, min(until, latest)) for since, until in self._spans if since <= latest]
         ends = [end for _, end in self._spans]
         starts = [start for start, _ in self._spans]
         downtimes = [Downtime(end, start) for end, start in zip(ends, starts[1:], strict=False)]

@@ -13,8 +13,9 @@ from ingest.log import APPEND_SECONDS, Producer, wait_until_durable
 from ingest.settings import Settings
 from ingest.telemetry import GAP_OLDEST_SECONDS, GAPS_OPEN
 from ingest.vendors import AnyAccount
-from ingest.warehouse.completeness import HOUR, CompletenessTable
+from ingest.warehouse.completeness import HOUR, CompletenessTable, HourVerdict
 from ingest.warehouse.gaps import Gap
+from receivers.completeness.asking import Span, asked_windows
 from receivers.completeness.finding import GapFinder, time_of_vendors
 from receivers.completeness.gaps import (
     GapBook,
@@ -120,20 +121,25 @@ class GapCloser:
         if not gaps or time.monotonic() < self._look_at.get(account.source, 0.0):
             return
         self._look_at[account.source] = time.monotonic() + _LOOK_SECONDS
-        unproven = self._judge(account, gaps)
+        unproven, verdicts = self._judge(account, gaps)
         now = time_of_vendors(self.settings)
         due = [gap for gap in gaps if gap.id in unproven and self._due(gap) <= now]
         hours = sorted({hour for gap in due for hour in unproven[gap.id]})
-        if due and hours:
-            self._compare(account, due, hours)
+        if windows := self._windows(account, hours, verdicts):
+            self._compare(account, due, windows, hours[-1])
             self._judge(account, self.book.open(account.source))
 
-    def _judge(self, account: AnyAccount, gaps: Sequence[Gap]) -> Mapping[str, Sequence[datetime]]:
-        """Close the gaps that are proven, and return the unproven hours of the others by id."""
+    def _judge(
+        self, account: AnyAccount, gaps: Sequence[Gap]
+    ) -> tuple[Mapping[str, Sequence[datetime]], Mapping[datetime, HourVerdict]]:
+        """Close the gaps that are proven.
+
+        Returns the unproven hours of the others by id, and the verdicts on the hours of all.
+        """
         now, lag = time_of_vendors(self.settings), self.settings.reconcile.lag
         hours = {gap.id: gap_hours(gap, now) for gap in gaps}
         if not hours:
-            return {}
+            return {}, {}
         every_hour = [hour for of_gap in hours.values() for hour in of_gap]
         verdicts = self._ledger(account).verdicts(min(every_hour), max(every_hour) + HOUR)
         unproven = {}
@@ -148,7 +154,7 @@ class GapCloser:
                 trouble = self._attempts[gap.id].trouble if gap.id in self._attempts else None
                 self.book.update(gap, now, waits_for=trouble or waits_for)
                 unproven[gap.id] = missing
-        return unproven
+        return unproven, verdicts
 
     def _due(self, gap: Gap) -> datetime:
         """Return when the next comparison for a gap is due."""
@@ -157,43 +163,55 @@ class GapCloser:
             self._attempts[gap.id] = attempts = _Attempts(gap.until_at)
         return attempts.due or askable_at(gap, self.settings.reconcile.lag)
 
-    def _compare(self, account: AnyAccount, due: Sequence[Gap], hours: Sequence[datetime]) -> None:
-        """Compare the unproven hours of gaps that are due, and note what came of it."""
-        since, until = self._window(account, hours)
-        report = self.run(account, since, until)
-        if report is None:
-            return
-        self.finder.note_report(account, report)
+    def _windows(
+        self, account: AnyAccount, hours: Sequence[datetime], verdicts: Mapping[datetime, HourVerdict]
+    ) -> list[Span]:
+        """Return the spans of the runs that can prove these hours, none without hours."""
+        if not hours:
+            return []
+        reconcile, now = self.settings.reconcile, time_of_vendors(self.settings)
+        windows = asked_windows(account, verdicts, hours[0], hours[-1] + HOUR)
+        if account.rest_class and account.rest_class.window_column == "starts_at":
+            # What changed then may be about a booking that had started before.
+            return [(since - reconcile.lookback, None) for since, _ in windows]
+        # One that ends now counts as a run of the schedule.
+        return [
+            (since, until if until and now - until > reconcile.every else None) for since, until in windows
+        ]
+
+    def _compare(
+        self, account: AnyAccount, due: Sequence[Gap], windows: Sequence[Span], last_hour: datetime
+    ) -> None:
+        """Compare windows for the gaps that are due, and note what came of it."""
+        missed = repaired = 0
+        trouble: str | None = None
+        is_quiet, began_at = True, time_of_vendors(self.settings)
+        for since, until in windows:
+            report = self.run(account, since, until)
+            if report is None:
+                return  # it was stopped
+            self.finder.note_report(account, report)
+            missed, repaired = missed + report.counts.missed, repaired + report.counts.repaired
+            is_quiet = is_quiet and report.settled and not report.counts.missed
+            trouble = str(report.failure) if report.failure else trouble
         for gap in due:
-            self._note_attempt(gap, report, hours[-1])
-            until_at = gap.until_at
-            is_quiet = report.settled and not report.counts.missed
-            if gap.cause is Cause.SILENCE and until_at is None and is_quiet:
-                until_at = report.started_at - self.settings.reconcile.lag
+            self._note_attempt(gap, trouble, last_hour)
+            has_ended = gap.cause is Cause.SILENCE and gap.until_at is None and is_quiet
             self.book.update(
                 self.book.get(gap.id),
                 time_of_vendors(self.settings),
-                until_at=until_at,
-                missed=gap.missed + report.counts.missed,
-                repaired=gap.repaired + report.counts.repaired,
+                until_at=began_at - self.settings.reconcile.lag if has_ended else gap.until_at,
+                missed=gap.missed + missed,
+                repaired=gap.repaired + repaired,
             )
 
-    def _window(self, account: AnyAccount, hours: Sequence[datetime]) -> tuple[datetime, datetime | None]:
-        """Return since when and until when a vendor is to be asked for what changed in these hours."""
-        reconcile = self.settings.reconcile
-        if account.rest_class and account.rest_class.window_column == "starts_at":
-            # What changed then may be about a booking that had started before, or that starts at any time.
-            return hours[0] - reconcile.lookback, None
-        end = hours[-1] + HOUR
-        return hours[0], end if time_of_vendors(self.settings) - end > reconcile.every else None
-
-    def _note_attempt(self, gap: Gap, report: Report, last_hour: datetime) -> None:
+    def _note_attempt(self, gap: Gap, trouble: str | None, last_hour: datetime) -> None:
         """Note a comparison, and when the next one is due if this one does not prove all hours."""
         attempts, reconcile = self._attempts[gap.id], self.settings.reconcile
         due = time_of_vendors(self.settings) + min(_FIRST_RETRY * 2**attempts.count, reconcile.every)
         attempts.count += 1
-        attempts.trouble = f"the vendor: {report.failure}" if report.failure else None
-        if report.failure:
+        attempts.trouble = f"a comparison that works: {trouble}" if trouble else None
+        if trouble:
             attempts.due = due
         elif gap.until_at is None:
             attempts.due = _NEVER  # it is compared again when it has an end, and by the timed comparison

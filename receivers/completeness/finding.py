@@ -174,11 +174,14 @@ class GapFinder:
         return []
 
     def _find_silence(self, accounts: Sequence[AnyAccount], now: datetime) -> None:
+        """Find accounts of which nothing came. Raises WarehouseUnavailable, LogUnavailable."""
+        backlog = self.settings.build_log().backlog()
         last = last_deliveries(self.settings)
         for account in accounts:
             newest = last.get((account.vendor, account.name))
-            if newest is None:
-                continue
+            topic = self.settings.topic(account.vendor)
+            if newest is None or any(entry.lag for entry in backlog if entry.partition.topic == topic):
+                continue  # what waits to be loaded may be what seems not to have come
             silences = self.book.of_cause(account.source, Cause.SILENCE)
             lasting = next((gap for gap in silences if gap.is_open and gap.until_at is None), None)
             if lasting and newest > lasting.from_at:

@@ -99,9 +99,9 @@ def describe_wait(
     if not unproven:
         return None
     hour = unproven[0]
-    reasons = (verdicts[hour].reason for hour in unproven if hour in verdicts and verdicts[hour].missing)
-    if reason := next(reasons, None):
-        return f"{_hour_text(hour)}: {reason}"
+    for known in (verdicts[hour] for hour in unproven if hour in verdicts):
+        if known.verdict is Verdict.INCOMPLETE:
+            return f"{_hour_text(known.hour)}: {known.reason}"
     return f"a comparison with the vendor of {_hour_text(hour)}, from {_time_text(provable_at(hour, lag))} on"
 
 
@@ -171,7 +171,7 @@ class GapBook:
                 self._changed.pop(gap.id, None)
 
     def _extend(self, gap: Gap, suspicion: Suspicion, now: datetime) -> Gap | None:
-        """Extend a gap by a suspicion. One with an end also ends a gap that lasts."""
+        """Extend a gap by the suspicion that led to it, which may have an end by now, or by another one."""
         until = suspicion.until
         if gap.until_at is not None and until is not None:
             until = max(gap.until_at, until)
@@ -198,14 +198,14 @@ def _explains(gap: Gap, suspicion: Suspicion) -> bool:
     """Return whether a gap was found or closed when the suspicion was known, and covers it."""
     if suspicion.since < gap.from_at or (gap.closed_at and suspicion.known_at > gap.closed_at):
         return False
-    if gap.until_at is None:  # it lasts, so an end is news
-        return suspicion.until is None
-    return suspicion.until is not None and suspicion.until <= gap.until_at
+    return gap.until_at is None or (suspicion.until is not None and suspicion.until <= gap.until_at)
 
 
 def _touch(gap: Gap, suspicion: Suspicion) -> bool:
-    begins_before_end = gap.until_at is None or suspicion.since <= gap.until_at + _APART
-    return begins_before_end and (suspicion.until is None or gap.from_at <= suspicion.until + _APART)
+    """Return whether both have an end, and are no farther apart than one gap's parts may be."""
+    if gap.until_at is None or suspicion.until is None:
+        return False  # what lasts is ended by itself alone
+    return suspicion.since <= gap.until_at + _APART and gap.from_at <= suspicion.until + _APART
 
 
 def _hour_text(hour: datetime) -> str:

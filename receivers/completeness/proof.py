@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from ingest.clock import CLOCK_SKEW, version_instant
-from ingest.telemetry import COMPLETE_UNTIL
 from ingest.vendors import AnyAccount
 from ingest.vendors.rest import AnyRest
 from ingest.warehouse.completeness import (
@@ -17,7 +16,6 @@ from ingest.warehouse.completeness import (
     CompletenessTable,
     HourVerdict,
     Verdict,
-    complete_until,
     hour_of,
     hours_between,
 )
@@ -29,6 +27,7 @@ from receivers.reconcile.report import Report
 OpenLetters = Callable[[], Mapping[tuple[str, str], Sequence[datetime]]]
 """Returns when the open dead letters of each account, by vendor and account, arrived."""
 
+_MARGIN = timedelta(days=1)  # a run may turn out to begin a little earlier
 _LATE = "an event about it came later: the vendor is to be asked again"
 
 
@@ -41,14 +40,20 @@ class Proof:
     """The proof of one run of an account: begun before the run, and stated after it."""
 
     def __init__(
-        self, ledger: Ledger, table: CompletenessTable, account: AnyAccount, open_letters: OpenLetters
+        self,
+        ledger: Ledger,
+        table: CompletenessTable,
+        account: AnyAccount,
+        open_letters: OpenLetters,
+        since: datetime,
     ) -> None:
-        """Read what was known before. Raises WarehouseUnavailable."""
+        """Read what was known of the hours since then. Raises WarehouseUnavailable."""
         self._ledger = ledger
         self._table = table
         self._account = account
+        self._since = since - _MARGIN
         self._open_letters = open_letters
-        self._stored = dict(self._ledger.verdicts())
+        self._stored = dict(self._ledger.verdicts(self._since))
         self._load = table.newest_load()
 
     def state(self, rest: AnyRest, census: Census, report: Report, lag: timedelta) -> None:
@@ -59,15 +64,11 @@ class Proof:
         run = self._evidence(rest, census, report, lag)
         late = self._late_hours(report.since)
         stated = self._judge(run, late) if run else {}
-        for hour in late:
-            if run is None or hour < run.since:
+        for hour, loaded_at in late.items():
+            is_reached = run is not None and hour >= run.since
+            if not is_reached and loaded_at > (self._stored[hour].proven_at or loaded_at):
                 stated[hour] = reopened(self._stored[hour], _LATE, rest.now())
         self._ledger.state(stated.values())
-        if verdicts := self._stored | stated:
-            until = complete_until(verdicts[hour] for hour in sorted(verdicts))
-            COMPLETE_UNTIL.labels(self._account.vendor, self._account.name).set(
-                until.timestamp() if until else 0
-            )
 
     def _evidence(self, rest: AnyRest, census: Census, report: Report, lag: timedelta) -> RunEvidence | None:
         """Return what the run shows; None where it has asked nothing, or the vendor's time is not known."""
@@ -114,16 +115,24 @@ class Proof:
                 stated[hour] = verdict
         return stated
 
-    def _late_hours(self, since: datetime) -> set[datetime]:
-        """Return the proven hours about which an event was loaded after their proof, and after `since`.
+    def _late_hours(self, since: datetime) -> dict[datetime, datetime]:
+        """Return the proven hours about which an event was loaded since then, perhaps after the proof.
 
-        What reconciliations have loaded is left out: that follows from the vendor's list itself.
+        Clocks differ, so some are among them to which that does not apply. The newest load is returned for
+        each. What reconciliations have loaded is left out: that follows from the vendor's list itself.
         """
         vendor, account = self._account.vendor, self._account.name
-        late = set()
-        for version, loaded_at in self._table.loaded_versions(vendor, account, since):
-            changed_at = version_instant(version)
-            stored = self._stored.get(hour_of(changed_at)) if changed_at else None
+        changes = [
+            (hour_of(changed_at), loaded_at)
+            for version, loaded_at in self._table.loaded_versions(vendor, account, since)
+            if (changed_at := version_instant(version))
+        ]
+        oldest = min((hour for hour, _ in changes), default=self._since)
+        if oldest < self._since:
+            self._stored |= self._ledger.verdicts(oldest, self._since)
+        late: dict[datetime, datetime] = {}
+        for hour, loaded_at in changes:
+            stored = self._stored.get(hour)
             if stored and stored.proven_at and loaded_at > stored.proven_at - CLOCK_SKEW:
-                late.add(stored.hour)
+                late[stored.hour] = max(loaded_at, late.get(stored.hour, loaded_at))
         return late

@@ -151,10 +151,15 @@ def reopened(stored: HourVerdict, because: str, now: datetime) -> HourVerdict:
 def is_news(verdict: HourVerdict, stored: HourVerdict | None) -> bool:
     """Return whether a verdict says anything that the stored one does not.
 
-    A second proof of the same says nothing new: the older one still holds, also for older backups.
+    A second proof of the same says nothing new: the older one still holds, also for older backups, and where
+    a proof is about bookings that start late enough, it is about more of them.
     """
+    if stored is None:
+        return True
+    is_second_proof = verdict.verdict is stored.verdict is Verdict.COMPLETE
 
     def content(of: HourVerdict) -> HourVerdict:
-        return replace(of, stated_at=of.hour, proven_at=None, run_id=None, evidence_load=None)
+        reason = None if is_second_proof else of.reason
+        return replace(of, reason=reason, stated_at=of.hour, proven_at=None, run_id=None, evidence_load=None)
 
-    return stored is None or content(verdict) != content(stored)
+    return content(verdict) != content(stored)

@@ -2,12 +2,11 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
 from enum import Enum, auto
-from typing import Any
 
-from ingest.booking import Booking, BookingStatus, StoredBooking, rounded
+from ingest.booking import Booking, BookingStatus, StoredBooking
 from ingest.clock import is_future, is_future_version, is_recent
+from ingest.fitting import is_stored_as
 from ingest.vendors.rest import Window
 from receivers.reconcile.report import Counts
 
@@ -32,7 +31,7 @@ def compare(
     """Compare the state that REST shows with the stored one, and return the verdict.
 
     Two states are compared by their versions. States of one version, and a stored one that claims to be
-    newer, are compared by those of `columns` that the record tells.
+    newer, are compared by those of `columns` that the record tells, as the destination stores them.
     """
     if stored is None or _is_newer(observed, stored, now):
         # Whoever blames a webhook has to give it the time to arrive.
@@ -46,7 +45,8 @@ def compare(
         return Verdict.MISSED
     compared = [name for name in columns if name not in observed.untold]
     if stored.booking.gone_at is None and all(
-        _stored_value(observed, name) == _stored_value(stored.booking, name) for name in compared
+        is_stored_as(getattr(observed, name), getattr(stored.booking, name), stored.destination)
+        for name in compared
     ):
         return Verdict.MATCHED
     # REST shows the present state. A row that differs is wrong whatever its version says, unless it is so
@@ -139,12 +139,6 @@ def cut_windows(
 def widen(window: Window, by: timedelta) -> Window:
     """Extend a window on both sides: clocks differ, vendors cut times, and some bounds are exclusive."""
     return Window(window.since - by, window.until and window.until + by)
-
-
-def _stored_value(booking: Booking, name: str) -> Any:
-    """Return a column's value as the warehouse stores it: a finer price would differ for ever."""
-    value = getattr(booking, name)
-    return rounded(value) if isinstance(value, Decimal) else value
 
 
 def _is_newer(observed: Booking, stored: StoredBooking, now: datetime) -> bool:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -18,12 +18,13 @@ from ingest.log import APPEND_SECONDS, Producer, wait_until_durable
 from ingest.log.backend import wait_until_consumed
 from ingest.rest import RetryBudget
 from ingest.settings import NO_CREDENTIALS, Settings
-from ingest.telemetry import CLOCK_SKEW_SECONDS
+from ingest.telemetry import CLOCK_SKEW_SECONDS, COMPLETE_UNTIL
 from ingest.times import describe_skew
 from ingest.vendors import AnyAccount
 from ingest.vendors.rest import AnyRest, Window
 from ingest.warehouse.bookings import BookingsTable
 from ingest.warehouse.completeness import CompletenessTable
+from receivers.completeness.freshness import measure_freshness
 from receivers.completeness.ledger import Ledger
 from receivers.completeness.proof import OpenLetters, Proof, no_letters
 from receivers.reconcile.checkpoint import Checkpoint, End, Progress, ProgressRecorder
@@ -122,8 +123,32 @@ class Reconciler:
         try:
             settings = self._settings
             wait_until_consumed(settings.build_log(), settings.linger, [settings.audit_topic])
-        except LogUnavailable as error:  # they are in the log, and are loaded whenever a consumer runs
+            for report in reports:
+                until = CompletenessTable(settings).complete_until(report.vendor, report.account)
+                COMPLETE_UNTIL.labels(report.vendor, report.account).set(until.timestamp() if until else 0)
+        except IngestError as error:  # they are in the log, and are loaded whenever a consumer runs
             log.warning("reconcile.not_loaded", why=str(error))
+
+
+@contextmanager
+def open_reconciler(
+    settings: Settings,
+    follow: Follow,
+    open_letters: OpenLetters,
+    *,
+    dry_run: bool = False,
+    stop: threading.Event | None = None,
+) -> Iterator[Reconciler]:
+    """Open a reconciler that repairs through the log, or, for a dry run, one that only compares.
+
+    `open_letters` tells of the dead letters that keep an hour from being complete.
+    """
+    with nullcontext() if dry_run else closing(settings.build_log().producer()) as producer:
+        reconciler = Reconciler(
+            settings, BookingsTable(settings), producer, follow, stop or threading.Event()
+        )
+        reconciler.open_letters = open_letters
+        yield reconciler
 
 
 def choose_accounts(settings: Settings, names: Iterable[str]) -> list[AnyAccount]:
@@ -198,7 +223,7 @@ class AccountRun:
 
     def _run_locked(self, checkpoint: Checkpoint) -> None:
         """Compare, once more if the clock was wrong, and record the report and what it proves."""
-        proof = self._begin_proof()
+        proof = self._begin_proof(checkpoint)
         recorder = self._compare(checkpoint)
         clock_ahead = self._measure_clock()
         if abs(clock_ahead - self._clock_ahead) > CLOCK_SKEW:
@@ -213,15 +238,24 @@ class AccountRun:
             self._record(checkpoint, progress, end)
         if proof:
             self._state_proof(proof, recorder)
+        if self.producer:
+            try:
+                measure_freshness(
+                    self.settings, self.account, self.producer, self.report.since, self.report.finished_at
+                )
+            except IngestError as error:
+                log.warning("reconcile.not_measured", source=self.account.source, why=str(error))
 
-    def _begin_proof(self) -> Proof | None:
+    def _begin_proof(self, checkpoint: Checkpoint) -> Proof | None:
         """Return the proof that this run may become; None in a dry run, or where nothing can be proven."""
-        if self.producer is None:
+        if not self.producer:
             return None
         try:
             table = CompletenessTable(self.settings)
             ledger = Ledger(self.settings, table, self.account, self.producer)
-            return Proof(ledger, table, self.account, self.open_letters)
+            covered = None if self.since else checkpoint.covered(self._now())
+            since = min(self.report.since, covered or self.report.since)
+            return Proof(ledger, table, self.account, self.open_letters, since)
         except IngestError as error:
             log.warning("reconcile.not_proven", source=self.account.source, why=str(error))
             return None

@@ -1,16 +1,23 @@
 """Tests of rows that are shortened to what a destination's columns hold."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.booking_rows import Row, as_json
+from consumers.booking_rows import Row, booking_row
 from consumers.fitting import fit_rows
 from consumers.rows import SCHEMAS, TABLES
+from ingest.booking import COLUMNS, Answer, Booking, BookingStatus, StoredBooking
 from ingest.destinations import DUCKDB, REDSHIFT
+from ingest.fitting import as_json, fit_text
+from ingest.times import format_instant
+from ingest.warehouse.bookings import stored_booking
+from receivers.reconcile.compare import Verdict, compare
+from tests.consumers.samples import START, moment, sample
 
 LIMIT = 100
 NARROW = replace(REDSHIFT, longest_text=LIMIT, longest_json=LIMIT)
@@ -64,3 +71,37 @@ def test_keys_stay_whole_so_that_they_stay_different() -> None:
 def test_without_a_limit_rows_are_the_same() -> None:
     rows = {"bookings": [row_of("bookings", customer_name="n" * 100_000)]}
     assert fit_rows(rows, DUCKDB) is rows
+
+
+BOOKINGS = st.builds(
+    Booking,
+    booking_id=st.just("B1"),
+    version=st.just("2026-05-01T09:00:00Z"),
+    status=st.just(BookingStatus.CONFIRMED),
+    customer_name=TEXTS,
+    staff=LISTS.map(tuple),
+    answers=st.lists(st.builds(Answer, TEXTS, TEXTS), max_size=3).map(tuple),
+    tracking=st.none() | st.dictionaries(st.text(max_size=20), st.text(max_size=40), max_size=5),
+)
+
+
+def stored_in_narrow(booking: Booking) -> StoredBooking:
+    """Return a booking as it is read back from a destination that has cut it."""
+    row = booking_row(booking, sample(1), f"{booking.version}/{format_instant(START)}", START, START)
+    [fitting] = fit_rows({"bookings": [row]}, NARROW)["bookings"]
+    return stored_booking({name: fitting[name] for name in (*COLUMNS, "loaded_at")}, NARROW)
+
+
+@given(BOOKINGS)
+def test_a_booking_that_was_cut_is_not_missed(booking: Booking) -> None:
+    stored = stored_in_narrow(booking)
+    assert compare(booking, stored, COLUMNS, moment(9), timedelta(0)) is Verdict.MATCHED
+
+
+@given(BOOKINGS, st.text(min_size=1, max_size=LIMIT))
+def test_a_booking_that_differs_in_what_is_stored_is_missed(booking: Booking, name: str) -> None:
+    stored = stored_in_narrow(booking)
+    changed = replace(booking, customer_name=f"{name}{booking.customer_name or ''}"[: LIMIT // 4])
+    is_same = (stored.booking.customer_name or "") == fit_text(changed.customer_name or "", LIMIT)
+    verdict = Verdict.MATCHED if is_same else Verdict.MISSED
+    assert compare(changed, stored, COLUMNS, moment(9), timedelta(0)) is verdict

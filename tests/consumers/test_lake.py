@@ -184,7 +184,7 @@ def test_a_table_that_is_taken_away_is_made_again(
 ) -> None:
     harness.load(sample(1))
     if table_format == "iceberg":
-        lake_writer(harness.settings.warehouse).drop_tables()
+        harness.warehouse.drop()
     else:
         (tmp_path / "lake" / "ingest").rename(tmp_path / "gone")
     with pytest.raises(NothingLoaded):

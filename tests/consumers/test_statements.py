@@ -1,5 +1,6 @@
 """Tests of statements: rows that a later one replaces, and verdicts that need their evidence."""
 
+import time
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from consumers.batch import Chunk, Item, plan_load, read_batch
 from consumers.statements import valid_statements
+from consumers.warehouse import tables
 from ingest.event import GAP, JUDGED, MEASURED, Event, Via, build_statement
 from ingest.log import Partition, Record, StoredRecord
 from ingest.vendors import BookingMapper
@@ -108,3 +110,16 @@ def test_gaps_and_freshness_are_rows_too(harness: ConsumerHarness) -> None:
     closed = gap | {"closed_at": "2026-05-01T11:00:00Z"}
     load(harness, build_statement(GAP, SOURCE, closed, moment(5)))
     assert harness.column("select count(*) from gaps where closed_at is not null") == [1]
+
+
+@pytest.mark.parametrize("ahead", [-7200, 7200])
+def test_loads_are_in_order_although_the_clock_is_set(
+    harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    loads = []
+    for number, offset in enumerate([0, ahead, 0]):
+        monkeypatch.setattr(tables, "create_load_id", lambda offset=offset: f"{time.time() + offset:.7f}")
+        harness.load(sample(number, at=number))
+        loads.append(CompletenessTable(harness.settings).newest_load())
+    assert loads == sorted(set(loads), key=str)
+    assert harness.column(f"select count(*) from _dlt_loads where load_id >= '{loads[0]}'") == [3]

@@ -67,6 +67,7 @@ ROWS = {
     ),
     "Loads": (
         telemetry.EVENTS_LOADED,
+        telemetry.CHANGES_PUBLISHED,
         telemetry.FRESHNESS_SECONDS,
         telemetry.LOAD_SECONDS,
         telemetry.LOAD_INTERVAL_SECONDS,
@@ -83,6 +84,7 @@ ROWS = {
         telemetry.RECONCILIATIONS,
         telemetry.RECONCILED_AT,
         telemetry.SUBSCRIPTION_STATE,
+        telemetry.COMPLETE_UNTIL,
         telemetry.GAPS_OPEN,
         telemetry.GAP_OLDEST_SECONDS,
     ),

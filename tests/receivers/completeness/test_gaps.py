@@ -95,6 +95,16 @@ def test_what_lasts_has_no_end_until_one_is_known() -> None:
     assert book.add(suspicion(0, 12, Cause.RECEIVER_DOWN), at(13)) is None
 
 
+def test_what_lasts_is_ended_by_itself_alone() -> None:
+    book = GapBook()
+    first, second = (suspicion(since, None, Cause.RECEIVER_DOWN) for since in (0, 20))
+    ended = suspicion(0, 18, Cause.RECEIVER_DOWN)
+    for seen, minute in ((first, 3), (ended, 18), (second, 23), (ended, 24), (second, 25)):
+        book.add(seen, at(minute))
+    assert spans(book) == [(0, 18), (20, None)]
+    assert book.add(suspicion(30, 31, Cause.RECEIVER_DOWN), at(32)) is None, "it is in the one that lasts"
+
+
 def test_what_becomes_known_after_a_gap_was_closed_is_another_one() -> None:
     book = GapBook()
     book.add(suspicion(-100, 0, Cause.GIVEN_UP, key="first"), at(1))

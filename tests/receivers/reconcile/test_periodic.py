@@ -1,5 +1,7 @@
 """`ingest up` reconciles by itself, and lives on without."""
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,6 +100,33 @@ def test_a_subscription_that_is_not_there_is_made_where_that_is_allowed_and_seen
             wait_for(lambda: metric % "keep" in metrics(port), "it is made")
         (subscription,) = calendly.subscriptions.all()
         assert subscription.url.startswith("https://hooks.example.com/webhooks/calendly/calendly")
+
+
+def test_a_receiver_that_is_killed_leaves_a_gap_that_is_compared_as_soon_as_the_next_one_runs(
+    tmp_path: Path,
+) -> None:
+    pipeline = Pipeline(tmp_path, ["bookeo"], reconcile={"every": "1h", "jitter": "0s", "lookback": "5d"})
+    with pipeline.server.serving():
+        tree = pipeline.tree()
+        with up(tmp_path, tree) as process:
+            wait_for(
+                lambda: len(rows(tree, "select * from reconciliations")) == 1, "the first comparison is done"
+            )
+            assert rows(tree, "select * from gaps") == []
+            victim = wait_for(lambda: process.child("receive"), "the receiver runs")
+            pipeline.simulate(5)
+            os.kill(victim.pid, signal.SIGKILL)
+            (gap,) = wait_for(
+                lambda: rows(tree, "select * from gaps where until_at is not null"), "the gap has an end"
+            )
+            assert (gap["cause"], gap["account"]) == ("receiver_down", "bookeo")
+            wait_for(lambda: len(rows(tree, "select * from reconciliations")) > 1, "it is compared")
+            wait_for(
+                lambda: rows(
+                    tree, "select * from gaps where waits_for like '%a comparison%' or closed_at > from_at"
+                ),
+                "it says what it waits for, unless its hour was just over",
+            )
 
 
 def test_a_new_account_and_a_new_key_are_taken_while_it_runs(tmp_path: Path) -> None:

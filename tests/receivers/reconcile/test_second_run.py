@@ -14,7 +14,7 @@ from consumers.message import BookingMessage
 from consumers.version_guard import newest_wins
 from ingest.booking import COLUMNS, Booking, StoredBooking
 from ingest.errors import PayloadError
-from ingest.warehouse.bookings import _stored
+from ingest.warehouse.bookings import stored_booking
 from receivers.reconcile.compare import Verdict, compare, superseded_version
 from tests.ingest.vendors.samples_of import Sample, cases_of, load, vendors_with_samples
 
@@ -60,7 +60,7 @@ def altered(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def held(row: Row | None, loaded_at: datetime) -> StoredBooking:
     assert row is not None
-    return _stored({name: row[name] for name in COLUMNS} | {"loaded_at": loaded_at})
+    return stored_booking({name: row[name] for name in COLUMNS} | {"loaded_at": loaded_at})
 
 
 def repaired(sample: Sample, record: dict[str, Any], compared: tuple[str, ...]) -> tuple[Verdict, Booking]:

@@ -1,0 +1,93 @@
+"""The tables with what their columns mean, and a box for a query that only reads."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ingest.changes import BookingRow
+from ingest.dashboard.page import (
+    Content,
+    Dashboard,
+    Fields,
+    Page,
+    action,
+    first,
+    json_response,
+    render,
+    status_of,
+)
+from ingest.errors import ConfigurationError, IngestError
+from ingest.warehouse import Bounds
+from ingest.warehouse.query import query_bounded
+
+_BOUNDS = Bounds(seconds=10, rows=1000)
+_EXAMPLE = "select status, count(*) as bookings from bookings group by status order by 2 desc"
+
+
+def _read_tables(dashboard: Dashboard, request: Request) -> Content:
+    del dashboard, request
+    # Imported only now: pyarrow takes long, and nobody may open this page.
+    from consumers.rows import SCHEMAS
+
+    meanings = {name: field.description or "" for name, field in BookingRow.model_fields.items()}
+    tables = [
+        {
+            "name": name,
+            "columns": [
+                {
+                    "name": column.name,
+                    "type": str(column.type),
+                    "meaning": meanings.get(column.name, "") if name == "bookings" else "",
+                }
+                for column in schema
+            ],
+        }
+        for name, schema in sorted(SCHEMAS.items(), key=lambda item: item[0] != "bookings")
+    ]
+    return Content(data={"tables": tables})
+
+
+def _read_box(dashboard: Dashboard, request: Request) -> Content:
+    del dashboard
+    return Content(data=_box(request.query_params.get("sql", "") or _EXAMPLE))
+
+
+def _box(sql: str, **changes: Any) -> dict[str, Any]:
+    limits = {"seconds": _BOUNDS.seconds, "most_rows": _BOUNDS.rows}
+    return {"sql": sql, "columns": [], "rows": None, "error": "", **limits, **changes}
+
+
+def _run(dashboard: Dashboard, request: Request, fields: Fields) -> Response:
+    """Run a query as `ingest query` does, and show its rows, or what is wrong with it."""
+    sql = first(fields, "sql")
+    is_json = request.url.path.endswith(".json")
+    try:
+        if not sql:
+            raise ConfigurationError("write one statement into the box")
+        answer = query_bounded(dashboard.settings, sql, _BOUNDS)
+    except IngestError as error:
+        if is_json:
+            return json_response({"error": str(error)}, status_of(error))
+        return render(
+            request, "query.html", {"title": "Query", **_box(sql, error=str(error))}, status_of(error)
+        )
+    if is_json:
+        return json_response(answer.dicts())
+    shown = _box(sql, columns=answer.columns, rows=answer.rows)
+    return render(request, "query.html", {"title": "Query", **shown})
+
+
+def pages() -> Iterable[Page]:
+    """Return the pages."""
+    return [
+        Page("/tables", "Tables", "tables.html", _read_tables),
+        Page("/query", "Query", "query.html", _read_box),
+    ]
+
+
+def actions() -> Iterable[Route]:
+    """Return what runs a query."""
+    return [action("/query", _run), action("/query.json", _run)]

@@ -1,0 +1,51 @@
+"""The pages of jobs: what runs, how far it is, and the receipt of what was done."""
+
+from collections.abc import Iterable
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from ingest.dashboard.jobs import Job
+from ingest.dashboard.page import Content, Dashboard, Fields, Page, action, first
+from ingest.errors import ConfigurationError
+
+_REFRESH_SECONDS = 1
+
+
+def job_page(job: Job) -> Response:
+    """Return the answer that leads a browser to a job."""
+    return RedirectResponse(f"/jobs/job?id={job.id}", 303)
+
+
+def _read_jobs(dashboard: Dashboard, request: Request) -> Content:
+    del request
+    return Content(data={"jobs": [job.receipt() for job in dashboard.jobs.newest_first()]})
+
+
+def _read_job(dashboard: Dashboard, request: Request) -> Content:
+    job = dashboard.jobs.find(request.query_params.get("id", ""))
+    refresh = 0 if job.finished_at else _REFRESH_SECONDS
+    return Content(data={"job": job.receipt(), "refresh": refresh}, command=job.command)
+
+
+def _cancel(dashboard: Dashboard, request: Request, fields: Fields) -> Response:
+    del request
+    job = dashboard.jobs.find(first(fields, "id"))
+    if job.finished_at:
+        raise ConfigurationError("this job has ended already")
+    job.cancel.set()
+    return job_page(job)
+
+
+def pages() -> Iterable[Page]:
+    """Return the pages."""
+    return [
+        Page("/jobs", "Jobs", "jobs.html", _read_jobs),
+        Page("/jobs/job", "Job", "job.html", _read_job),
+    ]
+
+
+def actions() -> Iterable[Route]:
+    """Return what cancels a job."""
+    return [action("/jobs/cancel", _cancel)]
