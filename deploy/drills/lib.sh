@@ -56,7 +56,8 @@ start_vendors() {
     vendors=$!
     await "the settings of the demo" test -s site/ingest.secrets.toml
     # The usual places, in the folder of the settings; and reconciliation begins at once.
-    sed -i -E '/^(log|spool_dir|credentials|work_dir|state_dir) = /d; s/^\[reconcile\]/&\njitter = "0s"/
+    # The dashboard is not among the units, and unknown to older versions.
+    sed -i -E '/^\[(dashboard|feed)\]/,/^$/d; /^(log|spool_dir|credentials|work_dir|state_dir) = /d; s/^\[reconcile\]/&\njitter = "0s"/
         s/^lag = .*/lag = "5s"/' "$CONFIG"
     export INGEST_CONFIG="$CONFIG"
     url=$(sed -n 's/^public_url = "\(.*\)"/\1/p' "$CONFIG")
@@ -176,7 +177,7 @@ cleanup() {
     done
     [ -z "${vendors:-}" ] || kill -KILL "$vendors" 2>/dev/null || true
     cd /
-    rm -rf "$WORK"
+    rm -rf "$WORK" || { sleep 2 && rm -rf "$WORK"; } # a worker may notice only now that its parent is gone
     exit $code
 }
 trap cleanup EXIT

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import Response
 
 from ingest.errors import LogUnavailable
 from ingest.event import LOST, Event
@@ -128,13 +129,18 @@ def test_the_schedule_compares_the_account_that_lost_something_and_no_other(
 
 def test_from_the_header_at_the_receiver_to_the_repaired_row(tmp_path: Path) -> None:
     port = free_port()
-    pipeline = Pipeline(tmp_path, ["bookeo"], reconcile={"every": "1h", "jitter": "0s", "lookback": "5d"})
+    times = {"every": "1h", "jitter": "0s", "lookback": "5d", "patience": "1s"}
+    pipeline, is_down = Pipeline(tmp_path, ["bookeo"], reconcile=times), True
+    # What the first comparison could prove, nobody would compare again.
+    pipeline.server.faults.append(lambda *_: Response("", 503) if is_down else None)
     with pipeline.server.serving():
         tree: dict[str, Any] = pipeline.tree()
         with up(tmp_path, tree, port=port):
             wait_for(
-                lambda: len(rows(tree, "select * from reconciliations")) == 1, "the first comparison is done"
+                lambda: len(rows(tree, "select * from reconciliations")) == 1,
+                "the first comparison has failed",
             )
+            is_down = False
             changes = pipeline.simulate(5)
             webhook = pipeline.accounts["bookeo"].webhook(changes[-1])
             headers = {**pipeline.accounts["bookeo"].headers(webhook, datetime.now(UTC)), **LOST_HEADER}
