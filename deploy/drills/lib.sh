@@ -155,8 +155,9 @@ has_loaded_what_was_accepted() {
 }
 
 nothing_waits() {
+    # By fields that older versions have too; without any of the first kind the log could not be asked.
     ingest status --json >status.json || true # it may have something else to say
-    grep -q '"waiting_in_log": 0' status.json && grep -q '"waiting_in_spool": 0' status.json
+    grep -Eq '"lag": *0' status.json && ! grep -Eq '"(lag|records)": *[1-9]' status.json
 }
 
 # The warehouse has what the vendors have, but for the last seconds.
@@ -173,11 +174,12 @@ cleanup() {
     trap - EXIT
     for part in receive consume reconcile; do
         pid=$(pid_of $part)
-        [ -z "$pid" ] || kill -KILL "$pid" 2>/dev/null || true
+        # Workers go with a parent that is asked to stop; they would write on for a moment after one that is killed.
+        [ -z "$pid" ] || { kill -TERM "$pid" && wait "$pid"; } 2>/dev/null || true
     done
     [ -z "${vendors:-}" ] || kill -KILL "$vendors" 2>/dev/null || true
     cd /
-    rm -rf "$WORK" || { sleep 2 && rm -rf "$WORK"; } # a worker may notice only now that its parent is gone
+    rm -rf "$WORK"
     exit $code
 }
 trap cleanup EXIT
