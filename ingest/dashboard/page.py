@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from ingest.clock import is_future
 from ingest.dashboard.api import csv_cell
+from ingest.dashboard.charts import bar_chart
 from ingest.dashboard.jobs import Jobs
 from ingest.dashboard.security import read_form
 from ingest.dashboard.watch import HealthWatch
@@ -237,10 +238,12 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_ENVIRONMENT.globals["bar_chart"] = bar_chart
 _ENVIRONMENT.filters |= {
     "cell": _cell,
     "text": text_value,
     "ago": _ago,
+    "duration": describe_duration,
     "seconds": lambda value: "-" if value is None else f"{value:.2g} s",
     "number": lambda value: f"{value:,}",
     "moment": lambda value: "-" if value is None else f"{value:%Y-%m-%d %H:%M:%S}Z",
