@@ -170,7 +170,7 @@ def test_a_command_line_is_copied(page: Page) -> None:
 
 def test_a_query_is_run_and_shown(page: Page) -> None:
     page.goto("/query")
-    page.get_by_role("button", name="Run").click()
+    page.get_by_role("button", name="Run", exact=True).click()
     expect(page.get_by_role("cell", name="confirmed")).to_be_visible()
 
 
