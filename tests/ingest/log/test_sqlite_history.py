@@ -8,7 +8,8 @@ import resource
 import shutil
 import signal
 import sqlite3
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ import structlog
 from ingest.errors import CommitFailed, LogUnavailable
 from ingest.log import Partition, PositionChange, Record
 from ingest.log.sqlite import SqliteConsumer, SqliteProducer, SqliteReader, backlog
-from ingest.log.sqlite.reader import try_append
+from ingest.log.sqlite.reader import extent, try_append
 from tests.ingest.log.harness import append, numbered, read, values
 from tests.support.polling import Deadline, wait_for
 from tests.support.processes import PythonProcess
@@ -243,6 +244,83 @@ def test_nobody_opens_a_log_whose_deleted_wal_another_process_has_yet_to_save(
     with closing(SqliteProducer(path)) as beside:
         append(beside, TOPIC, Record("key", b"beside"))
     assert set(all_in(path)) >= {*writer.acknowledged, b"at last", b"beside"}
+
+
+def extent_of(path: Path) -> object:
+    return extent(path)
+
+
+def all_read_from(path: Path) -> object:
+    with closing(SqliteReader(path, [TOPIC], None)) as reader:
+        return list(reader.records())
+
+
+@pytest.mark.parametrize("look", [backlog_of, extent_of, all_read_from])
+def test_nobody_reads_a_log_whose_deleted_wal_another_process_has_yet_to_save(
+    path: Path, writer: Writer, look: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.append(*large("before", 20))
+    os.kill(writer.pid, signal.SIGSTOP)
+    take_away(path, "wal")
+    with monkeypatch.context() as patch:
+        patch.setattr("ingest.log.sqlite.reader._REPLACING_SECONDS", 0.0)
+        with pytest.raises(LogUnavailable, match="its -wal is gone while other processes use the log"):
+            look(path)
+    assert not path.with_name("log.db-wal").exists()
+    threading.Timer(0.2, lambda: os.kill(writer.pid, signal.SIGCONT)).start()
+    assert look(path)
+    writer.append("at last")
+    assert set(all_in(path)) >= {*writer.acknowledged, b"at last"}
+
+
+def go_on_without_the_wal(path: Path, writer: Writer, statement: str) -> Callable[[str], None]:
+    """Return a trace of statements that deletes the -wal at the first of these, and lets `writer` go on."""
+    waiting = [large("meanwhile", 20)]
+
+    def trace(sql: str) -> None:
+        if sql.startswith(statement) and waiting:
+            take_away(path, "wal")
+            writer.append(*waiting.pop())
+
+    return trace
+
+
+def test_a_transaction_that_begins_when_others_have_another_wal_already_writes_nothing(
+    path: Path, writer: Writer
+) -> None:
+    writer.append(*large("before", 20))
+    with closing(SqliteProducer(path)) as producer:
+        append(producer, TOPIC, *numbered(1))
+        with producer._file.use() as connection:
+            connection.set_trace_callback(go_on_without_the_wal(path, writer, "BEGIN"))
+        with pytest.raises(LogUnavailable, match="while it was used"):
+            append(producer, TOPIC, *numbered(1, start=1))
+        append(producer, TOPIC, *numbered(1, start=2))
+        writer.append(*large("at last", 20))
+    assert len(writer.acknowledged) == 60
+    assert set(all_in(path)) == {*writer.acknowledged, b"0", b"2"}
+
+
+def test_what_is_read_while_others_go_on_with_another_wal_does_not_count(path: Path, writer: Writer) -> None:
+    writer.append(*large("before", 20))
+    with closing(consumer_of(path)) as consumer:
+        consumer.poll(1, 0)
+        with consumer._file.use() as connection:
+            connection.set_trace_callback(go_on_without_the_wal(path, writer, "SELECT topic"))
+        with pytest.raises(LogUnavailable, match="while it was used"):
+            consumer.poll(100, 0)
+        consumer.rewind()
+        assert values(read(consumer, 40)) == writer.acknowledged
+
+
+def test_a_reader_reads_on_when_the_wal_is_deleted_between_its_records(path: Path, writer: Writer) -> None:
+    writer.append(*texts("before", 250))
+    with closing(SqliteReader(path, [TOPIC], None)) as reader:
+        records = reader.records()
+        first = [next(records) for _ in range(50)]
+        take_away(path, "wal")
+        writer.append(*large("since", 20))
+        assert values([*first, *records]) == writer.acknowledged[:250]
 
 
 def test_an_idle_process_makes_no_new_file_where_one_was_taken_away(path: Path, writer: Writer) -> None:
