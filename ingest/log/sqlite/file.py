@@ -227,14 +227,15 @@ class LogFile:
         connection = self._connection
         if connection is None:
             return
+        is_lost = self._is_wal_lost(now)
         try:
             is_overwritten = self._raw.is_overwritten(connection)
         except (sqlite3.Error, OSError):  # SQLite cannot read it any more
-            is_overwritten = True
+            is_overwritten, is_lost = True, False
         if is_overwritten:
             connection.interrupt()  # or closing would copy the -wal into the other file
-        elif self._is_wal_lost(now):
-            self._save_wal(connection)
+        if is_lost:
+            self._part_with_wal(None if is_overwritten else connection)
         self._connection = None
         self._leave()  # before the last one who closes the log deletes its -wal
         connection.close()
@@ -250,15 +251,17 @@ class LogFile:
             return False
         return now.wal in {None, self._opened_as.wal} or not _size(beside(self._path, "wal"))
 
-    def _save_wal(self, connection: sqlite3.Connection) -> None:
+    def _part_with_wal(self, connection: sqlite3.Connection | None) -> None:
         """Save what a -wal has that is going to be lost, and take away the -shm that belongs to it.
 
         Who opens the log next makes another -wal, and would look in it for what the -shm says of this one.
+        Without a connection, what it has belongs to a file that is not there any more.
 
         Raises sqlite3.OperationalError when it can be saved later.
         """
         with self._lock():
-            _copy_wal(connection)
+            if connection is not None:
+                _copy_wal(connection)
             if Inodes.at(self._path).shm == self._opened_as.shm:
                 beside(self._path, "shm").unlink(missing_ok=True)
             if self._users is not None:
