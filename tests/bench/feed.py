@@ -10,15 +10,16 @@ import argparse
 import asyncio
 import multiprocessing
 import re
+import socket
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import uvloop
 
@@ -49,16 +50,13 @@ class Arrivals:
 
 
 class _Subscriber(asyncio.Protocol):
-    """A connection that notes when changes arrive, or that never reads."""
+    """A connection that notes when changes arrive."""
 
-    def __init__(self, arrivals: Arrivals, *, reads: bool = True) -> None:
-        self._arrivals, self._reads, self._rest = arrivals, reads, b""
+    def __init__(self, arrivals: Arrivals) -> None:
+        self._arrivals, self._rest = arrivals, b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
-            transport.write(_REQUEST)
-            if not self._reads:
-                transport.pause_reading()
+        cast(asyncio.Transport, transport).write(_REQUEST)  # uvloop's is none of its subclasses
 
     def data_received(self, data: bytes) -> None:
         now, text = time.monotonic(), self._rest + data
@@ -77,13 +75,12 @@ def subscribe(port: int, subscribers: int) -> Arrivals:
 
 async def _subscribe(port: int, subscribers: int) -> Arrivals:
     arrivals, loop, used = Arrivals(), asyncio.get_running_loop(), time.process_time()
-    kinds = [partial(_Subscriber, arrivals, reads=False), *[partial(_Subscriber, arrivals)] * subscribers]
-    for subscriber in kinds:
-        await loop.create_connection(subscriber, "127.0.0.1", port)
-    while True:
-        await asyncio.sleep(_LOOK_SECONDS)
-        if arrivals.last and time.monotonic() > arrivals.last + _QUIET_SECONDS:
-            break
+    with socket.create_connection(("127.0.0.1", port)) as never_read:
+        never_read.sendall(_REQUEST)
+        for _ in range(subscribers):
+            await loop.create_connection(lambda: _Subscriber(arrivals), "127.0.0.1", port)
+        while not arrivals.last or time.monotonic() < arrivals.last + _QUIET_SECONDS:  # noqa: ASYNC110 - data ends it
+            await asyncio.sleep(_LOOK_SECONDS)
     arrivals.cpu_seconds = time.process_time() - used
     return arrivals
 
