@@ -3,13 +3,14 @@
 import heapq
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from unittest.mock import patch
 
 from structlog.testing import capture_logs
@@ -25,16 +26,21 @@ from receivers.completeness.asking import asked_windows
 from receivers.reconcile.repairs import Repairs
 from receivers.reconcile.run import AccountRun
 from tests.referee.clock import START, Clock
-from tests.referee.product import Contents, Killed, Product
+from tests.referee.product import Killed, Product
 from tests.referee.transport import Transport
+from tests.referee.warehouse import Contents
 from tests.support.accounts import PUBLIC_URL, SECRET, delivery_from, simulated_accounts
 from tests.support.settings import settings_tree
+
+T = TypeVar("T")
 
 MINUTE = timedelta(minutes=1)
 LAG = 2 * MINUTE
 LOOKBACK = timedelta(days=1)
 _MOST_ARRIVALS = 6
 _ASKED_EVERY = 6  # hours
+_BACKUPS_AN_HOUR = 0.2
+_BACKUPS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,21 @@ class Tally:
     def note(self, kind: str) -> None:
         """Count a fault."""
         self.faults[kind] = self.faults.get(kind, 0) + 1
+
+
+class _SamePool(Executor):
+    """Runs everything at once in the same thread, so that a life is the same for the same seed."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def submit(self, function: Callable[..., T], /, *arguments: Any, **options: Any) -> "Future[T]":
+        future: Future[T] = Future()
+        try:
+            future.set_result(function(*arguments, **options))
+        except Exception as error:  # the product's own, which it gets where it asks for the result
+            future.set_exception(error)
+        return future
 
 
 @dataclass(order=True, slots=True)
@@ -148,6 +169,7 @@ class Life:
             patches.enter_context(patch.object(Repairs, "wait_until_loaded", wait))
             patches.enter_context(patch("receivers.reconcile.run.CompletenessTable", lambda _: product))
             patches.enter_context(patch("receivers.reconcile.run.measure_freshness", lambda *_: None))
+            patches.enter_context(patch("receivers.reconcile.sweep.ThreadPoolExecutor", _SamePool))
             patches.enter_context(patch("ingest.rest.adapter.sleep", lambda *_: None))
             patches.enter_context(capture_logs())
             for vendor in self.simulated:
@@ -170,7 +192,8 @@ class Life:
                         self.ask_again(name, self.clock.now - LOOKBACK)
             if self.product.consumer_runs:
                 self.product.consume()
-            self._backups = [*self._backups[-48:], self.product.contents.copy()]
+            if self._random.random() < _BACKUPS_AN_HOUR:
+                self._backups = [*self._backups[-_BACKUPS:], self.product.warehouse.contents.copy()]
             self._log_lengths.append({topic: len(log) for topic, log in self.product.log.items()})
             yield hour
 

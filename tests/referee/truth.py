@@ -51,7 +51,7 @@ def judge_ledger(life: Life) -> Judgement:
         verdicts = life.product.verdicts(account.vendor, name)
         judgement.hours += int((hour_of(life.clock.now) - START) / HOUR)
         judgement.complete += sum(verdict.verdict in _PROVEN for verdict in verdicts.values())
-        rows = life.product.contents.bookings[name]
+        rows = life.product.warehouse.contents.bookings[name]
         for meeting in life.world.meetings[name].values():
             booking = true_booking(life, name, meeting)
             changed_at = version_instant(booking.version)
