@@ -2,6 +2,8 @@
 
 import heapq
 import random
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,12 +22,14 @@ from ingest.settings import Settings
 from ingest.simulator import load_simulated_vendor
 from ingest.simulator.server import RestServer
 from ingest.simulator.world import Change, Meeting, World
+from ingest.vendors.rest import _learned
 from ingest.warehouse.bookings import BookingsTable
 from ingest.warehouse.completeness import HOUR
 from receivers.completeness.asking import asked_windows
 from receivers.reconcile.repairs import Repairs
 from receivers.reconcile.run import AccountRun
 from tests.referee.clock import START, Clock
+from tests.referee.cost import Cost, fewest_requests
 from tests.referee.product import Killed, Product
 from tests.referee.transport import Transport
 from tests.referee.warehouse import Contents
@@ -69,15 +73,22 @@ class Plan:
     deleted: float = 0.005
 
 
+def plan_of(seed: int, days: int) -> Plan:
+    """Return the plan of a seed: each has other intervals, other pages, and other numbers of bookings."""
+    return Plan(
+        hours=24 * days,
+        every_hours=(1, 2, 6, 24)[seed % 4],
+        page=(4, 20, 100)[seed // 4 % 3],
+        bookings_an_hour=(0.25, 1.0, 2.0)[seed // 12 % 3],
+    )
+
+
 @dataclass(slots=True)
 class Tally:
-    """What happened: faults by kind, runs, requests, and the fewest that could have shown as much."""
+    """What happened: faults by kind, and what the runs of each account cost."""
 
     faults: dict[str, int] = field(default_factory=dict)
-    runs: int = 0
-    failed: int = 0
-    requests: int = 0
-    least_requests: int = 0
+    costs: dict[str, Cost] = field(default_factory=lambda: defaultdict(Cost))
 
     def note(self, kind: str) -> None:
         """Count a fault."""
@@ -94,7 +105,7 @@ class _SamePool(Executor):
         future: Future[T] = Future()
         try:
             future.set_result(function(*arguments, **options))
-        except Exception as error:  # the product's own, which it gets where it asks for the result
+        except Exception as error:  # noqa: BLE001 - the product's own, which it gets where it asks for the result
             future.set_exception(error)
         return future
 
@@ -111,7 +122,7 @@ class Life:
 
     def __init__(self, folder: Path, plan: Plan, seed: int) -> None:
         self.plan, self.clock, self.tally = plan, Clock(), Tally()
-        self._random = random.Random(seed)
+        self._seed, self._random = seed, random.Random(seed)
         self.simulated = simulated_accounts(PUBLIC_URL)
         self.world = World({name: of.capabilities for name, of in self.simulated.items()}, seed)
         self._visible: dict[str, dict[int, Meeting]] = {name: {} for name in self.simulated}
@@ -127,7 +138,7 @@ class Life:
                 "reconcile": {
                     "lag": f"{LAG.total_seconds():.0f}s",
                     "lookback": f"{LOOKBACK.total_seconds():.0f}s",
-                    "patience": "0s",
+                    "patience": "5s",
                     "state_dir": f"{folder}/reconcile",
                 },
                 "accounts": {
@@ -153,11 +164,13 @@ class Life:
         self.letters: dict[tuple[str, str], list[datetime]] = {}
         self._backups: list[Contents] = []
         self._log_lengths: list[Mapping[str, int]] = []
+        self.asked_at = START  # when vendors were last asked for everything that was not proven
 
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Put the product's code into this life: its time, its network, its log and its warehouse."""
         product = self.product
+        random.seed(self._seed)  # of the product's own pauses and delays
         with ExitStack() as patches:
             patches.enter_context(self.clock.installed())
             patches.enter_context(self._transport.installed())
@@ -188,7 +201,7 @@ class Life:
                 self._live_until(end + self._random.uniform(0, 10) * MINUTE)
                 for name in self.accounts:
                     self.reconcile(name)
-                    if hour % _ASKED_EVERY == 0:
+                    if hour % max(_ASKED_EVERY, self.plan.every_hours) == 0:
                         self.ask_again(name, self.clock.now - LOOKBACK)
             if self.product.consumer_runs:
                 self.product.consume()
@@ -207,6 +220,7 @@ class Life:
         self._live_until(self.clock.now + 2 * HOUR)
         self.product.consume()
         for _ in range(2):  # once to repair, and once because others changed their places meanwhile
+            self.asked_at = self.clock.now
             for name in self.accounts:
                 self.ask_again(name, self.clock.now)
             self.product.consume()
@@ -233,16 +247,23 @@ class Life:
             confirm_key=False,
             open_letters=lambda: self.letters,
         )
-        self.tally.runs += 1
+        cost, began_at = self.tally.costs[name], time.process_time()
+        cost.runs += 1
         try:
             report = run.run()
         except Killed:
+            cost.failed += 1
+            _learned.clear()  # with the process
             return
         finally:
             self.product.kills_in = 0
-        self.tally.failed += report.failure is not None
-        self.tally.requests += report.counts.requests
-        self.tally.least_requests += report.counts.least_requests
+            cost.seconds += time.process_time() - began_at
+            cost.requests = self._transport.requests[name]
+        if report.failure:
+            cost.failed += 1
+            return
+        meetings = self._visible[name].values()
+        cost.fewest += fewest_requests(self.accounts[name], report, meetings, self.plan.page)
 
     def _trouble(self, path: str) -> int | None:
         """Let time pass while a request is on its way, and answer with an error now and then."""
