@@ -11,6 +11,7 @@ import psycopg2
 import pyarrow as pa
 import pytest
 from dlt.destinations.impl.redshift.factory import RedshiftTypeMapper
+from dlt.destinations.impl.redshift.redshift import HINT_TO_REDSHIFT_ATTR
 
 from consumers.booking_rows import Row
 from consumers.loader import Loader
@@ -41,6 +42,7 @@ def redshift(
     connection.cursor().execute(TYPES)
     connection.close()
     monkeypatch.setitem(RedshiftTypeMapper.sct_to_unbound_dbt, "text", "varchar_max")
+    monkeypatch.delitem(HINT_TO_REDSHIFT_ATTR, "sort")
     tree = with_section(
         postgres_tree, "warehouse", destination="redshift", credentials=postgres.url + OPTIONS
     )
@@ -69,6 +71,24 @@ def test_the_newest_version_of_a_booking_stays_and_the_first_copy_of_an_event(
         {"booking_id": "B1", "last_event_id": "E1"},
         {"booking_id": "B2", "last_event_id": "E4"},
     ]
+
+
+def test_rows_of_any_time_are_found_by_merges_with_bounds(redshift: ConsumerHarness) -> None:
+    long_ago, today = moment(-10_000_000), moment(100)
+    redshift.load(sample(1, received_at=long_ago), sample(2, "B2", received_at=long_ago))
+    with reading_client(redshift.settings) as client:
+        client.execute_sql("UPDATE bookings SET first_seen_at = NULL WHERE booking_id = 'B2'")
+    again = [sample(1, received_at=today), sample(3, at=9, received_at=today)]
+    redshift.load(*again, sample(4, "B2", at=9, received_at=today), sample(5, "B3", received_at=today))
+    assert redshift.rows("select booking_id, last_event_id from bookings order by booking_id") == [
+        {"booking_id": "B1", "last_event_id": "E3"},
+        {"booking_id": "B2", "last_event_id": "E4"},
+        {"booking_id": "B3", "last_event_id": "E5"},
+    ]
+    assert (
+        redshift.rows("select id, received_at from booking_events order by id")[0]["received_at"] == long_ago
+    )
+    assert redshift.column("select id from booking_events order by id") == ["E1", "E2", "E3", "E4", "E5"]
 
 
 def test_a_payload_that_is_too_long_keeps_its_row_and_its_booking(redshift: ConsumerHarness) -> None:
