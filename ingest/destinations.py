@@ -49,6 +49,9 @@ class Destination:
     - `rows` is how rows are given to dlt: where JSON in Arrow is refused or becomes a JSON string, as values.
     - `table_format` is the usual one of files, which need one to have rows replaced.
     - `longest_text` and `longest_json` are the bytes that a column holds; None where any body fits.
+    - `staging_schemes` are those of the URLs of buckets through which rows can be loaded, and
+      `longest_staged_payload` are the bytes of an event's payload then, if that is more than `longest_json`.
+      No text in it may be longer than `longest_text`.
     - `merge_times` are the columns by whose times merges are bounded, by table: where the destination knows
       which of its files or partitions have which times.
     - `table_hints` and `column_hints` are dlt's for a table when it is made, by table, and by column.
@@ -69,6 +72,8 @@ class Destination:
     table_format: str | None = None
     longest_text: int | None = None
     longest_json: int | None = None
+    staging_schemes: tuple[str, ...] = ()
+    longest_staged_payload: int | None = None
     merge_times: Mapping[str, str] = field(default_factory=dict)
     table_hints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     column_hints: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
@@ -114,6 +119,7 @@ BIGQUERY = Destination(
     },
     longest_text=10 * _MIB,
     longest_json=10 * _MIB,
+    staging_schemes=("gs",),
     fence=Fence.LEASE,
     transactions=Transactions.SCRIPT,
     interval_reason="a table takes 1,500 load jobs a day, which is one every 58 seconds",
@@ -128,6 +134,7 @@ SNOWFLAKE = Destination(
     merge_times=_TIMES,
     longest_text=16 * _MIB,
     longest_json=16 * _MIB,
+    staging_schemes=("s3", "gs", "az"),
     fence=Fence.LEASE,
     interval_reason="a warehouse that is resumed bills at least 60 seconds",
     cost="the warehouse runs while it loads: an X-Small that never suspends takes 24 credits a day",
@@ -142,6 +149,8 @@ REDSHIFT = Destination(
     column_hints={table: {time: {"sort": True}} for table, time in _TIMES.items()},
     longest_text=_TEXT_64K,
     longest_json=_TEXT_64K,
+    staging_schemes=("s3",),
+    longest_staged_payload=3 * _MIB,  # COPY takes rows of 4 MB
     fence=Fence.LEASE,
     interval_reason="the cluster commits one transaction at a time, loads and queries alike",
     cost="nothing beside a cluster; Redshift Serverless bills at least 60 seconds of its RPUs",
@@ -153,6 +162,7 @@ DATABRICKS = Destination(
     title="Databricks",
     longest_text=16 * _MIB,
     longest_json=16 * _MIB,
+    staging_schemes=("s3", "gs", "az"),
     merge_times=_TIMES,
     column_hints={
         table: {column: {"x-databricks-cluster": True} for column in ("vendor", "account", time)}

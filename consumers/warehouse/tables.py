@@ -79,9 +79,13 @@ class Tables:
             client.execute_sql(f"DELETE FROM {notes} WHERE schema_name = %s", self.pipeline.pipeline_name)  # noqa: S608 - our own names
 
     def drop(self) -> None:
-        """Drop the dataset, and the staging dataset of this pipeline."""
+        """Drop the dataset, the staging dataset of this pipeline, and its files in the staging bucket."""
         with self.pipeline.destination_client() as client:
             client.drop_storage()
+        _, bucket = self.pipeline._get_destination_clients()  # noqa: SLF001 - dlt has no other way to it
+        if bucket:
+            with bucket:
+                bucket.drop_storage()
 
     def maintain(self, every: timedelta) -> None:
         """Do what has to be done to the tables `every` so often: nothing, where the destination does it."""
@@ -137,9 +141,13 @@ class Tables:
         self.write(empty)
 
     def _load(self, rows: Mapping[str, pa.Table], dispositions: Mapping[str, Any]) -> str:
+        is_staged_as_values = self.pipeline.staging and self._kind.rows is RowFormat.VALUES
+        file_format: Any = (
+            "jsonl" if is_staged_as_values else None
+        )  # the one in which JSON stays JSON everywhere
         resources = [
             resource_of(table, rows[table.name], self._kind).apply_hints(
-                write_disposition=dispositions[table.name]
+                write_disposition=dispositions[table.name], file_format=file_format
             )
             for table in TABLES
             if table.name in rows
