@@ -67,7 +67,8 @@ def _read_account(dashboard: Dashboard, request: Request) -> Content:
 
 def _hours(settings: Settings, vendor: str, account: str, since: datetime) -> list[Mapping[str, Any]]:
     """Return what happened in each hour since then: deliveries, freshness, and what reconciliations found."""
-    deliveries = hourly_deliveries(settings, vendor, account, since)
+    key = (vendor, account)
+    deliveries = hourly_deliveries(settings, since, key).get(key, {})
     freshness = FreshnessTable(settings).quantiles(vendor, account, since)
     until = hour_of(datetime.now(UTC)) + HOUR
     hours: dict[datetime, dict[str, Any]] = {
