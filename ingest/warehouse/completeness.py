@@ -113,7 +113,11 @@ def complete_until(
 
 def loads_table(settings: Settings) -> str:
     """Return the name of the table that has a row of each load."""
-    return "_ingest_loads" if settings.warehouse.kind is FILESYSTEM else "_dlt_loads"
+    warehouse = settings.warehouse
+    if warehouse.kind is not FILESYSTEM:
+        return "_dlt_loads"
+    # Some of Iceberg's catalogs want names that begin with a letter.
+    return "ingest_loads" if warehouse.table_format == "iceberg" else "_ingest_loads"
 
 
 class CompletenessTable:
