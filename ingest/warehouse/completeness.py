@@ -1,7 +1,7 @@
 """The verdicts on the hours of an account, as the table `completeness` has them."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -66,10 +66,9 @@ class HourVerdict:
 
     def columns(self) -> dict[str, Any]:
         """Return the columns of the row with values that JSON has, without `loaded_at`."""
-        values = asdict(self)
+        values = ((name, getattr(self, name)) for name in _COLUMNS)
         return {"id": self.id} | {
-            name: format_instant(value) if isinstance(value, datetime) else value
-            for name, value in values.items()
+            name: format_instant(value) if isinstance(value, datetime) else value for name, value in values
         }
 
 

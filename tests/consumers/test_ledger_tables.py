@@ -81,7 +81,7 @@ def test_what_the_ledger_asks_of_bookings_and_webhooks_is_answered(harness: Cons
     assert [*table.webhook_times(*ACCOUNT, START, START + timedelta(days=2))] == [START]
     freshness = FreshnessTable(harness.settings)
     assert sorted(freshness.receipts(*ACCOUNT, START)) == [START, moment(90)]
-    arrivals = freshness.arrivals(*ACCOUNT, START)
+    arrivals = freshness.arrivals(*ACCOUNT, START, START + HOUR)
     assert [arrival.received_at for arrival in arrivals] == [START, moment(90)]
     assert freshness.loads(arrivals)
     assert freshness.last_stated(*ACCOUNT) is None

@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 MINUTE = timedelta(minutes=1)
 LAG = 2 * MINUTE
-LOOKBACK = timedelta(days=1)
+LOOKBACK = timedelta(days=2)
 _MOST_ARRIVALS = 6
 _ASKED_EVERY = 6  # hours
 _BACKUPS_AN_HOUR = 0.2
@@ -203,10 +203,10 @@ class Life:
                 self._live_until(end + self._random.uniform(0, 10) * MINUTE)
                 for name in self.accounts:
                     self.reconcile(name)
-                    if hour % max(_ASKED_EVERY, self.plan.every_hours) == 0:
-                        self.ask_again(name, self.clock.now - LOOKBACK)
-            if self.product.consumer_runs:
-                self.product.consume()
+            self.product.consume()
+            if hour % max(_ASKED_EVERY, self.plan.every_hours) == 0:
+                for name in self.accounts:
+                    self.ask_again(name, self.clock.now - LOOKBACK)
             if self._random.random() < _BACKUPS_AN_HOUR:
                 self._backups = [*self._backups[-_BACKUPS:], self.product.warehouse.contents.copy()]
             lengths = {topic: len(log) for topic, log in self.product.log.items()}
