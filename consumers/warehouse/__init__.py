@@ -321,6 +321,8 @@ class Warehouse:
         if missing or missing_columns or not has_notes or not self._has_all_columns:
             self._tables.make({name: arrow_table(name, []) for name in _TABLE_NAMES})
         self._has_all_columns = True
+        if self._settings.views:
+            self._tables.make_views()
 
     def _fresh_pipeline(self) -> dlt.Pipeline:
         shutil.rmtree(self._folder, ignore_errors=True)
