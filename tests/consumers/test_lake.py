@@ -26,6 +26,7 @@ from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.postgres import PostgresServer
 from tests.consumers.samples import TOPIC, sample
 from tests.consumers.sync.harness import syncing
+from tests.destinations.lakes import running_gcs
 from tests.support.polling import wait_for
 from tests.support.settings import CommandRunner, Tree, settings_tree, with_section
 
@@ -149,6 +150,23 @@ def test_a_catalog_in_postgresql_accepts_one_of_two_loads_at_once_too(
         check_planned_anew(harness, other, monkeypatch)
         [finding, *_] = check_warehouse(harness.settings)
         assert finding.state is State.OK, finding
+
+
+def test_iceberg_tables_may_be_in_google_cloud_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = lake_tree(tmp_path, tmp_path / "lake", "iceberg")
+    with running_gcs(tmp_path) as store:
+        for name, value in store.environ.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv(
+            "PYICEBERG_CATALOG__INGEST__GCS__SERVICE__HOST", store.environ["STORAGE_EMULATOR_HOST"]
+        )
+        with open_consumer(with_section(tree, "warehouse", credentials="gs://lake/tables")) as harness:
+            harness.load(sample(1), sample(2, "B2"))
+            harness.load(sample(3, at=5), sample(1))
+            assert harness.column(LAST_EVENTS) == ["E3", "E2"]
+            assert harness.column(EVENTS) == ["E1", "E2", "E3"]
 
 
 def test_two_processes_that_load_the_same_bookings_lose_and_double_nothing(
