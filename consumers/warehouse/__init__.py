@@ -37,7 +37,7 @@ from ingest.log import Partition
 from ingest.settings import Settings
 from ingest.times import parse_stored_instant
 from ingest.warehouse import readable_values
-from ingest.warehouse.destination import destination
+from ingest.warehouse.destination import destination, staging_bucket
 from ingest.warehouse.errors import translated
 
 log = structlog.get_logger()
@@ -238,7 +238,7 @@ class Warehouse:
         Raises WarehouseUnavailable; OutOfMemory when fewer rows may fit; LoadRefused or RowsTooLarge when
         these rows are the reason.
         """
-        fitting = fit_rows(rows, self._settings.kind)
+        fitting = fit_rows(rows, self._settings.kind, is_staged=self._settings.staging is not None)
         tables = {name: arrow_table(name, fitting[name]) for name in _TABLE_NAMES if name in fitting}
         with translated():
             return self._tables.write(tables)
@@ -320,6 +320,8 @@ class Warehouse:
         if missing or missing_columns or not has_notes or not self._has_all_columns:
             self._tables.make({name: arrow_table(name, []) for name in _TABLE_NAMES})
         self._has_all_columns = True
+        if self._settings.views:
+            self._tables.make_views()
 
     def _fresh_pipeline(self) -> dlt.Pipeline:
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -327,6 +329,7 @@ class Warehouse:
             self._name,
             pipelines_dir=self._settings.work_dir,
             destination=self._destination,
+            staging=staging_bucket(self._all_settings, self._name),
             dataset_name=self._settings.dataset,
         )
 
