@@ -4,7 +4,7 @@ import heapq
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -40,11 +40,12 @@ T = TypeVar("T")
 
 MINUTE = timedelta(minutes=1)
 LAG = 2 * MINUTE
-LOOKBACK = timedelta(days=1)
+LOOKBACK = timedelta(days=2)
 _MOST_ARRIVALS = 6
 _ASKED_EVERY = 6  # hours
 _BACKUPS_AN_HOUR = 0.2
 _BACKUPS = 10
+_LOG_BACKUPS = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,7 @@ class Life:
         self.letters: dict[tuple[str, str], list[datetime]] = {}
         self._backups: list[Contents] = []
         self._log_lengths: list[Mapping[str, int]] = []
+        self._messages: MutableSequence[Any] = []
         self.asked_at = START  # when vendors were last asked for everything that was not proven
 
     @contextmanager
@@ -184,7 +186,7 @@ class Life:
             patches.enter_context(patch("receivers.reconcile.run.measure_freshness", lambda *_: None))
             patches.enter_context(patch("receivers.reconcile.sweep.ThreadPoolExecutor", _SamePool))
             patches.enter_context(patch("ingest.rest.adapter.sleep", lambda *_: None))
-            patches.enter_context(capture_logs())
+            self._messages = patches.enter_context(capture_logs())
             for vendor in self.simulated:
                 patches.enter_context(patch(f"ingest.vendors.{vendor}.rest._PAGE", self.plan.page))
             yield
@@ -201,13 +203,15 @@ class Life:
                 self._live_until(end + self._random.uniform(0, 10) * MINUTE)
                 for name in self.accounts:
                     self.reconcile(name)
-                    if hour % max(_ASKED_EVERY, self.plan.every_hours) == 0:
-                        self.ask_again(name, self.clock.now - LOOKBACK)
-            if self.product.consumer_runs:
-                self.product.consume()
+            self.product.consume()
+            if hour % max(_ASKED_EVERY, self.plan.every_hours) == 0:
+                for name in self.accounts:
+                    self.ask_again(name, self.clock.now - LOOKBACK)
             if self._random.random() < _BACKUPS_AN_HOUR:
                 self._backups = [*self._backups[-_BACKUPS:], self.product.warehouse.contents.copy()]
-            self._log_lengths.append({topic: len(log) for topic, log in self.product.log.items()})
+            lengths = {topic: len(log) for topic, log in self.product.log.items()}
+            self._log_lengths = [*self._log_lengths[-_LOG_BACKUPS:], lengths]
+            self._messages.clear()
             yield hour
 
     def calm(self) -> None:
@@ -390,7 +394,7 @@ class Life:
 
     def _restore_log(self) -> None:
         if self._log_lengths:
-            self.product.restore_log(self._random.choice(self._log_lengths[-12:]))
+            self.product.restore_log(self._random.choice(self._log_lengths))
 
     def _delete_old_records(self) -> None:
         for topic in self.product.log:

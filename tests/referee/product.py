@@ -66,7 +66,9 @@ class Product:
         self.consume()
 
     def consume(self) -> None:
-        """Read the topics in any order, and load what is new."""
+        """Read the topics in any order, and load what is new, where the consumer runs."""
+        if not self.consumer_runs:
+            return
         topics = list(self.log)
         self._random.shuffle(topics)
         for topic in topics:
