@@ -51,7 +51,7 @@ def _read_home(dashboard: Dashboard, request: Request) -> Content:
                 ),
                 "error": facts.spool.get("error", ""),
             },
-            "changes": _newest_changes(facts, now),
+            "changes": newest_changes(facts, now),
         },
         command="ingest status",
     )
@@ -63,7 +63,7 @@ def account_json(account: AccountHealth) -> dict[str, Any]:
     return {**values, "verdict": str(account.verdict or ""), "name": account.name}
 
 
-def _newest_changes(facts: Facts, now: datetime) -> list[Mapping[str, Any]]:
+def newest_changes(facts: Facts, now: datetime) -> list[Mapping[str, Any]]:
     """Return what changed last, the newest first: starts of the parts, and the files with the settings."""
     changes: list[Mapping[str, Any]] = [
         {"what": f"the {part.name} started", "at": datetime.fromtimestamp(value, UTC)}

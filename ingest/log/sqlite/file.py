@@ -153,7 +153,7 @@ class LogFile:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 # Whoever saves a -wal that is gone waits for transactions, but not for those yet to begin.
-                self._check_still_there(connection)
+                self._check_not_replaced()
                 self._raw.raise_version(connection)
                 yield connection
                 connection.execute("COMMIT")
@@ -183,10 +183,13 @@ class LogFile:
             self._shared.files.discard(self)
             self._shared.close_raw()
 
-    def _check_still_there(self, connection: sqlite3.Connection) -> None:
-        """Raise sqlite3.OperationalError when the file was replaced or written over."""
+    def _check_not_replaced(self) -> None:
         if self._is_replaced():
             raise FilesReplaced(_REPLACED)
+
+    def _check_still_there(self, connection: sqlite3.Connection) -> None:
+        """Raise sqlite3.OperationalError when the file was replaced or written over."""
+        self._check_not_replaced()
         if self._raw.is_overwritten(connection):
             raise sqlite3.OperationalError(_OVERWRITTEN)
 
