@@ -86,6 +86,8 @@ def plain_word(text: str) -> str:
 
 
 def _object(value: object, field: str | None = None) -> object:
+    if value is None or type(value) is dict:  # as nearly always, and quicker than all of the following
+        return value
     if field and (text := read_text(value)):
         return {field: text}
     return value if isinstance(value, dict | BaseModel) else None

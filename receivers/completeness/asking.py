@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount
-from ingest.warehouse.completeness import HOUR, CompletenessTable, HourVerdict, Verdict, hour_of
+from ingest.warehouse.completeness import HOUR, PROVEN, CompletenessTable, HourVerdict, hour_of
 from receivers.reconcile.report import Report
 from receivers.reconcile.run import Reconciler
 
@@ -44,15 +44,18 @@ def ask_again(
     """Reconcile the hours in [since, until) that are not proven, and return a report of each run.
 
     Without `since` these are all since the first hour that was ever asked for, without `until` those that
-    runs of the schedule do not reach any more. Raises WarehouseUnavailable.
+    runs of the schedule do not reach any more. A run that fails is the last one. Raises WarehouseUnavailable.
     """
-    verdicts = CompletenessTable(settings).verdicts(account.vendor, account.name)
+    table = CompletenessTable(settings)
+    first = since or table.complete_until(account.vendor, account.name, PROVEN)  # years before it are proven
+    verdicts = table.verdicts(account.vendor, account.name, first and hour_of(first))
     until = until or datetime.now(UTC) - settings.reconcile.lookback
-    return [
-        report
-        for start, end in asked_windows(account, verdicts, since, until)
-        for report in reconciler.run([account], start, end)
-    ]
+    reports: list[Report] = []
+    for start, end in asked_windows(account, verdicts, first, until):
+        reports += reconciler.run([account], start, end)
+        if any(report.failure for report in reports):
+            break
+    return reports
 
 
 def _spans(
@@ -62,7 +65,7 @@ def _spans(
     hour = first
     while hour + HOUR <= until:
         verdict = verdicts.get(hour)
-        if verdict is None or verdict.verdict in {Verdict.OPEN, Verdict.INCOMPLETE}:
+        if verdict is None or verdict.verdict not in PROVEN:
             if spans and hour - spans[-1][1] <= _JOINED_OVER:
                 spans[-1] = spans[-1][0], hour + HOUR
             else:
