@@ -24,6 +24,7 @@ _KEYS = {table.name: table.key for table in TABLES}
 _ROWS_PER_FETCH = 16  # a row may be as large as a body
 _ROWS_READ_ALONE = 4  # more are read by a join, which has the cost of some four of them
 _PAYLOADS = "booking_events"  # the table with nearly all the bytes of a warehouse
+_FEW_IDS = 16  # they are written into a query: to make a table of them takes longer than to find their rows
 _KEYS_PER_TURN = 250_000  # which take about a fifth of a second
 
 
@@ -115,20 +116,25 @@ class DuckDBTables(DirectTables):
         if all((table, value) in self._found for value in ids):
             return {number for value in ids for number, _ in self._found[table, value]}, set()
         connection, name = self._client.native_connection, self._client.make_qualified_table_name(table)
-        connection.register("ingest_ids", pa.table({"id": pa.array(ids, pa.string())}))
         keys = set(map(lookup_key, ids))
-        connection.register("ingest_wanted", pa.table({"key": pa.array(keys, pa.int32())}))
         entries = self._key_files.find(table, keys)
+        few_ids = list(ids) if len(ids) <= _FEW_IDS else []
+        if few_ids:
+            in_keys, in_ids = ", ".join(map(str, keys)), ", ".join("?" * len(ids))
+        else:
+            connection.register("ingest_ids", pa.table({"id": pa.array(ids, pa.string())}))
+            connection.register("ingest_wanted", pa.table({"key": pa.array(keys, pa.int32())}))
+            in_keys, in_ids = "SELECT key FROM ingest_wanted", "SELECT id FROM ingest_ids"
         # A join on the key alone reads nothing else of the rows that do not match.
-        with_key = f"SELECT rowid FROM {name} WHERE _lookup_key IN (SELECT key FROM ingest_wanted)"  # noqa: S608 - our own names
-        with_id = f"{ID_COLUMNS[table]} IN (SELECT id FROM ingest_ids)"  # noqa: S608 - our own names
+        with_key = f"SELECT rowid FROM {name} WHERE _lookup_key IN ({in_keys})"  # noqa: S608 - our own names
+        with_id = f"{ID_COLUMNS[table]} IN ({in_ids})"
         parts = [f"SELECT rowid FROM {name} WHERE _lookup_key IS NULL AND {with_id}"]  # noqa: S608 - our own names
         if self._key_files.keys(table):
             parts.append(f"{with_key} AND _lookup_run >= {self._key_files.file_run(table)}")
             parts.append(f"{with_key} AND _lookup_run IS NULL")
         else:
             parts.append(with_key)
-        candidates = connection.execute(" UNION ALL ".join(parts)).fetchall()
+        candidates = connection.execute(" UNION ALL ".join(parts), few_ids).fetchall()
         return {number for (number,) in candidates}, entries
 
     def _read(

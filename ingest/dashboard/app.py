@@ -1,5 +1,7 @@
 """The application of the dashboard: its pages, its API, and the rules for who may call them."""
 
+import signal
+
 import anyio
 import structlog
 import uvicorn
@@ -30,7 +32,7 @@ from ingest.dashboard.page import Dashboard, json_response, render, status_of
 from ingest.dashboard.security import Guard, read_form
 from ingest.dashboard.watch import HealthWatch
 from ingest.errors import ConfigurationError, IngestError
-from ingest.service_manager import notify_ready
+from ingest.service_manager import exit_cleanly, notify_ready
 from ingest.settings import Settings
 from ingest.settings.sources import Live, load_settings, watched_paths
 from ingest.sockets import bind
@@ -94,6 +96,7 @@ def serve(settings: Settings) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
+    signal.signal(signal.SIGTERM, exit_cleanly)
     notify_ready()
     uvicorn.Server(config).run([sock])
 

@@ -220,6 +220,11 @@ def _cell(value: Any) -> str:
     return text if len(text) <= _MOST_CELL_LENGTH else f"{text[:_MOST_CELL_LENGTH]}…"
 
 
+def _moment(value: Any) -> str:
+    """Return an instant to the second; as it is where a destination has it as text."""
+    return f"{value:%Y-%m-%d %H:%M:%S}Z" if isinstance(value, datetime) else text_value(value) or "-"
+
+
 def _ago(moment: datetime | None, now: datetime) -> str:
     if moment is None:
         return "never"
@@ -251,5 +256,5 @@ _ENVIRONMENT.filters |= {
     "duration": describe_duration,
     "seconds": lambda value: "-" if value is None else f"{value:.2g} s",
     "number": lambda value: f"{value:,}",
-    "moment": lambda value: "-" if value is None else f"{value:%Y-%m-%d %H:%M:%S}Z",
+    "moment": _moment,
 }

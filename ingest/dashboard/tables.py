@@ -1,6 +1,7 @@
 """The tables with what their columns mean, and a box for a query that only reads."""
 
 import json
+import shlex
 from collections.abc import Iterable
 from importlib.resources import files
 from itertools import groupby
@@ -55,12 +56,14 @@ def _read_tables(dashboard: Dashboard, request: Request) -> Content:
 
 def _read_box(dashboard: Dashboard, request: Request) -> Content:
     del dashboard
-    return Content(data=_box(request.query_params.get("sql", "") or _EXAMPLE))
+    data = _box(request.query_params.get("sql", "") or _EXAMPLE)
+    return Content(data=data, command=data["command"])
 
 
 def _box(sql: str, **changes: Any) -> dict[str, Any]:
     limits = {"seconds": _BOUNDS.seconds, "most_rows": _BOUNDS.rows}
-    return {"sql": sql, "columns": [], "rows": None, "error": "", **limits, **changes}
+    command = shlex.join(["ingest", "query", sql])
+    return {"sql": sql, "columns": [], "rows": None, "error": "", "command": command, **limits, **changes}
 
 
 def _run(dashboard: Dashboard, request: Request, fields: Fields) -> Response:

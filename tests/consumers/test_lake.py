@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import pyiceberg.catalog
 import pytest
 from deltalake.table import TableAlterer
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import DataScan, FileScanTask
+from pyiceberg.utils.config import Config
 from starlette.responses import JSONResponse
 
 from consumers.booking_rows import Row
@@ -162,6 +164,7 @@ def test_iceberg_tables_may_be_in_google_cloud_storage(
         monkeypatch.setenv(
             "PYICEBERG_CATALOG__INGEST__GCS__SERVICE__HOST", store.environ["STORAGE_EMULATOR_HOST"]
         )
+        monkeypatch.setattr(pyiceberg.catalog, "_ENV_CONFIG", Config())  # which is read at the import
         with open_consumer(with_section(tree, "warehouse", credentials="gs://lake/tables")) as harness:
             harness.load(sample(1), sample(2, "B2"))
             harness.load(sample(3, at=5), sample(1))

@@ -18,12 +18,17 @@ function visible(value) {
   return shown.length > LONGEST_TEXT ? `${shown.slice(0, LONGEST_TEXT)}…` : shown;
 }
 
+function toSecond(instant) {
+  return instant ? `${instant.slice(0, 19).replace("T", " ")}Z` : "-";
+}
+
 function rowOf(key, booking) {
   const row = document.getElementById("change").content.firstElementChild.cloneNode(true);
   row.dataset.key = key;
   for (const cell of row.cells) {
     const place = cell.querySelector("a") || cell;
-    place.textContent = visible(booking[cell.dataset.column]);
+    const column = cell.dataset.column;
+    place.textContent = visible(column.endsWith("_at") ? toSecond(booking[column]) : booking[column]);
   }
   const query = new URLSearchParams({ vendor: booking.vendor, account: booking.account, id: booking.booking_id });
   row.querySelector("a").href = `/booking?${query}`;

@@ -41,7 +41,7 @@ def main() -> None:
         browser = running.enter_context(started_chromium())
         page = running.enter_context(opened_page(browser, address))
         take(page, "/", "first-screen", _SCREEN)
-        take(page, "/account?name=oncehub", "account", _SCREEN)
+        take(page, "/account?name=bookeo&span=1d", "account", _SCREEN, "By hour")
         page.goto("/bookings?account=oncehub")
         page.locator("[data-row] a").first.click()
         take(page, page.url, "booking", _SCREEN)
@@ -49,11 +49,15 @@ def main() -> None:
         take(page, "/live", "live-dark-phone", _PHONE)
 
 
-def take(page: Page, path: str, name: str, size: ViewportSize) -> None:
-    """Take a picture of what a screen of this size shows of a page."""
+def take(page: Page, path: str, name: str, size: ViewportSize, heading: str = "") -> None:
+    """Take a picture of what a screen of this size shows of a page, from a heading on."""
     page.set_viewport_size(size)
     page.goto(path)
     page.locator("h2, table").first.wait_for()
+    if heading:
+        page.get_by_role("heading", name=heading).evaluate("element => element.scrollIntoView()")
+    elif path == "/live":
+        page.locator("#live-state", has_text="live").wait_for()
     file = FOLDER / f"{name}.png"
     page.screenshot(path=file)
     if file.stat().st_size > LARGEST:

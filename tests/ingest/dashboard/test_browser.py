@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
+from pydantic import SecretStr
 
 from ingest.event import Event
 from tests.consumers.samples import sample
@@ -141,6 +142,29 @@ def test_subscriptions_are_planned_confirmed_and_made(page: Page, product: Pipel
     page.get_by_role("button", name="Do this at the vendors").click()
     expect(page.get_by_text(f"oncehub/{ACCOUNT}: as wanted")).to_be_visible()
     assert subscriptions_of(product.rest[ACCOUNT]).all()
+
+
+def test_who_has_the_token_logs_in_and_follows_what_is_live(chromium: Browser, product: Pipeline) -> None:
+    settings = product.harness.settings
+    guarded = settings.dashboard.model_copy(update={"token": SecretStr("a-token-of-a-test")})
+    with (
+        serving(settings.model_copy(update={"dashboard": guarded})) as address,
+        opened_page(chromium, address) as page,
+    ):
+        page.goto("/bookings")
+        page.get_by_label("Token").fill("a-token-of-a-test")
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("heading", name="Accounts")).to_be_visible()
+        page.get_by_role("link", name="Live").click()
+        expect(page.locator("#live-state")).to_have_text("live")
+
+
+def test_a_page_that_waits_says_so_and_comes_by_itself(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingest.dashboard.page._PATIENCE_SECONDS", 0)
+    page.goto("/bookings")
+    expect(page.get_by_text("this waits for its turn")).to_be_visible()
+    assert Accessibility().violations(page) == []
+    expect(page.get_by_role("table")).to_be_visible()
 
 
 def test_keys_move_open_search_and_explain(page: Page) -> None:
