@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from ingest.telemetry import REFUSED_REQUESTS
-from receivers.life import ANY_SOURCE, UNAVAILABLE
+from receivers.life import ANY_SOURCE, REFUSED
 
 log = structlog.get_logger()
 
@@ -249,7 +249,7 @@ class BoundedHttp(HttpToolsProtocol):
             limit is not None and max(len(self.connections), len(self.tasks)) >= limit
         ):  # uvicorn will answer 503
             REFUSED_REQUESTS.labels("overloaded").inc()
-            UNAVAILABLE.note(ANY_SOURCE)
+            REFUSED.note(ANY_SOURCE)
         super().on_headers_complete()
         if b"#" in self.url:
             self._restore_fragment()
