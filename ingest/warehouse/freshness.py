@@ -7,7 +7,7 @@ from typing import Any
 
 from ingest.settings import Settings
 from ingest.times import parse_stored_instant
-from ingest.warehouse.completeness import HOUR, loads_table
+from ingest.warehouse.completeness import loads_table
 from ingest.warehouse.query import query_or_empty
 
 # The most that a load takes, from when its rows were made until it is noted.
@@ -50,13 +50,13 @@ class FreshnessTable:
         for (received_at,) in self._rows(sql, [vendor, account, since]):
             yield parse_stored_instant(received_at)
 
-    def arrivals(self, vendor: str, account: str, hour: datetime) -> list[Arrival]:
-        """Return the webhooks that were received in an hour."""
+    def arrivals(self, vendor: str, account: str, since: datetime, until: datetime) -> list[Arrival]:
+        """Return the webhooks that were received in [since, until)."""
         sql = (
             "SELECT received_at, time, loaded_at FROM booking_events WHERE vendor = %s AND account = %s"
             " AND via = 'webhook' AND received_at >= %s AND received_at < %s"
         )
-        rows = self._rows(sql, [vendor, account, hour, hour + HOUR])
+        rows = self._rows(sql, [vendor, account, since, until])
         return [Arrival(*map(parse_stored_instant, row)) for row in rows]
 
     def loads(self, arrivals: Sequence[Arrival]) -> list[datetime]:

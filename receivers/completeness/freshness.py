@@ -7,8 +7,10 @@ load, which ended a little earlier.
 
 import math
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 from ingest.event import MEASURED, build_statement
@@ -62,17 +64,24 @@ def measure_freshness(
     receipts = table.receipts(account.vendor, account.name, loaded_since)
     hours = {hour for received_at in receipts if (hour := hour_of(received_at)) + HOUR <= now}
     events = []
-    for hour in sorted(hours):
-        arrivals = table.arrivals(account.vendor, account.name, hour)
-        measured = measure(arrivals, table.loads(arrivals))
-        if measured["events"]:
-            row = {
-                "id": f"{account.vendor}/{account.name}/{hour:%Y-%m-%dT%H}",
-                "vendor": account.vendor,
-                "account": account.name,
-                "hour": hour.isoformat(),
-            }
-            events.append(build_statement(MEASURED, account.source, row | measured, now))
+    # A query for each hour would take minutes for a month, and one for all of a month much memory.
+    for _, group in groupby(sorted(hours), datetime.date):
+        day = list(group)
+        arrivals = table.arrivals(account.vendor, account.name, day[0], day[-1] + HOUR)
+        loads = table.loads(arrivals)
+        by_hour = defaultdict(list)
+        for arrival in arrivals:
+            by_hour[hour_of(arrival.received_at)].append(arrival)
+        for hour in day:
+            measured = measure(by_hour[hour], loads)
+            if measured["events"]:
+                row = {
+                    "id": f"{account.vendor}/{account.name}/{hour:%Y-%m-%dT%H}",
+                    "vendor": account.vendor,
+                    "account": account.name,
+                    "hour": hour.isoformat(),
+                }
+                events.append(build_statement(MEASURED, account.source, row | measured, now))
     if events:
         appended = producer.append(settings.audit_topic, [event.to_record() for event in events])
         wait_until_durable(appended, APPEND_SECONDS, "how fresh rows were")

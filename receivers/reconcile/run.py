@@ -83,7 +83,7 @@ class Reconciler:
         Without `since` a run begins `reconcile.lookback` ago, or earlier, where the last complete run ended.
         Without `until` it ends now, or never, where the vendor lists bookings by when they start.
         `confirm_key`: a person says that the credentials are those of the accounts, and that what their
-        vendors no longer have is gone. When `stop` is set, the accounts that are not done have no report.
+        vendors no longer have is gone. When `stop` is set, accounts that are still compared have no report.
         """
         runs = [
             AccountRun(
@@ -108,7 +108,10 @@ class Reconciler:
         finally:
             # A request may wait minutes for its turn, and nothing is lost when it is cut off.
             pool.shutdown(wait=False, cancel_futures=True)
-        reports = [future.result() for future in futures if future.done() and not future.cancelled()]
+        for future in futures:
+            if future.done() and not future.cancelled():
+                future.result()
+        reports = [run.report for run in runs if run.has_reported]
         if self._producer:
             self._finish(reports)
         return reports
@@ -172,7 +175,11 @@ def choose_accounts(settings: Settings, names: Iterable[str]) -> list[AnyAccount
 
 @dataclass
 class AccountRun:
-    """A run over one account, by the arguments of `Reconciler.run`. Used once."""
+    """A run over one account, by the arguments of `Reconciler.run`. Used once.
+
+    `has_reported` is true from when the report is in the log, or says why it is not; then only the verdicts
+    on the hours and their freshness are left to do.
+    """
 
     settings: Settings
     warehouse: BookingsTable
@@ -184,6 +191,7 @@ class AccountRun:
     confirm_key: bool
     open_letters: OpenLetters = no_letters
     report: Report = field(init=False)
+    has_reported: bool = False
     _clock_ahead: timedelta = field(init=False)
 
     def __post_init__(self) -> None:
@@ -203,6 +211,7 @@ class AccountRun:
         self.report.finished_at = self._now()
         with self._noting_unrecorded():
             self._append(self.report)
+        self.has_reported = True
         return self.report
 
     def _begin(self, clock_ahead: timedelta) -> None:
@@ -236,6 +245,7 @@ class AccountRun:
             counts, end = replace(self.report.counts), self._end()
             progress = replace(recorder.progress, counts=counts, written_at=end.finished_at)
             self._record(checkpoint, progress, end)
+        self.has_reported = True
         if proof:
             self._state_proof(proof, recorder)
         if self.producer:

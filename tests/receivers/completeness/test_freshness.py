@@ -1,12 +1,14 @@
 """Tests of how soon webhooks are visible."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ingest.warehouse.completeness import hour_of
-from ingest.warehouse.freshness import Arrival
+from ingest.warehouse.freshness import Arrival, FreshnessTable
 from receivers.completeness.freshness import measure, measure_freshness, percentile
 from tests.receivers.reconcile.pipeline import SPAN, Pipeline
 
@@ -46,6 +48,33 @@ def test_a_webhook_is_visible_at_the_end_of_its_load() -> None:
 def test_a_receiver_whose_clock_is_ahead_makes_nothing_negative() -> None:
     measured = measure([Arrival(at(9), at(9), at(1))], [at(2)])
     assert (measured["p50"], measured["happened_p50"]) == (0.0, None)
+
+
+def test_a_month_takes_two_queries_for_each_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    received = [START + timedelta(minutes=20 * number) for number in range(31 * 24 * 3)]
+    asked: list[str] = []
+
+    def answer(_: FreshnessTable, sql: str, parameters: Sequence[Any]) -> list[tuple[datetime | None, ...]]:
+        asked.append(sql)
+        if "max(stated_at)" in sql:
+            return [(None,)]
+        since, until = parameters[-2:]
+        if "loaded_at >= " in sql:
+            return [(moment,) for moment in received]
+        if "inserted_at" in sql:
+            return [(moment,) for moment in received if since <= moment <= until]
+        return [(moment, moment, moment) for moment in received if since <= moment < until]
+
+    pipeline = Pipeline(tmp_path, ["oncehub"])
+    with pipeline.open():
+        settings = pipeline.harness.settings
+        [account] = settings.build_accounts().values()
+        with monkeypatch.context() as patches:
+            patches.setattr(FreshnessTable, "_rows", answer)
+            measure_freshness(settings, account, pipeline.harness.producer, START, START + timedelta(days=32))
+        pipeline.settle()
+        assert pipeline.harness.column("select events from freshness") == [3] * 31 * 24
+    assert len(asked) == 2 + 2 * 32
 
 
 def test_each_hour_with_webhooks_is_a_row(tmp_path: Path) -> None:

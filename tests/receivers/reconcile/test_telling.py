@@ -93,8 +93,8 @@ def test_what_an_account_found_that_ended_is_told_though_the_run_is_stopped_in_a
         missed = len(pipeline.world.meetings["bookeo"])
         try:
             wait_for(
-                lambda: pipeline.harness.rows(ROWS),
-                "the account that ended has its row, while the other one runs",
+                lambda: pipeline.harness.rows("select 1 from completeness where account = 'bookeo'"),
+                "the hours of the account that ended have verdicts, while the other one runs",
             )
         finally:
             stop.set()
