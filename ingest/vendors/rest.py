@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 from urllib.parse import urlsplit
@@ -56,6 +56,7 @@ class Rest(ABC, Generic[A]):
     `concurrency` is the number of entries that may be completed at the same time.
     `change_fields` are the fields of a list's entry with the time of its last change, the best one first.
     `resources_by_id` have no list. Only the objects in `requested_ids` are read, which the user names.
+    `learned` is what this process knows of the vendor's API with this credential, so that it asks only once.
     """
 
     url: ClassVar[str]
@@ -88,6 +89,8 @@ class Rest(ABC, Generic[A]):
         self._state_dir = state_dir
         self._budget = budget or RetryBudget()
         self._credential = self.credential()
+        identity = (str(state_dir), account.source, self.base_url, self.settings.rest_fingerprint())
+        self.learned = _learned.setdefault(identity, {})
         policy = RequestPolicy(
             self.label,
             self._limits(),
@@ -284,7 +287,7 @@ class Rest(ABC, Generic[A]):
 
     def pages(self, path: str, selector: str, **params: Any) -> Iterator[list[Record]]:
         """Yield all pages of a list. `selector` is the path of the entries in a page."""
-        pages = self.client.paginate(path, params=params, data_selector=compile_path(selector))
+        pages = self.client.paginate(path, params=params, data_selector=_compiled(selector))
         for number, page in enumerate(pages):
             self.further_pages += number > 0
             yield list(page)
@@ -354,3 +357,5 @@ class Rest(ABC, Generic[A]):
 AnyRest = Rest[Any]
 
 _SENDABLE = re.compile(r"[!-~]+")
+_learned: dict[tuple[str, str, str, str], dict[str, Any]] = {}
+_compiled = cache(compile_path)  # compiling takes as long as a request

@@ -2,14 +2,17 @@
 
 import heapq
 import random
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from unittest.mock import patch
 
 from structlog.testing import capture_logs
@@ -19,22 +22,29 @@ from ingest.settings import Settings
 from ingest.simulator import load_simulated_vendor
 from ingest.simulator.server import RestServer
 from ingest.simulator.world import Change, Meeting, World
+from ingest.vendors.rest import _learned
 from ingest.warehouse.bookings import BookingsTable
 from ingest.warehouse.completeness import HOUR
 from receivers.completeness.asking import asked_windows
 from receivers.reconcile.repairs import Repairs
 from receivers.reconcile.run import AccountRun
 from tests.referee.clock import START, Clock
-from tests.referee.product import Contents, Killed, Product
+from tests.referee.cost import Cost, fewest_requests
+from tests.referee.product import Killed, Product
 from tests.referee.transport import Transport
+from tests.referee.warehouse import Contents
 from tests.support.accounts import PUBLIC_URL, SECRET, delivery_from, simulated_accounts
 from tests.support.settings import settings_tree
+
+T = TypeVar("T")
 
 MINUTE = timedelta(minutes=1)
 LAG = 2 * MINUTE
 LOOKBACK = timedelta(days=1)
 _MOST_ARRIVALS = 6
 _ASKED_EVERY = 6  # hours
+_BACKUPS_AN_HOUR = 0.2
+_BACKUPS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +73,41 @@ class Plan:
     deleted: float = 0.005
 
 
+def plan_of(seed: int, days: int) -> Plan:
+    """Return the plan of a seed: each has other intervals, other pages, and other numbers of bookings."""
+    return Plan(
+        hours=24 * days,
+        every_hours=(1, 2, 6, 24)[seed % 4],
+        page=(4, 20, 100)[seed // 4 % 3],
+        bookings_an_hour=(0.25, 1.0, 2.0)[seed // 12 % 3],
+    )
+
+
 @dataclass(slots=True)
 class Tally:
-    """What happened: faults by kind, runs, requests, and the fewest that could have shown as much."""
+    """What happened: faults by kind, and what the runs of each account cost."""
 
     faults: dict[str, int] = field(default_factory=dict)
-    runs: int = 0
-    failed: int = 0
-    requests: int = 0
-    least_requests: int = 0
+    costs: dict[str, Cost] = field(default_factory=lambda: defaultdict(Cost))
 
     def note(self, kind: str) -> None:
         """Count a fault."""
         self.faults[kind] = self.faults.get(kind, 0) + 1
+
+
+class _SamePool(Executor):
+    """Runs everything at once in the same thread, so that a life is the same for the same seed."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def submit(self, function: Callable[..., T], /, *arguments: Any, **options: Any) -> "Future[T]":
+        future: Future[T] = Future()
+        try:
+            future.set_result(function(*arguments, **options))
+        except Exception as error:  # noqa: BLE001 - the product's own, which it gets where it asks for the result
+            future.set_exception(error)
+        return future
 
 
 @dataclass(order=True, slots=True)
@@ -90,7 +122,7 @@ class Life:
 
     def __init__(self, folder: Path, plan: Plan, seed: int) -> None:
         self.plan, self.clock, self.tally = plan, Clock(), Tally()
-        self._random = random.Random(seed)
+        self._seed, self._random = seed, random.Random(seed)
         self.simulated = simulated_accounts(PUBLIC_URL)
         self.world = World({name: of.capabilities for name, of in self.simulated.items()}, seed)
         self._visible: dict[str, dict[int, Meeting]] = {name: {} for name in self.simulated}
@@ -106,7 +138,7 @@ class Life:
                 "reconcile": {
                     "lag": f"{LAG.total_seconds():.0f}s",
                     "lookback": f"{LOOKBACK.total_seconds():.0f}s",
-                    "patience": "0s",
+                    "patience": "5s",
                     "state_dir": f"{folder}/reconcile",
                 },
                 "accounts": {
@@ -132,11 +164,13 @@ class Life:
         self.letters: dict[tuple[str, str], list[datetime]] = {}
         self._backups: list[Contents] = []
         self._log_lengths: list[Mapping[str, int]] = []
+        self.asked_at = START  # when vendors were last asked for everything that was not proven
 
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Put the product's code into this life: its time, its network, its log and its warehouse."""
         product = self.product
+        random.seed(self._seed)  # of the product's own pauses and delays
         with ExitStack() as patches:
             patches.enter_context(self.clock.installed())
             patches.enter_context(self._transport.installed())
@@ -148,6 +182,7 @@ class Life:
             patches.enter_context(patch.object(Repairs, "wait_until_loaded", wait))
             patches.enter_context(patch("receivers.reconcile.run.CompletenessTable", lambda _: product))
             patches.enter_context(patch("receivers.reconcile.run.measure_freshness", lambda *_: None))
+            patches.enter_context(patch("receivers.reconcile.sweep.ThreadPoolExecutor", _SamePool))
             patches.enter_context(patch("ingest.rest.adapter.sleep", lambda *_: None))
             patches.enter_context(capture_logs())
             for vendor in self.simulated:
@@ -166,11 +201,12 @@ class Life:
                 self._live_until(end + self._random.uniform(0, 10) * MINUTE)
                 for name in self.accounts:
                     self.reconcile(name)
-                    if hour % _ASKED_EVERY == 0:
+                    if hour % max(_ASKED_EVERY, self.plan.every_hours) == 0:
                         self.ask_again(name, self.clock.now - LOOKBACK)
             if self.product.consumer_runs:
                 self.product.consume()
-            self._backups = [*self._backups[-48:], self.product.contents.copy()]
+            if self._random.random() < _BACKUPS_AN_HOUR:
+                self._backups = [*self._backups[-_BACKUPS:], self.product.warehouse.contents.copy()]
             self._log_lengths.append({topic: len(log) for topic, log in self.product.log.items()})
             yield hour
 
@@ -184,6 +220,7 @@ class Life:
         self._live_until(self.clock.now + 2 * HOUR)
         self.product.consume()
         for _ in range(2):  # once to repair, and once because others changed their places meanwhile
+            self.asked_at = self.clock.now
             for name in self.accounts:
                 self.ask_again(name, self.clock.now)
             self.product.consume()
@@ -210,16 +247,23 @@ class Life:
             confirm_key=False,
             open_letters=lambda: self.letters,
         )
-        self.tally.runs += 1
+        cost, began_at = self.tally.costs[name], time.process_time()
+        cost.runs += 1
         try:
             report = run.run()
         except Killed:
+            cost.failed += 1
+            _learned.clear()  # with the process
             return
         finally:
             self.product.kills_in = 0
-        self.tally.failed += report.failure is not None
-        self.tally.requests += report.counts.requests
-        self.tally.least_requests += report.counts.least_requests
+            cost.seconds += time.process_time() - began_at
+            cost.requests = self._transport.requests[name]
+        if report.failure:
+            cost.failed += 1
+            return
+        meetings = self._visible[name].values()
+        cost.fewest += fewest_requests(self.accounts[name], report, meetings, self.plan.page)
 
     def _trouble(self, path: str) -> int | None:
         """Let time pass while a request is on its way, and answer with an error now and then."""

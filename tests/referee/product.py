@@ -1,47 +1,26 @@
-"""The product in memory: a log, a consumer by the consumer's own pure parts, and a warehouse with backups."""
+"""The product in memory: a log, a consumer by the consumer's own pure parts, and a warehouse."""
 
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from consumers.batch import Chunk, Topics, plan_load, read_batch
-from consumers.booking_rows import Row
 from consumers.statements import evidence_loads, statement_ids, valid_statements
-from ingest.booking import COLUMNS, StoredBooking
+from ingest.booking import StoredBooking
 from ingest.errors import LogUnavailable
 from ingest.log import Partition, Record, StoredRecord
 from ingest.settings import Settings
 from ingest.vendors import BookingMapper
-from ingest.warehouse.bookings import stored_booking
-from ingest.warehouse.completeness import HourVerdict, Verdict
+from ingest.warehouse.completeness import HourVerdict
 from tests.referee.clock import Clock
-
-Key = tuple[str, str, str]
-
-_COLUMNS = [*COLUMNS, "loaded_at"]
-_CACHED_ROWS = 20_000
+from tests.referee.warehouse import Contents, Warehouse
 
 
 class Killed(BaseException):
     """The process was killed here."""
-
-
-@dataclass(slots=True)
-class Contents:
-    """What is in a warehouse, and what had been read of the log by each of its loads."""
-
-    bookings: dict[str, dict[Key, Row]] = field(default_factory=lambda: defaultdict(dict))
-    statements: dict[tuple[str, str], Row] = field(default_factory=dict)
-    loads: dict[str, Mapping[str, int]] = field(default_factory=dict)
-
-    def copy(self) -> "Contents":
-        """Return a backup. Rows are replaced and never changed, so they need no copies."""
-        bookings = defaultdict(dict, {name: dict(rows) for name, rows in self.bookings.items()})
-        return Contents(bookings, dict(self.statements), dict(self.loads))
 
 
 class Product:
@@ -51,12 +30,10 @@ class Product:
         self.settings, self._clock, self._random = settings, clock, chance
         self._topics = Topics(settings.dead_letter_topic, settings.audit_topic)
         self._mapper = BookingMapper(settings.build_accounts())
-        self._cache: dict[int, tuple[Row, StoredBooking]] = {}
-        self._loads = 0
         self.log: dict[str, list[Record]] = defaultdict(list)
         self.first: dict[str, int] = defaultdict(int)  # the first record that retention has left
         self.read: dict[str, int] = defaultdict(int)
-        self.contents = Contents()
+        self.warehouse = Warehouse()
         self.consumer_runs = True
         self.spool: list[Record] = []
         self.kills_in = 0  # how many more places are passed until the process is killed; 0 is never
@@ -105,31 +82,24 @@ class Product:
         ]
         now = self._clock.machine
         items = read_batch(records, self._topics, self._mapper, now).items
-        contents = self.contents
+        contents = self.warehouse.contents
         stated = {
             (table, row_id): contents.statements[table, row_id]["stated_at"]
             for table, ids in statement_ids(items).items()
             for row_id in ids
             if (table, row_id) in contents.statements
         }
-        present = evidence_loads(items) & contents.loads.keys()
+        present = {load for load in evidence_loads(items) if self.has_load(load)}
         chunk = Chunk(valid_statements(items, stated, present))
-        rows = {key: row for key in chunk.messages if (row := contents.bookings[key[1]].get(key)) is not None}
-        plan = plan_load(chunk, rows, now)
-        for row in plan.rows.get("bookings", ()):
-            contents.bookings[row["account"]][row["vendor"], row["account"], row["booking_id"]] = row
-        for table in ("completeness", "gaps", "freshness"):
-            for row in plan.rows.get(table, ()):
-                contents.statements[table, row["id"]] = row
+        bookings = contents.bookings
+        rows = {key: row for key in chunk.messages if (row := bookings[key[1]].get(key)) is not None}
         self.read[topic] = end
-        self._loads += 1
-        contents.loads[f"{self._loads:012d}"] = dict(self.read)
+        self.warehouse.load(plan_load(chunk, rows, now).rows, self.read)
 
     def restore(self, backup: Contents) -> None:
         """Put a backup into the warehouse's place; the consumer reads again what it lacks."""
-        self.contents = backup.copy()
-        newest = max(backup.loads, default=None)
-        self.read = defaultdict(int, backup.loads[newest] if newest else {})
+        self.warehouse.contents = backup.copy()
+        self.read = defaultdict(int, backup.loads.get(self.warehouse.newest_load, {}))
 
     def restore_log(self, lengths: Mapping[str, int]) -> None:
         """Cut the log to what a backup had; the consumer goes on from there."""
@@ -143,17 +113,15 @@ class Product:
     ) -> dict[str, list[StoredBooking]]:
         """Return the bookings with one of these keys in the column, by key."""
         self.may_be_killed()
-        rows = self.contents.bookings[account]
         found: dict[str, list[StoredBooking]] = {}
-        if column == "booking_id":
-            for key in keys:
-                if row := rows.get((vendor, account, key)):
-                    found[key] = [self._stored(row)]
-            return found
-        wanted = set(keys)
-        for row in rows.values():
-            if row[column] in wanted:
-                found.setdefault(row[column], []).append(self._stored(row))
+        for key in keys:
+            if column == "booking_id":
+                row = self.warehouse.contents.bookings[account].get((vendor, account, key))
+                rows = [row] if row else []
+            else:
+                rows = self.warehouse.of_group(account, key)
+            if rows:
+                found[key] = [self.warehouse.stored(row) for row in rows]
         return found
 
     def within(
@@ -163,71 +131,47 @@ class Product:
         self.may_be_killed()
         yield [
             (row["booking_id"], row["loaded_at"])
-            for row in self.contents.bookings[account].values()
-            if row["vendor"] == vendor
-            and row["gone_at"] is None
-            and row[column]
-            and since <= row[column]
-            and (until is None or row[column] < until)
+            for row in self.warehouse.within(account, column, since, until)
+            if row["vendor"] == vendor and row["gone_at"] is None
         ]
 
     def newest(self, vendor: str, account: str, most: int, *, by_webhook: bool) -> list[StoredBooking]:
         """Return the bookings loaded last that are neither cancelled nor gone."""
         rows = [
             row
-            for row in self.contents.bookings[account].values()
+            for row in self.warehouse.contents.bookings[account].values()
             if row["vendor"] == vendor
             and row["gone_at"] is None
             and row["status"] != "cancelled"
             and not (by_webhook and row["last_via"] == "reconcile")
         ]
         rows.sort(key=lambda row: row["loaded_at"], reverse=True)
-        return [self._stored(row) for row in rows[:most]]
+        return [self.warehouse.stored(row) for row in rows[:most]]
 
     def verdicts(
         self, vendor: str, account: str, since: datetime | None = None, until: datetime | None = None
     ) -> dict[datetime, HourVerdict]:
         """Return the stored verdicts by hour."""
-        names = HourVerdict.__dataclass_fields__
-        stored = {
-            row["hour"]: HourVerdict(
-                **{name: row[name] for name in names if name != "verdict"}, verdict=Verdict(row["verdict"])
-            )
-            for (table, _), row in self.contents.statements.items()
-            if table == "completeness"
-            and (row["vendor"], row["account"]) == (vendor, account)
-            and (since is None or row["hour"] >= since)
-            and (until is None or row["hour"] < until)
-        }
-        return dict(sorted(stored.items()))
+        return self.warehouse.verdicts(vendor, account, since, until)
 
     def newest_load(self) -> str | None:
         """Return the newest load."""
         self.may_be_killed()
-        return max(self.contents.loads, default=None)
+        newest = self.warehouse.newest_load
+        return str(newest) if newest else None
 
     def has_load(self, load: str) -> bool:
         """Return whether the warehouse has a load."""
-        return load in self.contents.loads
+        return int(load) in self.warehouse.contents.loads
 
     def loaded_versions(self, vendor: str, account: str, since: datetime) -> list[tuple[str, datetime]]:
         """Return the versions of bookings that webhooks have changed since then."""
         return [
             (row["version"], row["loaded_at"])
-            for row in self.contents.bookings[account].values()
-            if row["vendor"] == vendor and row["loaded_at"] >= since and row["last_via"] != "reconcile"
+            for row in self.warehouse.within(account, "loaded_at", since)
+            if row["vendor"] == vendor and row["last_via"] != "reconcile"
         ]
 
     def webhook_times(self, *_: Any) -> Iterator[datetime]:
         """Yield nothing: no verdict depends on it."""
         return iter(())
-
-    def _stored(self, row: Row) -> StoredBooking:
-        known = self._cache.get(id(row))
-        if known and known[0] is row:
-            return known[1]
-        if len(self._cache) > _CACHED_ROWS:
-            self._cache.clear()
-        stored = stored_booking({name: row[name] for name in _COLUMNS})
-        self._cache[id(row)] = row, stored
-        return stored

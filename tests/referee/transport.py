@@ -1,5 +1,6 @@
 """HTTP without a network: the simulated vendors answer the product's requests in the same thread."""
 
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from email.utils import format_datetime
@@ -25,7 +26,7 @@ class Transport:
     def __init__(self, app: ASGIApp, clock: Clock, trouble: Trouble) -> None:
         self._app, self._clock, self._trouble = app, clock, trouble
         self.has_date = True
-        self.requests = 0
+        self.requests: Counter[str] = Counter()  # by account
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -43,8 +44,8 @@ class Transport:
 
     def answer(self, request: PreparedRequest) -> Any:
         """Return the answer to a request."""
-        self.requests += 1
         url = urlsplit(request.url or "")
+        self.requests[url.path.split("/")[1]] += 1
         status = self._trouble(url.path)
         messages: list[Message] = []
         if status is None:

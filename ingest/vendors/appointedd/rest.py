@@ -62,8 +62,6 @@ class AppointeddV1(Rest[AppointeddSettings]):
 
     def __init__(self, *account: Any, **options: Any) -> None:
         super().__init__(*account, **options)
-        self._lists_cancelled = False
-        self._single_reads_work = False
         self._services = self._list_cache("services")
         self._resources = self._list_cache("resources")
         self._profiles = RecordCache(self._read_profile, _CACHED_PROFILES)
@@ -92,10 +90,11 @@ class AppointeddV1(Rest[AppointeddSettings]):
         """
         listed_ids: set[str] = set()
         for page in self._updated_in(window):
-            self._lists_cancelled |= any(entry.get("status") == _CANCELLED for entry in page)
+            if any(entry.get("status") == _CANCELLED for entry in page):
+                self.learned["lists_cancelled"] = True
             listed_ids.update(str(entry.get("id")) for entry in page)
             yield page
-        if not self._lists_cancelled:
+        if "lists_cancelled" not in self.learned:
             for page in self._updated_in(window, statuses=_CANCELLED):
                 yield [entry for entry in page if str(entry.get("id")) not in listed_ids]
 
@@ -145,13 +144,13 @@ class AppointeddV1(Rest[AppointeddSettings]):
         because otherwise every booking would seem gone.
         """
         record = self.find(f"bookings/{quote(booking_id, safe='')}", "data")
-        if record is None and not self._single_reads_work:
+        if record is None and "single_reads_work" not in self.learned:
             page = next(self.pages("bookings", "data", limit=1), [])
             if page and self.get_optional(f"bookings/{quote(self.key(page[0]), safe='')}") is None:
                 raise VendorRefused(
                     f"{self.label}: single bookings cannot be read, not even one that is listed", NOT_FOUND
                 )
-        self._single_reads_work = True
+        self.learned["single_reads_work"] = True
         return None if record is None else self.complete(record)[0]
 
     def error_message(self, body: Record) -> str:

@@ -8,7 +8,6 @@ https://developer.calendly.com/api-docs
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 import dlt
@@ -19,7 +18,7 @@ from dlt.sources.rest_api.typing import EndpointResource
 from requests import Response
 
 from ingest.booking import BookingStatus, StoredBooking
-from ingest.errors import PayloadError
+from ingest.errors import PayloadError, VendorRefused
 from ingest.rest import Credential, Limits, Rate, Record
 from ingest.rest.oauth import OAuthApp, RotatingTokens
 from ingest.rest.responses import error_details, json_object
@@ -123,14 +122,13 @@ class CalendlyRest(Rest[CalendlySettings]):
         """Return the organization, because a user's key may see other users' meetings."""
         return self._me("current_organization")
 
-    @cached_property
+    @property
     def scope_params(self) -> dict[str, str]:
         """Return the parameter that restricts lists to the account's scope."""
-        return (
-            {"user": self._me("uri")}
-            if self.settings.scope == "user"
-            else {"organization": self._me("current_organization")}
-        )
+        scope = self.settings.scope
+        if scope not in self.learned:
+            self.learned[scope] = self._me("uri" if scope == "user" else "current_organization")
+        return {scope: self.learned[scope]}
 
     def _me(self, name: str) -> str:
         return self.extract(self.client.get("users/me"), str, "resource", name)
@@ -139,14 +137,18 @@ class CalendlyRest(Rest[CalendlySettings]):
         bounds = {"min_start_time": format_instant(window.since)}
         if window.until:
             bounds["max_start_time"] = format_instant(window.until)
-        return self.pages(
-            "scheduled_events",
-            "collection",
-            count=_PAGE,
-            sort="start_time:asc",
-            **self.scope_params,
-            **bounds,
-        )
+        try:
+            yield from self.pages(
+                "scheduled_events",
+                "collection",
+                count=_PAGE,
+                sort="start_time:asc",
+                **self.scope_params,
+                **bounds,
+            )
+        except VendorRefused:
+            self.learned.clear()  # the user may belong to another organization now
+            raise
 
     def key(self, entry: Record) -> str:
         if not entry.get("uri"):

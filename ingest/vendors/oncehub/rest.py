@@ -89,8 +89,8 @@ class OncehubRest(Rest[OncehubSettings]):
         super().__init__(*account, **options)
         self._users = ListCache(lambda: chain.from_iterable(self.pages("users", "data", limit=_PAGE)))
         self._contacts: dict[str, Record | None] = {}
-        self._expansions = list(_EXPANSIONS)
-        self._list_expansions = list(_LIST_EXPANSIONS)
+        self._expansions = self.learned.setdefault("expansions", list(_EXPANSIONS))
+        self._list_expansions = self.learned.setdefault("list_expansions", list(_LIST_EXPANSIONS))
 
     def credential(self) -> Credential:
         """Return the API key.

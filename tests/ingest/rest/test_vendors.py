@@ -277,7 +277,7 @@ def test_an_appointedd_customer_that_nobody_can_read_leaves_the_booking(
 def test_calendly_not_telling_whose_the_token_is_is_told(calendly: Side, scope: str, body: object) -> None:
     rest = calendly.open(scope=scope)
     calendly.server.faults.append(lambda *_: JSONResponse(body, headers={"X-Request-Id": "r-1"}))
-    for ask in (lambda: rest.bookings(ALL), rest.resources):
+    for ask in (lambda: next(rest.bookings(ALL)), rest.resources):
         with pytest.raises(
             VendorUnavailable,
             match=r"^calendly account sales: the answer has no `resource\..*\(request r-1\)",
