@@ -27,6 +27,7 @@ from ingest.warehouse.bookings import BookingsTable
 from ingest.warehouse.completeness import HOUR
 from receivers.completeness.asking import asked_windows
 from receivers.reconcile.repairs import Repairs
+from receivers.reconcile.report import Report
 from receivers.reconcile.run import AccountRun
 from tests.referee.clock import START, Clock
 from tests.referee.cost import Cost, fewest_requests
@@ -231,8 +232,10 @@ class Life:
         for since, end in asked_windows(account, self.product.verdicts(account.vendor, name), None, until):
             self.reconcile(name, since, end)
 
-    def reconcile(self, name: str, since: datetime | None = None, until: datetime | None = None) -> None:
-        """Run one account, as the schedule does, and be killed in it now and then."""
+    def reconcile(
+        self, name: str, since: datetime | None = None, until: datetime | None = None
+    ) -> Report | None:
+        """Run one account, as the schedule does, and return its report; None if it was killed in it."""
         if self._random.random() < self.plan.kills:
             self.product.kills_in = self._random.randrange(1, 40)
             self.tally.note("kill")
@@ -254,16 +257,17 @@ class Life:
         except Killed:
             cost.failed += 1
             _learned.clear()  # with the process
-            return
+            return None
         finally:
             self.product.kills_in = 0
             cost.seconds += time.process_time() - began_at
             cost.requests = self._transport.requests[name]
         if report.failure:
             cost.failed += 1
-            return
+            return report
         meetings = self._visible[name].values()
         cost.fewest += fewest_requests(self.accounts[name], report, meetings, self.plan.page)
+        return report
 
     def _trouble(self, path: str) -> int | None:
         """Let time pass while a request is on its way, and answer with an error now and then."""
