@@ -44,7 +44,7 @@ audit: $(VENV)/installed-dev ## requirements-extras.lock, which has all of requi
 	@$(BIN)/pip-audit --strict --vulnerability-service osv --osv-url $(OSV) --disable-pip --require-hashes -r requirements-extras.lock
 
 bench: $(VENV)/installed-dev ## receivers and consumers beside others, large tables, idle processes, from webhook to row; some 40 minutes, into docs/benchmarks.md (needs wrk; Go if there is one)
-	@for part in receive consume growth idle freshness; do $(BIN)/python -m tests.bench.$$part --write || exit 1; done
+	@for part in receive consume growth idle freshness feed; do $(BIN)/python -m tests.bench.$$part --write || exit 1; done
 
 faults: $(VENV)/installed-dev ## 230 kills (some find nobody to kill) and every other fault in more than 100,000 webhooks, on each log; 1 if anything was lost, doubled or older over newer (SEED=1 KILLS=230 WEBHOOKS=101000 WAREHOUSE=duckdb|postgres)
 	@for log in sqlite cluster; do $(BIN)/python -m tests.faults --log $$log --warehouse $(WAREHOUSE) --seed $(SEED) --kills $(KILLS) --webhooks $(WEBHOOKS) || exit 1; done

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -159,6 +159,27 @@ class Change:
     row: Mapping[str, Any]
     event: bytes
 
+    @property
+    def status(self) -> str:
+        """The booking's new status."""
+        return str(self.row.get("status"))
+
+
+class Filtered(Protocol):
+    """What filters look at."""
+
+    @property
+    def vendor(self) -> str:
+        """The vendor's name."""
+
+    @property
+    def account(self) -> str:
+        """The account's name."""
+
+    @property
+    def status(self) -> str:
+        """The booking's new status."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChangeFilter:
@@ -168,12 +189,12 @@ class ChangeFilter:
     accounts: frozenset[str] = frozenset()
     statuses: frozenset[str] = frozenset()
 
-    def takes(self, change: Change) -> bool:
+    def takes(self, change: Filtered) -> bool:
         """Return whether a change is wanted."""
         return (
             (not self.vendors or change.vendor in self.vendors)
             and (not self.accounts or change.account in self.accounts)
-            and (not self.statuses or change.row.get("status") in self.statuses)
+            and (not self.statuses or change.status in self.statuses)
         )
 
 

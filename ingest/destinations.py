@@ -11,6 +11,8 @@ from typing import Any
 
 _TEXT_64K = 65_535
 _MIB = 1024 * 1024
+# A booking keeps the one, an event the other.
+_TIMES = {"bookings": "first_seen_at", "booking_events": "received_at"}
 
 
 class RowFormat(StrEnum):
@@ -47,7 +49,12 @@ class Destination:
     - `rows` is how rows are given to dlt: where JSON in Arrow is refused or becomes a JSON string, as values.
     - `table_format` is the usual one of files, which need one to have rows replaced.
     - `longest_text` and `longest_json` are the bytes that a column holds; None where any body fits.
-    - `table_hints` are dlt's hints for a table when it is made, by table.
+    - `staging_schemes` are those of the URLs of buckets through which rows can be loaded, and
+      `longest_staged_payload` are the bytes of an event's payload then, if that is more than `longest_json`.
+      No text in it may be longer than `longest_text`.
+    - `merge_times` are the columns by whose times merges are bounded, by table: where the destination knows
+      which of its files or partitions have which times.
+    - `table_hints` and `column_hints` are dlt's for a table when it is made, by table, and by column.
     - `fence` is what keeps consumers apart, and `transactions` how a change depends on a lease.
     - `interval` is the time between two loads that `consumer.linger` has by default, and `interval_reason` is
       why; `cost` is what a load costs.
@@ -65,7 +72,11 @@ class Destination:
     table_format: str | None = None
     longest_text: int | None = None
     longest_json: int | None = None
+    staging_schemes: tuple[str, ...] = ()
+    longest_staged_payload: int | None = None
+    merge_times: Mapping[str, str] = field(default_factory=dict)
     table_hints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    column_hints: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     fence: Fence = Fence.NONE
     transactions: Transactions = Transactions.SESSION
     interval: timedelta = timedelta(seconds=60)
@@ -98,24 +109,32 @@ BIGQUERY = Destination(
     name="bigquery",
     title="BigQuery",
     rows=RowFormat.VALUES,
-    table_hints={  # queries of one account or of a time read a part of a table
-        "bookings": {"x-bigquery-cluster-columns": ["vendor", "account", "starts_at"]},
-        "booking_events": {"x-bigquery-cluster-columns": ["vendor", "account", "received_at"]},
+    merge_times=_TIMES,
+    table_hints={  # merges read the months of their rows, and queries of one account or time a part of these
+        table: {
+            "x-bigquery-partition": {_TIMES[table]: "TIMESTAMP_TRUNC({column_name}, MONTH)"},
+            "x-bigquery-cluster-columns": ["vendor", "account", time],
+        }
+        for table, time in {"bookings": "starts_at", "booking_events": "received_at"}.items()
     },
     longest_text=10 * _MIB,
     longest_json=10 * _MIB,
+    staging_schemes=("gs",),
     fence=Fence.LEASE,
     transactions=Transactions.SCRIPT,
     interval_reason="a table takes 1,500 load jobs a day, which is one every 58 seconds",
-    cost="load jobs are free; each load bills a read of all of bookings and of the keys of booking_events",
+    cost="load jobs are free; each load bills a read of the keys and versions in bookings, of the ids in"
+    " booking_events, and of the months whose rows it changes",
     grants="the roles BigQuery Data Editor and BigQuery Job User in the project",
 )
 SNOWFLAKE = Destination(
     name="snowflake",
     title="Snowflake",
     rows=RowFormat.VALUES,
+    merge_times=_TIMES,
     longest_text=16 * _MIB,
     longest_json=16 * _MIB,
+    staging_schemes=("s3", "gs", "az"),
     fence=Fence.LEASE,
     interval_reason="a warehouse that is resumed bills at least 60 seconds",
     cost="the warehouse runs while it loads: an X-Small that never suspends takes 24 credits a day",
@@ -126,8 +145,12 @@ REDSHIFT = Destination(
     name="redshift",
     title="Redshift",
     rows=RowFormat.VALUES,
+    merge_times=_TIMES,
+    column_hints={table: {time: {"sort": True}} for table, time in _TIMES.items()},
     longest_text=_TEXT_64K,
     longest_json=_TEXT_64K,
+    staging_schemes=("s3",),
+    longest_staged_payload=3 * _MIB,  # COPY takes rows of 4 MB
     fence=Fence.LEASE,
     interval_reason="the cluster commits one transaction at a time, loads and queries alike",
     cost="nothing beside a cluster; Redshift Serverless bills at least 60 seconds of its RPUs",
@@ -139,6 +162,12 @@ DATABRICKS = Destination(
     title="Databricks",
     longest_text=16 * _MIB,
     longest_json=16 * _MIB,
+    staging_schemes=("s3", "gs", "az"),
+    merge_times=_TIMES,
+    column_hints={
+        table: {column: {"x-databricks-cluster": True} for column in ("vendor", "account", time)}
+        for table, time in _TIMES.items()
+    },
     table_hints={  # of two merges at once that insert the same key, one is refused
         table: {"x-databricks-table-properties": {"delta.isolationLevel": "Serializable"}}
         for table in ("bookings", "booking_events", "dead_letters", "reconciliations")

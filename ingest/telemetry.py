@@ -136,6 +136,13 @@ COMPLETE_UNTIL = Gauge(
     _ACCOUNT,
     multiprocess_mode="livemostrecent",
 )
+PROVEN_UNTIL = Gauge(
+    "ingest_proven_until_timestamp_seconds",
+    "Until when every hour of an account is proven, although its vendor may not be asked for a part of some;"
+    " 0 where the first one is not.",
+    _ACCOUNT,
+    multiprocess_mode="livemostrecent",
+)
 OLDEST_UNDONE_SECONDS = Gauge(
     "ingest_oldest_undone_seconds",
     "How long the oldest work has waited that was begun and is not done; 0 where there is none.",

@@ -62,13 +62,13 @@ class SignatureClock:
         self._deliveries: dict[str, dict[int, tuple[float, float]]] = {}
         self._votes: dict[str, tuple[float, float]] = {}
 
-    def note(self, source: str, sent_at: datetime, body: bytes) -> None:
-        """Take note of a delivery with a right signature."""
+    def note(self, source: str, sent_at: datetime, body: bytes) -> bool:
+        """Take note of a delivery with a right signature. Returns whether its account votes anew by that."""
         now = self._monotonic()
         zero = sent_at.timestamp() - now
         voted_at, vote = self._votes.get(source, (_NEVER, zero))
         if zero <= vote and now - voted_at < _FRESH_SECONDS:
-            return
+            return False
         deliveries = self._deliveries.setdefault(source, {})
         deliveries.setdefault(hash((sent_at, body)), (now, zero))
         if len(deliveries) > _MAX_DELIVERIES:
@@ -76,6 +76,7 @@ class SignatureClock:
         agreed = _agreed([zero for came_at, zero in deliveries.values() if now - came_at <= _VALID_SECONDS])
         if agreed is not None:
             self._votes[source] = now, agreed
+        return agreed is not None
 
     def vote(self, source: str, now: datetime) -> timedelta | None:
         """Return how far this machine is ahead at `now` by an account's vote; None without a recent vote.

@@ -37,7 +37,7 @@ from ingest.log import Partition
 from ingest.settings import Settings
 from ingest.times import parse_stored_instant
 from ingest.warehouse import readable_values
-from ingest.warehouse.destination import destination
+from ingest.warehouse.destination import destination, staging_bucket
 from ingest.warehouse.errors import translated
 
 log = structlog.get_logger()
@@ -239,7 +239,7 @@ class Warehouse:
         Raises WarehouseUnavailable; OutOfMemory when fewer rows may fit; LoadRefused or RowsTooLarge when
         these rows are the reason.
         """
-        fitting = fit_rows(rows, self._settings.kind)
+        fitting = fit_rows(rows, self._settings.kind, is_staged=self._settings.staging is not None)
         tables = {name: arrow_table(name, fitting[name]) for name in _TABLE_NAMES if name in fitting}
         with translated():
             return self._tables.write(tables)
@@ -328,6 +328,7 @@ class Warehouse:
             self._name,
             pipelines_dir=self._settings.work_dir,
             destination=self._destination,
+            staging=staging_bucket(self._all_settings, self._name),
             dataset_name=self._settings.dataset,
         )
 

@@ -16,10 +16,11 @@ No two clocks are compared. A lease counts as abandoned when its row stayed the 
 of who waits for it, and nothing is lost or doubled where that is wrong.
 """
 
+import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ import sqlglot
 import structlog
 from dlt.destinations.sql_client import SqlClientBase
 
+from consumers.warehouse.clients import change_clients, rewrite_statements
 from ingest.destinations import Transactions
 from ingest.errors import ConfigurationError, WarehouseUnavailable
 from ingest.waits import Wait
@@ -40,6 +42,7 @@ _CREATE = "CREATE TABLE IF NOT EXISTS lease (holder VARCHAR(200), times_taken BI
 _ABANDONED_SECONDS = 300.0
 _RENEWAL_SECONDS = 60.0  # of a lease that is kept
 _POLL_SECONDS = 1.0
+_MERGED_ROWS = re.compile(r"(MERGE INTO \S+ d USING )(\S+)( s\s)")  # as dlt writes a merge, in one line
 _CHANGES = {"MERGE", "INSERT", "UPDATE", "DELETE"}
 _REMEMBERED = 20  # holders that had the same working folder
 
@@ -107,20 +110,12 @@ class Lease:
 
     def guard(self, destination: Any, transactions: Transactions) -> None:
         """Make every change of rows by this dlt destination depend on the lease."""
-        make_client = destination.client
-
-        def client(*arguments: Any, **options: Any) -> Any:
-            job_client = make_client(*arguments, **options)
-            match transactions:
-                case Transactions.SESSION:
-                    self._guard_transactions(job_client.sql_client)
-                case Transactions.SCRIPT:
-                    self._guard_scripts(job_client.sql_client)
-                case Transactions.STATEMENT:
-                    self._guard_merges(job_client)
-            return job_client
-
-        destination.client = client
+        guards = {
+            Transactions.SESSION: self._guard_transactions,
+            Transactions.SCRIPT: self._guard_scripts,
+            Transactions.STATEMENT: self._guard_merges,
+        }
+        change_clients(destination, guards[transactions])
 
     def _guard_transactions(self, client: SqlClientBase[Any]) -> None:
         """Make transactions look first, and changes of rows be in one.
@@ -153,31 +148,38 @@ class Lease:
 
         The server commits it whole, or not at all. What it left out is noticed at the end of the turn.
         """
-        execute_many = client.execute_many
 
-        def execute_many_guarded(statements: Sequence[str], *arguments: Any, **options: Any) -> Any:
-            if self._times_taken is not None and _are_changes(statements):
-                update = f"UPDATE {self._table} SET holder = holder WHERE times_taken = {self._times_taken}"  # noqa: S608 - our own
-                changes = f"IF {self._condition()} THEN {'; '.join(statements)}; END IF"
-                statements = ["BEGIN TRANSACTION", update, changes, "COMMIT TRANSACTION"]
-            return execute_many(statements, *arguments, **options)
+        def script(statements: Sequence[str]) -> Sequence[str]:
+            if self._times_taken is None or not _are_changes(statements):
+                return statements
+            update = f"UPDATE {self._table} SET holder = holder WHERE times_taken = {self._times_taken}"  # noqa: S608 - our own
+            changes = f"IF {self._condition()} THEN {'; '.join(statements)}; END IF"
+            return ["BEGIN TRANSACTION", update, changes, "COMMIT TRANSACTION"]
 
         changed: Any = client
-        changed.begin_transaction, changed.execute_many = lambda: nullcontext(client), execute_many_guarded
+        changed.begin_transaction = lambda: nullcontext(client)
+        rewrite_statements(client, script)
 
-    def _guard_merges(self, job_client: Any) -> None:
+    def _guard_merges(self, client: SqlClientBase[Any]) -> None:
         """Make merges take no rows once another consumer has taken the lease.
 
         What such a merge left out is noticed at the end of the turn.
         """
-        make_jobs = job_client._create_merge_followup_jobs  # noqa: SLF001 - hints would change the schema by each load
 
-        def guarded_jobs(tables: Sequence[Mapping[str, Any]]) -> Any:
+        def guarded(statements: Sequence[str]) -> Sequence[str]:
             if self._times_taken is None:
-                return make_jobs(tables)
-            return make_jobs([{**tables[0], "x-merge-source-filter": self._condition()}, *tables[1:]])
+                return statements
+            condition = self._condition()
+            return [
+                _MERGED_ROWS.sub(
+                    lambda part: f"{part[1]}(SELECT * FROM {part[2]} WHERE {condition}){part[3]}",  # noqa: S608 - our own names
+                    statement,
+                    count=1,
+                )
+                for statement in statements
+            ]
 
-        job_client._create_merge_followup_jobs = guarded_jobs  # noqa: SLF001 - see above
+        rewrite_statements(client, guarded)
 
     def _condition(self) -> str:
         """Return SQL that is true while the lease is held."""

@@ -29,7 +29,7 @@ from ingest.destinations import FILESYSTEM
 from ingest.errors import IngestError, LoadRefused, VendorUnavailable
 from ingest.settings import Settings, WarehouseSettings
 from ingest.vendors.rest import AnyRest
-from ingest.warehouse.destination import destination, sync_pipeline
+from ingest.warehouse.destination import destination, staging_bucket, sync_pipeline
 from ingest.warehouse.errors import causes_of, translated
 
 log = structlog.get_logger()
@@ -200,6 +200,7 @@ class SyncPipeline:
                 self._name,
                 pipelines_dir=self._settings.warehouse.work_dir,
                 destination=destination(self._settings, sync_pipeline(self._account)),
+                staging=staging_bucket(self._settings, self._name),
                 dataset_name=self._settings.warehouse.dataset,
             )
             self._store.restore(pipeline)

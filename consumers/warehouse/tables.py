@@ -20,6 +20,7 @@ from dlt.extract import DltResource
 from consumers.rows import TABLES, Table, dlt_columns, plain_rows
 from consumers.warehouse.lease import Lease
 from consumers.warehouse.locks import Fence
+from consumers.warehouse.merge_bounds import MergeBounds
 from ingest.destinations import Destination, RowFormat
 from ingest.errors import ConfigurationError, WarehouseUnavailable
 from ingest.warehouse.destination import keep_values
@@ -44,10 +45,12 @@ class Tables:
     ) -> None:
         """`folder` is the pipeline's working folder. Another pipeline may take the place of this one.
 
-        `lease` is held in each turn, and guards the pipeline's destination. Raises ConfigurationError where
-        rows cannot be replaced.
+        `lease` is held in each turn, and guards the pipeline's destination. Merges by that destination get
+        bounds. Raises ConfigurationError where rows cannot be replaced.
         """
         self.pipeline, self._folder, self._kind, self._lease = pipeline, folder, kind, lease
+        self._bounds = MergeBounds(kind.merge_times)
+        self._bounds.apply_to(pipeline.destination)
         self._merges = {table.name: _merge(table, pipeline, kind) for table in TABLES}
 
     @contextmanager
@@ -76,9 +79,13 @@ class Tables:
             client.execute_sql(f"DELETE FROM {notes} WHERE schema_name = %s", self.pipeline.pipeline_name)  # noqa: S608 - our own names
 
     def drop(self) -> None:
-        """Drop the dataset, and the staging dataset of this pipeline."""
+        """Drop the dataset, the staging dataset of this pipeline, and its files in the staging bucket."""
         with self.pipeline.destination_client() as client:
             client.drop_storage()
+        _, bucket = self.pipeline._get_destination_clients()  # noqa: SLF001 - dlt has no other way to it
+        if bucket:
+            with bucket:
+                bucket.drop_storage()
 
     def maintain(self, every: timedelta) -> None:
         """Do what has to be done to the tables `every` so often: nothing, where the destination does it."""
@@ -101,20 +108,31 @@ class Tables:
         Raises WarehouseUnavailable, LoadRefused, and what dlt raises.
         """
         new = {table.name: self._new_rows(table, rows[table.name]) for table in TABLES if table.name in rows}
+        self._bounds.set_rows(new)
         # To merge no rows, dlt would make an empty one, which has no key.
         return self._load(new, {name: self._merges[name] if new[name].num_rows else "append" for name in new})
 
     def _new_rows(self, table: Table, rows: pa.Table) -> pa.Table:
-        """Return the rows to merge: `delete-insert` would replace a first row that has to stay."""
-        may_merge_all = table.replaces or self._merges[table.name]["strategy"] == "insert-only"
-        return rows if may_merge_all else self._absent(table, rows)
+        """Return the rows to merge.
+
+        `delete-insert` would replace a first row that has to stay, and a merge with a bound might not find
+        it.
+        """
+        is_insert_only = self._merges[table.name]["strategy"] == "insert-only"
+        keeps_first = is_insert_only and table.name not in self._bounds.columns
+        return rows if table.replaces or keeps_first else self._absent(table, rows)
 
     def _absent(self, table: Table, rows: pa.Table) -> pa.Table:
-        """Return those of the rows whose keys the table does not have."""
-        ids = {str(value) for value in rows[table.id_column].to_pylist()}
-        stored = {tuple(key) for key in self.select(table.key, table.name, table.id_column, ids)}
-        if not stored:
+        """Return those of the rows whose keys the table does not have.
+
+        Mostly it has none of the ids, and their column is the only one that is read.
+        """
+        id_column = table.id_column
+        ids = {str(value) for value in rows[id_column].to_pylist()}
+        stored_ids = {str(row_id) for (row_id,) in self.select((id_column,), table.name, id_column, ids)}
+        if not stored_ids:
             return rows
+        stored = {tuple(key) for key in self.select(table.key, table.name, id_column, stored_ids)}
         keys = zip(*(rows[column].to_pylist() for column in table.key), strict=True)
         return rows.filter(pa.array([key not in stored for key in keys]))
 
@@ -123,9 +141,13 @@ class Tables:
         self.write(empty)
 
     def _load(self, rows: Mapping[str, pa.Table], dispositions: Mapping[str, Any]) -> str:
+        is_staged_as_values = self.pipeline.staging and self._kind.rows is RowFormat.VALUES
+        file_format: Any = (
+            "jsonl" if is_staged_as_values else None
+        )  # the one in which JSON stays JSON everywhere
         resources = [
             resource_of(table, rows[table.name], self._kind).apply_hints(
-                write_disposition=dispositions[table.name]
+                write_disposition=dispositions[table.name], file_format=file_format
             )
             for table in TABLES
             if table.name in rows
@@ -185,6 +207,8 @@ def resource_of(table: Table, rows: pa.Table, kind: Destination) -> DltResource:
     if kind.rows is RowFormat.VALUES:
         columns = dlt_columns(table.name)
         data = plain_rows(table.name, rows) or [dlt.mark.materialize_table_schema()]
+    for column, column_hints in kind.column_hints.get(table.name, {}).items():
+        columns[column] = {**columns.get(column, {}), **column_hints}
     hints: dict[str, Any] = {"table_format": kind.table_format, "max_table_nesting": 0}
     resource: DltResource = dlt.resource(
         data, name=table.name, primary_key=table.key, columns=columns, **hints

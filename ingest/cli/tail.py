@@ -140,7 +140,7 @@ class _Tail:
 
 def _line(change: Change) -> list[Part]:
     row = change.row
-    status = "gone" if change.type == GONE else str(row.get("status"))
+    status = "gone" if change.type == GONE else change.status
     names = (row.get("customer_name") or row.get("customer_email"), row.get("service_name"))
     about = [str(name) for name in names if name]
     if row.get("starts_at"):

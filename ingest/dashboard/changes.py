@@ -1,18 +1,17 @@
 """`GET /api/changes`: the feed of changes as server-sent events.
 
-One follower reads the log for all subscribers. One that resumes reads what it missed by a follower of its
-own, and joins the others where they are. A subscriber that does not keep up is dropped, and can resume.
+One follower reads the log for all subscribers, and each change is made into text once. A subscriber that
+resumes takes what it missed from the newest changes, which are kept. Only what is older it reads by a
+follower of its own. A subscriber that does not keep up is dropped, and can resume.
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 import asyncio
-import math
 import threading
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, closing, suppress
-from dataclasses import dataclass, field
+from datetime import datetime
 
 import orjson
 import structlog
@@ -21,7 +20,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ingest.changes import Change, ChangeFilter, read_change, require_feed
+from ingest.changes import ChangeFilter, require_feed
+from ingest.dashboard.recent_changes import Place, RecentChanges, change_to_send
 from ingest.errors import CommitFailed, ConfigurationError, IngestError, LogUnavailable, PayloadError
 from ingest.log import Follower, Start, StoredRecord
 from ingest.log.position import decode_position, encode_position
@@ -33,8 +33,8 @@ log = structlog.get_logger()
 
 HEARTBEAT_SECONDS = 15.0
 MOST_SUBSCRIBERS = 200
-MOST_WAITING, MOST_WAITING_BYTES = 2000, 4 * 1024 * 1024  # of one subscriber
-_MOST_RESUMING = 8  # each reads the log by itself
+MOST_KEPT_BYTES = 32 * 1024 * 1024  # of changes, for all subscribers together
+_MOST_RESUMING = 8  # at once, by reading the log by themselves
 _POLL_RECORDS = 500
 _POLL_SECONDS = 0.5
 _CATCH_UP_SECONDS = 0.1
@@ -48,52 +48,13 @@ _PARAMETERS = {"vendor", "account", "status", "since"}
 _HEADERS = {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"}
 
 
-@dataclass(frozen=True, slots=True)
-class SentChange:
-    """A change and the text of its server-sent event."""
-
-    change: Change
-    text: bytes
-
-
-@dataclass(eq=False, slots=True)
-class Subscriber:
-    """The changes that wait for one client, and the position after what it got, for the event loop alone."""
-
-    wanted: ChangeFilter
-    position: dict[int, int] = field(default_factory=dict)
-    waiting: deque[SentChange] = field(default_factory=deque)
-    waiting_bytes: int = 0
-    has_news: asyncio.Event = field(default_factory=asyncio.Event)
-    dropped: str = ""
-
-    def offer(self, sent: SentChange) -> None:
-        """Add a change, or drop the subscriber where too many wait already."""
-        if self.dropped or not self.wanted.takes(sent.change):
-            return
-        self.waiting.append(sent)
-        self.waiting_bytes += len(sent.text)
-        self.has_news.set()
-        if len(self.waiting) > MOST_WAITING or self.waiting_bytes > MOST_WAITING_BYTES:
-            self.dropped = f"{len(self.waiting)} changes waited: read faster, or ask for fewer"
-            self.waiting.clear()
-
-    def take(self) -> bytes:
-        """Return the texts of the changes that wait, without those before its position."""
-        texts = [sent.text for sent in self.waiting if not _is_before(sent.change.stored, self.position)]
-        self.waiting.clear()
-        self.has_news.clear()
-        self.waiting_bytes = 0
-        return b"".join(texts)
-
-
 class ChangeFeed:
     """The feed of one process: a thread that follows the log while there are subscribers."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._subscribers: set[Subscriber] = set()
-        self._position: dict[int, int] = {}  # after the last change that subscribers were offered
+        self._recent = RecentChanges(MOST_KEPT_BYTES)
+        self._news: set[asyncio.Event] = set()  # one for each subscriber
         self._is_following = False
         self._ready = asyncio.Event()
         self._resuming = asyncio.Semaphore(_MOST_RESUMING)
@@ -106,7 +67,7 @@ class ChangeFeed:
             require_feed(self._settings.feed.enabled)
         except ConfigurationError as error:
             return _refusal(str(error), 400)
-        if len(self._subscribers) >= MOST_SUBSCRIBERS:
+        if len(self._news) >= MOST_SUBSCRIBERS:
             return _refusal(f"there are {MOST_SUBSCRIBERS} subscribers already", 503)
         self._follow()
         try:
@@ -116,56 +77,86 @@ class ChangeFeed:
         return EventStream(self._texts(wanted, start))
 
     async def _texts(self, wanted: ChangeFilter, start: Start) -> AsyncGenerator[bytes, None]:
-        """Yield what is sent to one subscriber, with a heartbeat while there are no changes."""
-        subscriber = Subscriber(wanted)
+        """Yield what is sent to one subscriber: what it missed, and what comes from now on."""
+        news = asyncio.Event()
+        self._news.add(news)
         try:
-            if start is None:
-                await self._join(subscriber)
-                subscriber.position = dict(self._position)
-            else:
-                async for text in self._missed(subscriber, start):
+            self._follow()
+            await self._ready.wait()
+            position = await self._position_at(start)
+            while not self._recent.covers(position):
+                async with aclosing(self._missed(wanted, position)) as texts:
+                    async for text in texts:
+                        yield text
+            place = self._recent.place(wanted, position)
+            async with aclosing(self._new(place, news)) as texts:
+                async for text in texts:
                     yield text
-            yield _heartbeat(subscriber.position)
-            while not subscriber.dropped:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(subscriber.has_news.wait(), HEARTBEAT_SECONDS)
-                position = dict(self._position)  # what is taken now is all before it
-                yield subscriber.take() or _heartbeat(position)
-            yield _dropped(subscriber.dropped)
         finally:
-            self._subscribers.discard(subscriber)
+            self._news.discard(news)
             self._used_at = time.monotonic()
 
-    async def _join(self, subscriber: Subscriber) -> None:
-        """Offer the subscriber what comes from now on."""
-        self._subscribers.add(subscriber)
-        self._follow()
-        await self._ready.wait()
-
-    async def _missed(self, subscriber: Subscriber, start: Start) -> AsyncGenerator[bytes, None]:
-        """Yield what a subscriber missed, and have it join the others where they are."""
+    async def _position_at(self, start: Start) -> dict[int, int]:
+        """Return the position of a start. Raises LogUnavailable."""
+        if start is None:
+            return dict(self._recent.position)
+        if isinstance(start, Mapping):
+            return dict(start)
         async with self._resuming:
-            follower = await run_in_threadpool(self._open, start)
+            return await run_in_threadpool(self._find_position, start)
+
+    def _find_position(self, since: datetime) -> dict[int, int]:
+        with closing(self._open(since)) as follower:
+            return dict(follower.position())
+
+    async def _missed(self, wanted: ChangeFilter, position: dict[int, int]) -> AsyncGenerator[bytes, None]:
+        """Yield changes after a position up to those that are kept, and move the position behind them.
+
+        It ends earlier where others wait for their turn, which a slow client must not delay.
+        """
+        text = b""
+        async with self._resuming:
+            follower = await run_in_threadpool(self._open, dict(position))
             try:
-                goal: dict[int, int] | None = None
-                give_up_at = math.inf
-                subscriber.position = dict(follower.position())
-                while not _has_reached(subscriber.position, goal) and time.monotonic() < give_up_at:
+                while not self._recent.covers(position):
                     records = await run_in_threadpool(follower.poll, _POLL_RECORDS, _CATCH_UP_SECONDS)
-                    changes = _to_send(records, subscriber.position)
-                    yield b"".join(sent.text for sent in changes if subscriber.wanted.takes(sent.change))
-                    if goal is None and len(records) < _POLL_RECORDS:
-                        await self._join(subscriber)
-                        goal, give_up_at = dict(self._position), time.monotonic() + _READY_SECONDS
+                    changes = [change_to_send(stored, position) for stored in records]
+                    position.update(follower.position())
+                    text = b"".join(change.text for change in changes if change and wanted.takes(change))
+                    if self._resuming.locked():
+                        break
+                    if text:
+                        yield text
+                        text = b""
+                    if len(records) < _POLL_RECORDS:  # the thread has to come as far
+                        await asyncio.sleep(_CATCH_UP_SECONDS)
             finally:
                 await run_in_threadpool(follower.close)
+        if text:
+            yield text
+
+    async def _new(self, place: Place, news: asyncio.Event) -> AsyncGenerator[bytes, None]:
+        """Yield the changes from a place on, and heartbeats in pauses, until too many changes wait."""
+        heartbeat_due = time.monotonic()
+        while not self._recent.has_lost(place):
+            news.clear()
+            text = self._recent.take(place)
+            if not text and time.monotonic() >= heartbeat_due:
+                text = _heartbeat(self._recent.position)
+                heartbeat_due = time.monotonic() + HEARTBEAT_SECONDS
+            if text:
+                yield text
+            else:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(news.wait(), max(0.0, heartbeat_due - time.monotonic()))
+        yield _dropped("more changes waited than are kept: read faster, or ask for fewer")
 
     def _follow(self) -> None:
         """Have a thread follow the log, unless there is one."""
         self._used_at = time.monotonic()
         if not self._is_following:
             self._is_following = True
-            start = dict(self._position) if self._subscribers and self._ready.is_set() else None
+            start = dict(self._recent.position) if self._news and self._ready.is_set() else None
             arguments = (asyncio.get_running_loop(), start)
             threading.Thread(target=self._follow_log, args=arguments, name="feed", daemon=True).start()
 
@@ -175,11 +166,13 @@ class ChangeFeed:
             while self._is_used():
                 try:
                     with closing(self._open(start)) as follower:
-                        loop.call_soon_threadsafe(self._begin, dict(follower.position()))
+                        if start is None:
+                            start = follower.position()
+                            loop.call_soon_threadsafe(self._begin, start)
                         while self._is_used():
                             records = follower.poll(_POLL_RECORDS, _POLL_SECONDS)
                             start = follower.position()
-                            loop.call_soon_threadsafe(self._offer, records)
+                            loop.call_soon_threadsafe(self._offer, records, start)
                 except (LogUnavailable, CommitFailed) as error:
                     log.warning("feed.waiting", why=str(error))
                     time.sleep(_RETRY_SECONDS)
@@ -189,20 +182,21 @@ class ChangeFeed:
         return self._settings.build_log().follower(self._settings.changes_topic, start)
 
     def _is_used(self) -> bool:
-        return bool(self._subscribers) or time.monotonic() < self._used_at + _IDLE_SECONDS
+        return bool(self._news) or time.monotonic() < self._used_at + _IDLE_SECONDS
 
-    def _begin(self, position: dict[int, int]) -> None:
-        self._position = position
+    def _begin(self, position: Mapping[int, int]) -> None:
+        self._recent.begin(position)
         self._ready.set()
 
-    def _offer(self, records: Sequence[StoredRecord]) -> None:
-        for sent in _to_send(records, self._position):
-            for subscriber in self._subscribers:
-                subscriber.offer(sent)
+    def _offer(self, records: Sequence[StoredRecord], position: Mapping[int, int]) -> None:
+        self._recent.add(records, position)
+        if records:
+            for news in self._news:
+                news.set()
 
     def _end(self) -> None:
         self._is_following = False
-        if self._subscribers:  # one came at the last moment
+        if self._news:  # one came at the last moment
             self._follow()
         else:
             self._ready.clear()
@@ -248,30 +242,6 @@ class EventStream(Response):
 async def _wait_for_end(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _has_reached(position: Mapping[int, int], goal: Mapping[int, int] | None) -> bool:
-    """Return whether there is a goal, and a position is not before it in any partition."""
-    return goal is not None and all(
-        position.get(partition, 0) >= offset for partition, offset in goal.items()
-    )
-
-
-def _is_before(stored: StoredRecord, position: Mapping[int, int]) -> bool:
-    return stored.offset < position.get(stored.partition.number, 0)
-
-
-def _to_send(records: Sequence[StoredRecord], position: dict[int, int]) -> list[SentChange]:
-    """Return the changes of records, and move the position behind them."""
-    changes = []
-    for stored in records:
-        position[stored.partition.number] = stored.offset + 1
-        if change := read_change(stored):
-            parts = (encode_position(position).encode(), change.type.encode(), change.event)
-            changes.append(SentChange(change, b"id: %b\nevent: %b\ndata: %b\n\n" % parts))
-        else:
-            log.warning("feed.record_unreadable", position=stored.position)
-    return changes
 
 
 def _heartbeat(position: Mapping[int, int]) -> bytes:

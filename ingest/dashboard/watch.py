@@ -4,9 +4,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from ingest.health.facts import Facts
-from ingest.health.gather import gather
+from ingest.health.gather import Rhythms, gather
 from ingest.settings import Settings
 
 _MAX_AGE = timedelta(seconds=10)
@@ -26,8 +27,10 @@ class HealthWatch:
     Each gathering takes turns at the warehouse with the consumer, which must not wait for spectators.
     """
 
-    def __init__(self, settings: Callable[[], Settings], read: Callable[[Settings], Facts] = gather) -> None:
-        self._settings, self._read = settings, read
+    def __init__(
+        self, settings: Callable[[], Settings], read: Callable[[Settings], Facts] | None = None
+    ) -> None:
+        self._settings, self._read = settings, read or partial(gather, rhythms=Rhythms())
         self._condition = threading.Condition()
         self._latest: Health | None = None
         self._gathering = False

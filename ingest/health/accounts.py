@@ -30,7 +30,7 @@ class AccountHealth:
     """The verdict on an account, and the figures behind it.
 
     `verdict` is None for an account that the settings do not have. `command` is "" where nothing has to be
-    run. `usual_in_hour` is the smallest number of deliveries in the same hour of the last four weeks.
+    run. `in_hour` are the deliveries since the full hour, `usual_in_hour` those usual in such an hour.
     `freshness_*` are seconds from receipt to a visible row since the consumer started, None where nothing was
     loaded since. `reconciliation` is the last run's row, `dead_letters` counts the open ones by reason.
     """

@@ -1,17 +1,20 @@
 """Gather the facts about everything that runs and is stored."""
 
+import math
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from ingest.address import local_address
 from ingest.errors import IngestError, NoSuchTable, NothingLoaded
 from ingest.files import free_bytes
 from ingest.health.facts import Disk, Facts, Part, Row
 from ingest.readiness import State
+from ingest.rhythm import WEEKS, Rhythm, learn_rhythm, start_of_hour
 from ingest.settings import ConsumerSettings, ReceiverSettings, ReconcileSettings, Settings
 
 _TABLES = (
@@ -23,6 +26,7 @@ _TABLES = (
     "gaps",
     "freshness",
 )
+_RHYTHM_SECONDS = 86_400.0  # for which rhythms are used
 _ANSWER_SECONDS = 5.0  # longer than /readyz takes for its own probes
 _PER_ACCOUNT = (
     "select vendor, account, count(*) as bookings, max(updated_at) as newest_change, "
@@ -45,8 +49,33 @@ _OPEN_GAPS = (
 Listener = ReceiverSettings | ConsumerSettings | ReconcileSettings
 
 
-def gather(settings: Settings) -> Facts:
-    """Gather all facts side by side. Raises nothing: what cannot be asked has the reason instead."""
+class Rhythms:
+    """The rhythms of all accounts, learned anew each day."""
+
+    def __init__(self) -> None:
+        self._learned_at = -math.inf
+        self._rhythms: dict[tuple[str, str], Rhythm] = {}
+
+    def of_accounts(self, settings: Settings, now: datetime) -> Mapping[tuple[str, str], Rhythm]:
+        """Return the rhythm of each account that has one, by vendor and account.
+
+        Raises WarehouseUnavailable.
+        """
+        from ingest.warehouse.deliveries import hourly_deliveries
+
+        if time.monotonic() >= self._learned_at + _RHYTHM_SECONDS:
+            deliveries = hourly_deliveries(settings, start_of_hour(now) - timedelta(weeks=WEEKS))
+            learned = {account: learn_rhythm(counts, now) for account, counts in deliveries.items()}
+            self._rhythms = {account: rhythm for account, rhythm in learned.items() if rhythm}
+            self._learned_at = time.monotonic()
+        return self._rhythms
+
+
+def gather(settings: Settings, rhythms: Rhythms | None = None) -> Facts:
+    """Gather all facts side by side. Raises nothing: what cannot be asked has the reason instead.
+
+    Whoever gathers often keeps the `rhythms`.
+    """
     from receivers.spool.folder import spool_states
 
     def ask(read: Callable[[Settings], Row]) -> Row:
@@ -64,7 +93,8 @@ def gather(settings: Settings) -> Facts:
         parts = [threads.submit(_ask_part, name, listener) for name, listener in listeners.items()]
         log = threads.submit(ask, _ask_log)
         spool = threads.submit(ask, lambda _: {"files": [asdict(state) for state in spool_states(settings)]})
-        warehouse = threads.submit(ask, _ask_warehouse)
+        known = rhythms or Rhythms()
+        warehouse = threads.submit(ask, lambda settings: _ask_warehouse(settings, known))
         disks = []
         for name, folder in settings.store_folders().items():
             with suppress(OSError):
@@ -123,12 +153,12 @@ def _ask_log(settings: Settings) -> Row:
     }
 
 
-def _ask_warehouse(settings: Settings) -> Row:
+def _ask_warehouse(settings: Settings, rhythms: Rhythms) -> Row:
     """Return what the warehouse has.
 
     A value is None where its table is missing, which is not the same as empty.
     """
-    accounts, runs = _accounts(settings), _rows(settings, _LAST_RUNS)
+    accounts, runs = _accounts(settings, rhythms), _rows(settings, _LAST_RUNS)
     tables = []
     for name in _TABLES:
         rows = _rows(settings, f"select count(*) as number from {name}")  # noqa: S608 - our own names
@@ -170,14 +200,16 @@ def _complete_until(settings: Settings) -> Row:
     }
 
 
-def _accounts(settings: Settings) -> list[Row] | None:
+def _accounts(settings: Settings, rhythms: Rhythms) -> list[Row] | None:
     """Return a row for each account of the warehouse, and of the settings: silent accounts must show."""
-    from ingest.warehouse.deliveries import hourly_rhythm, last_deliveries
+    from ingest.warehouse.deliveries import hourly_deliveries, last_deliveries
 
     rows = _rows(settings, _PER_ACCOUNT)
     if rows is None:
         return None
-    last_delivery, rhythm = last_deliveries(settings), hourly_rhythm(settings, datetime.now(UTC))
+    now = datetime.now(UTC)
+    last_delivery, in_hour = last_deliveries(settings), hourly_deliveries(settings, start_of_hour(now))
+    rhythm = rhythms.of_accounts(settings, now)
     without_bookings = {"bookings": 0, "newest_change": None, "last_load": None}
     by_account: dict[tuple[str, str], Row] = {
         (account.vendor, name): {"vendor": account.vendor, "account": name, **without_bookings}
@@ -188,11 +220,23 @@ def _accounts(settings: Settings) -> list[Row] | None:
         {
             **row,
             "last_delivery": last_delivery.get(key),
-            "in_hour": rhythm[key].now if key in rhythm else 0,
-            "usual_in_hour": rhythm[key].usual if key in rhythm else 0,
+            "in_hour": sum(in_hour.get(key, {}).values()),
+            **_compare(rhythm.get(key), last_delivery.get(key), now),
         }
         for key, row in sorted(by_account.items())
     ]
+
+
+def _compare(rhythm: Rhythm | None, last_delivery: datetime | None, now: datetime) -> Row:
+    """Return what is usual by a rhythm, and whether no delivery came for longer than it explains."""
+    if rhythm is None or last_delivery is None:
+        return {"usual_in_hour": 0, "usual_since_delivery": 0, "is_silent": False}
+    hour = start_of_hour(now)
+    return {
+        "usual_in_hour": round(rhythm.expected(hour, hour + timedelta(hours=1))),
+        "usual_since_delivery": round(rhythm.expected(last_delivery, now)),
+        "is_silent": rhythm.is_silence(last_delivery, now),
+    }
 
 
 def _rows(settings: Settings, sql: str) -> list[Row] | None:

@@ -29,7 +29,6 @@ _PART_FAILURES = {
 }
 _LATE, _TOO_LATE = timedelta(minutes=1), timedelta(minutes=5)
 _MISSED_RUNS = 3  # after so many times reconcile.every an account counts as not reconciled
-_USUAL_DELIVERIES = 3  # in the same hour of each of the last four weeks; by chance fewer may be none
 _GAP_CLOSES_WITHIN = timedelta(hours=3)  # also by the rules for Prometheus
 _SUBSCRIPTION_OK = {"keep", "leave"}  # states of subscriptions that need nothing
 _ORDER = {State.FAILED: 0, State.WARNING: 1, State.SKIPPED: 2, State.OK: 3}
@@ -223,10 +222,10 @@ def _judge_webhooks(
     if not (stored and stored["last_delivery"]) and not accepted:
         remedy = f"`ingest webhooks plan {name}` says what the vendor has"
         yield warning(name, "no webhook was ever delivered", remedy)
-    elif stored and not stored.get("in_hour") and stored.get("usual_in_hour", 0) >= _USUAL_DELIVERIES:
+    elif stored and stored.get("is_silent"):
         detail = (
-            "no webhook was delivered in the last hour, in which at least"
-            f" {stored['usual_in_hour']} came in each of the last four weeks"
+            "no webhook was delivered since the last one, in a time in which"
+            f" {stored['usual_since_delivery']} are usual"
         )
         yield warning(name, detail, f"`ingest webhooks test {name}` says where deliveries stop")
     if needs := sorted(set(subscriptions) - _SUBSCRIPTION_OK - {"unknown"}):

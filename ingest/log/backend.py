@@ -52,6 +52,9 @@ class Log(Protocol):
     def check(self) -> list[Finding]:
         """Check for `ingest check` that everything works which the commands need of the log."""
 
+    def check_feed(self) -> list[Finding]:
+        """Check for `ingest check` that changes can be published and followed."""
+
     def probe_append(self) -> None:
         """Raise LogUnavailable when the log would take no record now; leave nothing in it."""
 
@@ -106,6 +109,9 @@ class SqliteLog:
             return [ok("log", f"{self._path} can be written to")]
         return [ok("log", f"{self._path} will be created at the first start")]
 
+    def check_feed(self) -> list[Finding]:
+        return [ok("feed", f"changes are appended to {self._path} as {self._feed}")]
+
     def probe_append(self) -> None:
         from ingest.log.sqlite.reader import try_append
 
@@ -157,6 +163,11 @@ class KafkaLog:
         from ingest.log.kafka import rights
 
         return rights.check_rights(self.servers, self._settings, self._group, self._topics)
+
+    def check_feed(self) -> list[Finding]:
+        from ingest.log.kafka import feed_rights
+
+        return feed_rights.check_feed(self.servers, self._settings, self._group, self._feed)
 
     def probe_append(self) -> None:
         from ingest.log.kafka import rights

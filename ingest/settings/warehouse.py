@@ -41,6 +41,12 @@ class WarehouseSettings(Section):
         "data/dlt", description="dlt's working folder. It can be deleted while nothing runs."
     )
 
+    staging: str | None = Field(
+        None,
+        description="A bucket, or a folder in it, through which rows are loaded into BigQuery (`gs://…`), "
+        "Redshift (`s3://…`), Snowflake or Databricks (both, or `az://…`). By default rows need none, and "
+        "Redshift cuts payloads of more than 65,535 bytes.",
+    )
     table_format: str = Field(
         "delta",
         description="Format of the tables in a folder or bucket, for the destination `filesystem` only: "
@@ -59,6 +65,19 @@ class WarehouseSettings(Section):
         description="How often a consumer makes large files of many small ones in a folder or bucket, and "
         "deletes those that were replaced more than a day ago.",
     )
+
+    @field_validator("staging")
+    @classmethod
+    def _check_staging(cls, url: str | None, info: ValidationInfo) -> str | None:
+        destination = find_destination(info.data.get("destination", ""))
+        if url and not url.startswith(tuple(f"{scheme}://" for scheme in destination.staging_schemes)):
+            schemes = " or ".join(f"{scheme}://…" for scheme in destination.staging_schemes)
+            raise ValueError(
+                f"is no bucket from which {destination.title} loads: use {schemes}"
+                if schemes
+                else f"is of no use at {destination.title}, which takes rows without a bucket: leave it out"
+            )
+        return url.rstrip("/") if url else None
 
     @field_validator("table_format")
     @classmethod

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import orjson
 
 from ingest.errors import ConfigurationError, PayloadError, UnreadableValue
+from ingest.threads import run_in_thread
 from ingest.times import parse_instant
 
 Result = TypeVar("Result")
@@ -171,17 +172,14 @@ class RunningQuery:
 
         Raises what it raises, and ConfigurationError when its time is over.
         """
-        future: Future[Result] = Future()
 
-        def run() -> None:
+        def run() -> Result:
             try:
-                future.set_result(query(self))
-            except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
-                future.set_exception(error)
+                return query(self)
             finally:
                 self._started.set()
 
-        threading.Thread(target=run, name="query", daemon=True).start()
+        future = run_in_thread(run, "query")
         try:
             self._started.wait()
             if not wait([future], bounds.seconds).done:

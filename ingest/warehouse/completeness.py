@@ -1,6 +1,6 @@
 """The verdicts on the hours of an account, as the table `completeness` has them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -91,14 +91,21 @@ def hours_between(since: datetime, until: datetime) -> Iterable[datetime]:
         hour += HOUR
 
 
-def complete_until(verdicts: Iterable[HourVerdict]) -> datetime | None:
-    """Return the end of the complete hours that follow each other from the first one on.
+COMPLETE = frozenset({Verdict.COMPLETE})
+PROVEN = frozenset({Verdict.COMPLETE, Verdict.UNPROVABLE})
+"""The verdicts on hours for which the vendor need not be asked again."""
 
-    The verdicts are one account's in the order of hours. None where the first one is not complete.
+
+def complete_until(
+    verdicts: Iterable[HourVerdict], accepted: Collection[Verdict] = COMPLETE
+) -> datetime | None:
+    """Return the end of the hours with accepted verdicts that follow each other from the first one on.
+
+    The verdicts are one account's in the order of hours. None where the first one is another.
     """
     until: datetime | None = None
     for verdict in verdicts:
-        if verdict.verdict is not Verdict.COMPLETE or (until and verdict.hour != until):
+        if verdict.verdict not in accepted or (until and verdict.hour != until):
             break
         until = verdict.hour + HOUR
     return until
@@ -136,13 +143,16 @@ class CompletenessTable:
         verdicts = map(_stored, self._query(sql, [*parameters, *bounds]).dicts())
         return {verdict.hour: verdict for verdict in verdicts}
 
-    def complete_until(self, vendor: str, account: str) -> datetime | None:
-        """Return the end of the complete hours that follow each other from an account's first one on.
+    def complete_until(
+        self, vendor: str, account: str, accepted: Collection[Verdict] = COMPLETE
+    ) -> datetime | None:
+        """Return the end of the hours with accepted verdicts that follow each other from the first one on.
 
-        None where the first one is not complete. Years of rows are read only if hours in between have none.
+        None where the first one is another. Years of rows are read only if hours in between have none.
         """
+        words = ", ".join(f"'{verdict.value}'" for verdict in sorted(accepted))
         sql = (
-            "SELECT min(hour), max(hour), min(CASE WHEN verdict <> 'complete' THEN hour END)"
+            f"SELECT min(hour), max(hour), min(CASE WHEN verdict NOT IN ({words}) THEN hour END)"  # noqa: S608 - our own words
             " FROM completeness WHERE vendor = %s AND account = %s"
         )
         rows = self._query(sql, [vendor, account]).rows
@@ -156,7 +166,7 @@ class CompletenessTable:
         [(count,)] = self._query(sql, [vendor, account, end]).rows
         if count == (end - first) // HOUR:
             return end
-        return complete_until(self.verdicts(vendor, account).values())
+        return complete_until(self.verdicts(vendor, account).values(), accepted)
 
     def newest_load(self) -> str | None:
         """Return the id of the newest load; None where nothing was loaded."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from ingest.clock import CLOCK_SKEW, add_span
 from ingest.settings import Settings
@@ -22,17 +22,6 @@ _MISSED = (
     "SELECT max(updated_at) FROM bookings"
     " WHERE vendor = %s AND account = %s AND last_via = 'reconcile' AND status <> 'pending'"
 )
-
-
-_WEEKS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Rhythm:
-    """Numbers of webhooks: in the last hour, and the fewest in that hour of one of the last four weeks."""
-
-    now: int
-    usual: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,38 +60,26 @@ def last_deliveries(settings: Settings) -> dict[tuple[str, str], datetime]:
     }
 
 
-def hourly_deliveries(settings: Settings, vendor: str, account: str, since: datetime) -> dict[datetime, int]:
-    """Return how many webhooks of an account came in each hour since then, by the beginning of the hour.
+def hourly_deliveries(
+    settings: Settings, since: datetime, account: tuple[str, str] | None = None
+) -> dict[tuple[str, str], dict[datetime, int]]:
+    """Return how many webhooks came in each hour since then, by vendor and account and the hour's beginning.
 
-    Hours without any are left out. Raises WarehouseUnavailable.
+    With an `account`, only its own. Hours without any are left out. Raises WarehouseUnavailable.
     """
     # By parts of the time and not by date_trunc, which not all destinations have.
     parts = ", ".join(f"extract({part} from received_at)" for part in ("year", "month", "day", "hour"))
-    sql = f"SELECT {parts}, count(*) {_EVENTS} AND received_at >= %s GROUP BY {parts}"
-    rows = query_or_empty(settings, sql, [vendor, account, since]).rows
-    return {
-        datetime(int(year), int(month), int(day), int(hour), tzinfo=UTC): int(count)
-        for year, month, day, hour, count in rows
-    }
-
-
-def hourly_rhythm(settings: Settings, now: datetime) -> dict[tuple[str, str], Rhythm]:
-    """Return each account's rhythm, by vendor and account. Raises WarehouseUnavailable."""
-    hours = [
-        (end - timedelta(hours=1), end) for end in (now - timedelta(weeks=week) for week in range(_WEEKS + 1))
-    ]
-    within = "received_at > %s AND received_at <= %s"
-    numbers = ", ".join([f"sum(CASE WHEN {within} THEN 1 ELSE 0 END)"] * len(hours))
+    wanted, values = (" AND vendor = %s AND account = %s", account) if account else ("", ())
     sql = (
-        f"SELECT vendor, account, {numbers} FROM booking_events"  # noqa: S608 - our own names
-        f" WHERE {_DELIVERED} AND ({' OR '.join([f'({within})'] * len(hours))}) GROUP BY vendor, account"
+        f"SELECT vendor, account, {parts}, count(*) FROM booking_events"  # noqa: S608 - our own names
+        f" WHERE {_DELIVERED} AND received_at >= %s{wanted} GROUP BY vendor, account, {parts}"
     )
-    instants = [instant for hour in hours for instant in hour]
-    rows = query_or_empty(settings, sql, [*instants, *instants]).rows
-    return {
-        (vendor, account): Rhythm(int(this_hour), int(min(earlier)))
-        for vendor, account, this_hour, *earlier in rows
-    }
+    deliveries: dict[tuple[str, str], dict[datetime, int]] = {}
+    for vendor, name, *hour, count in query_or_empty(settings, sql, [since, *values]).rows:
+        year, month, day, of_day = map(int, hour)
+        of_account = deliveries.setdefault((vendor, name), {})
+        of_account[datetime(year, month, day, of_day, tzinfo=UTC)] = int(count)
+    return deliveries
 
 
 def arrived_types(settings: Settings, vendor: str, account: str) -> dict[str, datetime]:

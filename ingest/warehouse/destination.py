@@ -258,6 +258,15 @@ def destination(settings: Settings, pipeline: str = "") -> Any:
     return made
 
 
+def staging_bucket(settings: Settings, pipeline: str) -> Any:
+    """Make the dlt destination through which a pipeline's rows are loaded; None where they need no bucket.
+
+    Each pipeline has a folder of its own, because dlt empties it before each load.
+    """
+    bucket = settings.warehouse.staging
+    return dlt.destination("filesystem", bucket_url=f"{bucket}/{pipeline}") if bucket else None
+
+
 def _check_usable(warehouse: WarehouseSettings) -> None:
     """Raise ConfigurationError for a destination, or a form of its URL, that is known not to work."""
     kind, url = warehouse.kind, credentials(warehouse)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount
-from ingest.warehouse.completeness import HOUR, CompletenessTable, HourVerdict, Verdict, hour_of
+from ingest.warehouse.completeness import HOUR, PROVEN, CompletenessTable, HourVerdict, hour_of
 from receivers.reconcile.report import Report
 from receivers.reconcile.run import Reconciler
 
@@ -46,11 +46,13 @@ def ask_again(
     Without `since` these are all since the first hour that was ever asked for, without `until` those that
     runs of the schedule do not reach any more. Raises WarehouseUnavailable.
     """
-    verdicts = CompletenessTable(settings).verdicts(account.vendor, account.name)
+    table = CompletenessTable(settings)
+    first = since or table.complete_until(account.vendor, account.name, PROVEN)  # years before it are proven
+    verdicts = table.verdicts(account.vendor, account.name, first and hour_of(first))
     until = until or datetime.now(UTC) - settings.reconcile.lookback
     return [
         report
-        for start, end in asked_windows(account, verdicts, since, until)
+        for start, end in asked_windows(account, verdicts, first, until)
         for report in reconciler.run([account], start, end)
     ]
 
@@ -62,7 +64,7 @@ def _spans(
     hour = first
     while hour + HOUR <= until:
         verdict = verdicts.get(hour)
-        if verdict is None or verdict.verdict in {Verdict.OPEN, Verdict.INCOMPLETE}:
+        if verdict is None or verdict.verdict not in PROVEN:
             if spans and hour - spans[-1][1] <= _JOINED_OVER:
                 spans[-1] = spans[-1][0], hour + HOUR
             else:

@@ -12,9 +12,9 @@ import orjson
 from ingest.clock import CLOCK_SKEW
 from ingest.errors import PayloadError
 from ingest.event import Cause, Event
+from ingest.rhythm import Rhythm
 from ingest.times import describe_duration, describe_skew, format_instant, parse_instant
 from receivers.completeness.gaps import Suspicion
-from receivers.completeness.rhythm import Rhythm
 from receivers.life import ANY_SOURCE, REFUSALS, SIGN_EVERY
 
 # A receiver that gave no sign for so long does not run.

@@ -18,6 +18,7 @@ from ingest.clock import CLOCK_SKEW, LOOKBACK_IN_DOUBT, is_future, is_recent, re
 from ingest.errors import ConfigurationError, PayloadError
 from ingest.event import ALIVE, GAP, LOST, Cause, Event
 from ingest.files import replace_private
+from ingest.rhythm import WEEKS, Rhythm, learn_rhythm, start_of_hour
 from ingest.settings import Settings
 from ingest.times import format_instant, parse_instant
 from ingest.vendors import AnyAccount
@@ -35,7 +36,6 @@ from receivers.completeness.causes import (
     suspect_subscription,
 )
 from receivers.completeness.gaps import GapBook, Suspicion, gap_hours
-from receivers.completeness.rhythm import WEEKS, Rhythm, learn_rhythm, start_of_hour
 from receivers.reconcile.report import Report
 
 log = structlog.get_logger()
@@ -261,7 +261,8 @@ class GapFinder:
         learned_at, rhythm = self._rhythms.get(account.source, (-_RHYTHM_SECONDS, None))
         if time.monotonic() - learned_at >= _RHYTHM_SECONDS:
             since = start_of_hour(now) - timedelta(weeks=WEEKS)
-            counts = hourly_deliveries(self.settings, account.vendor, account.name, since)
+            key = (account.vendor, account.name)
+            counts = hourly_deliveries(self.settings, since, key).get(key, {})
             outages = {
                 hour
                 for cause in Cause

@@ -18,12 +18,12 @@ from ingest.log import APPEND_SECONDS, Producer, wait_until_durable
 from ingest.log.backend import wait_until_consumed
 from ingest.rest import RetryBudget
 from ingest.settings import NO_CREDENTIALS, Settings
-from ingest.telemetry import CLOCK_SKEW_SECONDS, COMPLETE_UNTIL
+from ingest.telemetry import CLOCK_SKEW_SECONDS, COMPLETE_UNTIL, PROVEN_UNTIL
 from ingest.times import describe_skew
 from ingest.vendors import AnyAccount
 from ingest.vendors.rest import AnyRest, Window
 from ingest.warehouse.bookings import BookingsTable
-from ingest.warehouse.completeness import CompletenessTable
+from ingest.warehouse.completeness import COMPLETE, PROVEN, CompletenessTable
 from receivers.completeness.freshness import measure_freshness
 from receivers.completeness.ledger import Ledger
 from receivers.completeness.proof import OpenLetters, Proof, no_letters
@@ -127,8 +127,11 @@ class Reconciler:
             settings = self._settings
             wait_until_consumed(settings.build_log(), settings.linger, [settings.audit_topic])
             for report in reports:
-                until = CompletenessTable(settings).complete_until(report.vendor, report.account)
-                COMPLETE_UNTIL.labels(report.vendor, report.account).set(until.timestamp() if until else 0)
+                for gauge, accepted in ((COMPLETE_UNTIL, COMPLETE), (PROVEN_UNTIL, PROVEN)):
+                    until = CompletenessTable(settings).complete_until(
+                        report.vendor, report.account, accepted
+                    )
+                    gauge.labels(report.vendor, report.account).set(until.timestamp() if until else 0)
         except IngestError as error:  # they are in the log, and are loaded whenever a consumer runs
             log.warning("reconcile.not_loaded", why=str(error))
 

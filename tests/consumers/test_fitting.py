@@ -63,6 +63,19 @@ def test_a_payload_is_whole_or_tells_where_it_is(data: list[str]) -> None:
         assert fitting["cut"] == "data"
 
 
+@given(LISTS, st.sampled_from(["'", '"', "\\", "é", "\n", "1"]))
+def test_a_staged_payload_is_whole_where_each_of_its_texts_is_short(data: list[str], character: str) -> None:
+    """Of a payload as it is written, a text has two bytes more, and an escape may have several."""
+    staged = replace(NARROW, longest_staged_payload=100 * LIMIT)
+    for length, is_whole in ((LIMIT // 6 - 2, True), (LIMIT + 1, False)):
+        row = row_of("booking_events", position="t/0/7", data=as_json([*data, {"a": character * length}]))
+        [fitting] = fit_rows({"booking_events": [row]}, staged, is_staged=True)["booking_events"]
+        assert (fitting == row) == is_whole
+        if len(row["data"].encode()) > LIMIT:
+            [unstaged] = fit_rows({"booking_events": [row]}, staged)["booking_events"]
+            assert unstaged["cut"] == "data"
+
+
 def test_keys_stay_whole_so_that_they_stay_different() -> None:
     row = row_of("booking_events", id="i" * 2 * LIMIT)
     assert fitted("booking_events", row) == row

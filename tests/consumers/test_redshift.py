@@ -3,14 +3,20 @@
 It has neither Redshift's COPY nor its SUPER: that is JSON here.
 """
 
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pyarrow as pa
 import pytest
 from dlt.destinations.impl.redshift.factory import RedshiftTypeMapper
+from dlt.destinations.impl.redshift.redshift import HINT_TO_REDSHIFT_ATTR, RedshiftSqlClient
+from pydantic import ValidationError
+from s3fs import S3FileSystem
 
 from consumers.booking_rows import Row
 from consumers.loader import Loader
@@ -26,26 +32,56 @@ from ingest.warehouse.query import query
 from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.postgres import PostgresServer
 from tests.consumers.samples import TOPIC, moment, sample
+from tests.destinations.lakes import running_s3
 from tests.destinations.redshift import OPTIONS, TYPES
 from tests.support.settings import Tree, with_section
 
 pytestmark = pytest.mark.postgres
 
 
+_COPY = re.compile(r"COPY (?P<table>\S+)\s+FROM 's3://(?P<object>[^']+)'\s+FORMAT AS JSON 'auto'")
+
+
 @pytest.fixture
-def redshift(
-    postgres: PostgresServer, postgres_tree: Tree, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[ConsumerHarness]:
+def redshift_tree(postgres: PostgresServer, postgres_tree: Tree, monkeypatch: pytest.MonkeyPatch) -> Tree:
     connection = psycopg2.connect(postgres.url)
     connection.autocommit = True
     connection.cursor().execute(TYPES)
     connection.close()
     monkeypatch.setitem(RedshiftTypeMapper.sct_to_unbound_dbt, "text", "varchar_max")
-    tree = with_section(
+    monkeypatch.delitem(HINT_TO_REDSHIFT_ATTR, "sort")
+    return with_section(
         postgres_tree, "warehouse", destination="redshift", credentials=postgres.url + OPTIONS
     )
-    with open_consumer(tree) as harness:
+
+
+@pytest.fixture
+def redshift(redshift_tree: Tree) -> Iterator[ConsumerHarness]:
+    with open_consumer(redshift_tree) as harness:
         yield harness
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3FileSystem]:
+    """Run an S3 with a bucket `lake`, from which COPY takes lines of JSON."""
+    execute = RedshiftSqlClient.execute_sql
+    with running_s3(tmp_path) as store:
+        for name, value in store.environ.items():
+            monkeypatch.setenv(name, value)
+        url = store.environ["DESTINATION__FILESYSTEM__CREDENTIALS__ENDPOINT_URL"]
+        files = S3FileSystem(key="any", secret="any", endpoint_url=url, skip_instance_cache=True)
+
+        def copy_or_execute(client: RedshiftSqlClient, sql: str, *arguments: Any, **options: Any) -> Any:
+            if match := _COPY.search(sql):
+                lines = files.cat_file(match["object"]).decode().strip().split("\n")
+                assert not re.search(r'"[^"]{65536,}"', "\n".join(lines)), "no text in SUPER is so long"
+                rows = f"jsonb_populate_recordset(NULL::{match['table']}, %s)"
+                sql = f"INSERT INTO {match['table']} SELECT * FROM {rows}"
+                arguments = (f"[{','.join(lines)}]",)
+            return execute(client, sql, *arguments, **options)
+
+        monkeypatch.setattr(RedshiftSqlClient, "execute_sql", copy_or_execute)
+        yield files
 
 
 def test_json_is_loaded_as_json_and_read_back(redshift: ConsumerHarness) -> None:
@@ -71,6 +107,24 @@ def test_the_newest_version_of_a_booking_stays_and_the_first_copy_of_an_event(
     ]
 
 
+def test_rows_of_any_time_are_found_by_merges_with_bounds(redshift: ConsumerHarness) -> None:
+    long_ago, today = moment(-10_000_000), moment(100)
+    redshift.load(sample(1, received_at=long_ago), sample(2, "B2", received_at=long_ago))
+    with reading_client(redshift.settings) as client:
+        client.execute_sql("UPDATE bookings SET first_seen_at = NULL WHERE booking_id = 'B2'")
+    again = [sample(1, received_at=today), sample(3, at=9, received_at=today)]
+    redshift.load(*again, sample(4, "B2", at=9, received_at=today), sample(5, "B3", received_at=today))
+    assert redshift.rows("select booking_id, last_event_id from bookings order by booking_id") == [
+        {"booking_id": "B1", "last_event_id": "E3"},
+        {"booking_id": "B2", "last_event_id": "E4"},
+        {"booking_id": "B3", "last_event_id": "E5"},
+    ]
+    assert (
+        redshift.rows("select id, received_at from booking_events order by id")[0]["received_at"] == long_ago
+    )
+    assert redshift.column("select id from booking_events order by id") == ["E1", "E2", "E3", "E4", "E5"]
+
+
 def test_a_payload_that_is_too_long_keeps_its_row_and_its_booking(redshift: ConsumerHarness) -> None:
     redshift.load(sample(1, note="é" * 40_000), sample(2, "B2", at=1))
     [long, short] = redshift.rows("select * from booking_events order by id")
@@ -80,6 +134,36 @@ def test_a_payload_that_is_too_long_keeps_its_row_and_its_booking(redshift: Cons
     assert short["cut"] is None
     assert redshift.column("select booking_id from bookings order by booking_id") == ["B1", "B2"]
     assert redshift.lag() == 0
+
+
+def test_a_long_payload_is_kept_whole_by_a_staging_bucket(redshift_tree: Tree, bucket: S3FileSystem) -> None:
+    long = [f"é {number}" for number in range(20_000)]
+    staged = with_section(redshift_tree, "warehouse", staging="s3://lake/staged")
+    with open_consumer(staged) as redshift:
+        redshift.load(sample(1, note=long), sample(2, "B2", note="é" * 40_000))
+        [whole, cut] = redshift.rows("select data, cut from booking_events order by id")
+        assert (whole["data"]["data"]["note"], whole["cut"]) == (long, None)
+        assert (list(cut["data"]), cut["cut"]) == (["cut"], "data")
+        assert redshift.column("select booking_id from bookings order by booking_id") == ["B1", "B2"]
+        [finding, _] = check_warehouse(redshift.settings)
+        assert finding.state is State.OK, finding
+    bucket.invalidate_cache()
+    assert bucket.ls("lake/staged/ingest") == [f"lake/staged/ingest/{staged['warehouse']['dataset']}"]
+
+
+@pytest.mark.parametrize(
+    ("destination", "staging", "remedy"),
+    [
+        ("redshift", "gs://bucket", "use s3://"),
+        ("bigquery", "s3://bucket", "use gs://"),
+        ("snowflake", "/srv/staging", "use s3://… or gs://… or az://…"),
+        ("duckdb", "s3://bucket", "leave it out"),
+        ("filesystem", "s3://bucket", "leave it out"),
+    ],
+)
+def test_a_staging_bucket_that_is_of_no_use_is_refused(destination: str, staging: str, remedy: str) -> None:
+    with pytest.raises(ValidationError, match=remedy):
+        Settings.model_validate({"warehouse": {"destination": destination, "staging": staging}})
 
 
 def test_texts_of_a_booking_that_are_too_long_are_shortened(redshift: ConsumerHarness) -> None:

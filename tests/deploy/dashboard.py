@@ -84,6 +84,7 @@ ROWS = {
         telemetry.RECONCILED_AT,
         telemetry.SUBSCRIPTION_STATE,
         telemetry.COMPLETE_UNTIL,
+        telemetry.PROVEN_UNTIL,
         telemetry.GAPS_OPEN,
         telemetry.GAP_OLDEST_SECONDS,
     ),

@@ -17,9 +17,9 @@ from tests.support.processes import ROOT
 
 TYPES = """
 DO $$ BEGIN
-    CREATE DOMAIN super AS jsonb CHECK (octet_length(value::text) <= 65535);
+    CREATE DOMAIN super AS jsonb CHECK (octet_length(value::text) <= 16777216);
     CREATE DOMAIN varchar_max AS text CHECK (octet_length(value) <= 65535);
-    CREATE FUNCTION json_parse(text) RETURNS super LANGUAGE sql AS 'SELECT $1::jsonb::super';
+    CREATE FUNCTION json_parse(varchar_max) RETURNS super LANGUAGE sql AS 'SELECT $1::jsonb::super';
 EXCEPTION WHEN duplicate_object OR duplicate_function THEN NULL; END $$
 """
 # As in Redshift, a backslash in a text escapes what follows.

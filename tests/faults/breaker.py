@@ -280,7 +280,7 @@ class Breaker:
                 broker.kill()
             for broker in self._system.servers.brokers:
                 broker.lose_tail(self._system.settings.topics(), fault.chance * _LARGEST_CUT)
-            accepted = await self._accepted_by_now()
+            accepted = await self._vendors.accepted_by_now()
             await asyncio.sleep(fault.seconds)
             await asyncio.to_thread(start_all, self._system.servers.brokers)
             return await self._note_cut(accepted)
@@ -296,7 +296,7 @@ class Breaker:
                     return False
             except KafkaError:
                 return False
-            return await self._note_cut(await self._accepted_by_now())
+            return await self._note_cut(await self._vendors.accepted_by_now())
 
     async def restore_log(self, fault: Fault) -> bool:
         """Restore the log's file from an older copy, under all programs that use it."""
@@ -310,7 +310,7 @@ class Breaker:
                 return False
             await asyncio.sleep(fault.seconds)
             copy.replace(path)
-            return await self._note_cut(await self._accepted_by_now())
+            return await self._note_cut(await self._vendors.accepted_by_now())
 
     async def overwrite_log(self, fault: Fault) -> bool:
         """Overwrite the log's file in place with an older copy, under all programs that use it.
@@ -331,7 +331,7 @@ class Breaker:
             copying = await asyncio.create_subprocess_exec("cp", str(copy), str(path))
             if await copying.wait():
                 return False
-            accepted = await self._accepted_by_now()
+            accepted = await self._vendors.accepted_by_now()
             await asyncio.sleep(fault.seconds)
             for kind in ("wal", "shm"):
                 path.with_name(f"{path.name}-{kind}").unlink(missing_ok=True)
@@ -345,7 +345,7 @@ class Breaker:
             if wal is None or not wal.exists():
                 return False
             wal.unlink(missing_ok=True)
-            return await self._note_cut(await self._accepted_by_now())
+            return await self._note_cut(await self._vendors.accepted_by_now())
 
     async def restore_warehouse(self, fault: Fault) -> bool:
         """Restore the warehouse's file from an older copy.
@@ -360,11 +360,6 @@ class Breaker:
             except (OSError, WarehouseUnavailable):
                 return False
         return True
-
-    async def _accepted_by_now(self) -> frozenset[EventKey]:
-        """Return the accepted events, with those whose answers are still on their way."""
-        await asyncio.sleep(_ANSWER_SECONDS)
-        return self._vendors.accepted()
 
     async def _note_cut(self, accepted: frozenset[EventKey]) -> bool:
         """Add to `cut` those of the accepted events that the log does not have now."""

@@ -19,6 +19,10 @@ class Clock:
     """The wall clock of the processes that have its `environ`.
 
     Elapsed time is measured by another clock, which stays right.
+
+    libfaketime does not know glibc's `cnd_timedwait`, with which librdkafka waits until a time by the wall
+    clock. While the clock is ahead, such a wait ends only when something happens: as though the clock had
+    been set right just after the wait began.
     """
 
     def __init__(self, file: Path) -> None:

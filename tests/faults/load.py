@@ -1,5 +1,6 @@
 """The vendors' side of a run: webhooks at a steady rate, tried again for as long as it takes."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -49,6 +50,7 @@ class Vendors(Sender):
         super().__init__(_CHAOS, seed, _PATIENCE)
         self.events: dict[int, EventKey] = {}
         self._bookings: dict[EventKey, tuple[str, str]] = {}
+        self._under_way: dict[asyncio.Event, EventKey] = {}
         self._readers = settings.build_accounts()
         self.large = 0
         """The number of the next webhooks that are to be as large as a receiver takes them."""
@@ -65,6 +67,16 @@ class Vendors(Sender):
         """Return the events accepted so far."""
         return frozenset(self.events[webhook] for webhook in self.stats.accepted)
 
+    async def accepted_by_now(self) -> frozenset[EventKey]:
+        """Return the events accepted so far, with those whose answers are still on their way.
+
+        A receiver that is frozen answers late: its answers are waited for.
+        """
+        accepted, under_way = self.accepted(), dict(self._under_way)
+        for answered in under_way:
+            await answered.wait()
+        return accepted | (self.accepted() & frozenset(under_way.values()))
+
     def deliveries(self, cut: frozenset[EventKey] = frozenset()) -> Deliveries:
         """Return what the vendors sent so far."""
         return Deliveries(
@@ -77,10 +89,15 @@ class Vendors(Sender):
         )
 
     async def _attempt(self, dialect: SimulatedAccount, webhook: Webhook) -> bool:
+        answered = asyncio.Event()
+        self._under_way[answered] = self.events[hash(webhook)]
         try:
             return await super()._attempt(dialect, webhook)
         except AttributeError:  # anyio raises it for a connection that ends just as it is made
             return False
+        finally:
+            del self._under_way[answered]
+            answered.set()  # whoever waits goes on after the answer was counted
 
     def _event(self, dialect: SimulatedAccount, webhook: Webhook) -> EventKey:
         now = datetime.now(UTC)

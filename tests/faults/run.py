@@ -137,7 +137,7 @@ async def _run_on(system: System, options: RunOptions, on_progress: OnProgress) 
         progress = asyncio.create_task(_report_progress(lambda: on_progress(vendors, breaker, plan)))
         await _break(system, options.pace, plan, vendors, breaker)
         progress.cancel()
-    exits = await asyncio.to_thread(system.stop)
+    exits = await system.stop()
     # The proxies in front of the brokers run on this thread.
     judgement = await asyncio.to_thread(_judge, system, vendors.deliveries(breaker.cut), feed)
     return Report(options, vendors, breaker, impossible, exits, time.monotonic() - started, judgement)

@@ -109,14 +109,17 @@ class System:
         """
         return sum(state.records for state in spool_states(self.settings))
 
-    def stop(self) -> Counter[int]:
+    async def stop(self) -> Counter[int]:
         """Stop all processes cleanly, start nothing again, and count their exit codes.
 
-        The count has the exit codes of the clean stops, and of all processes that ended by themselves before.
+        The receiver's last sign of life is loaded before the consumers stop. The count has the exit codes of
+        the clean stops, and of all processes that ended by themselves before.
         """
-        running = [self.receiver, *self.consumers.values()]
-        codes = Counter(child.stop() for child in running)
-        for child in (*running, *self._ended):
+        codes = Counter([await asyncio.to_thread(self.receiver.stop)])
+        await self.drain()
+        consumers = list(self.consumers.values())
+        codes.update([await asyncio.to_thread(consumer.stop) for consumer in consumers])
+        for child in (self.receiver, *consumers, *self._ended):
             codes.update(child.exits)
         return codes
 

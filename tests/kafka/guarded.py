@@ -17,7 +17,7 @@ authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS
 listener.name.secure.plain.sasl.jaas.config={login} required {users};
 """
-NAMES = [f"user{number}" for number in range(12)]
+NAMES = [f"user{number}" for number in range(16)]
 
 
 class GuardedBroker(Broker):

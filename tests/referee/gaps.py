@@ -125,8 +125,9 @@ def main() -> int:
             result = judge_gaps(life)
         total.add(result)
         print(
-            f"seed {seed}: {len(life.product.misses)} deliveries kept away, {len(result.uncovered)} in no gap,"
-            f" {len(result.open)} gaps open, {len(result.false)} hours false; {life.tally.faults};"
+            f"seed {seed}: {len(life.product.misses)} deliveries kept away,"
+            f" {len(result.uncovered)} in no gap, {len(result.open)} gaps open,"
+            f" {len(result.false)} hours false; {life.tally.faults};"
             f" {time.monotonic() - began_at:.0f} s",
             flush=True,
         )

@@ -14,12 +14,11 @@ from ingest.simulator.bookeo import records as bookeo
 from ingest.simulator.calendly import records as calendly
 from ingest.simulator.oncehub import records as oncehub
 from ingest.simulator.world import Meeting
-from ingest.warehouse.completeness import HOUR, HourVerdict, Verdict, hour_of, hours_between
+from ingest.warehouse.completeness import HOUR, PROVEN, HourVerdict, Verdict, hour_of, hours_between
 from receivers.completeness.verdicts import CLOCK_MARGIN
 from tests.referee.clock import START
 from tests.referee.life import LAG, Life
 
-PROVEN = frozenset({Verdict.COMPLETE, Verdict.UNPROVABLE})
 _RECORDS: Mapping[str, Callable[[Meeting], Mapping[str, Any]]] = {
     "appointedd": appointedd.booking,
     "bookeo": lambda meeting: bookeo.api_booking(meeting, with_customer=True, with_participants=True),

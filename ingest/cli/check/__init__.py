@@ -108,11 +108,13 @@ def _check_groups(settings: Settings) -> "Iterator[list[list[Check]]]":
     accounts = list(settings.build_accounts().values())
     for account in accounts:
         _ = account.rest_class  # imports the vendor's REST side
+    log = settings.build_log()
+    feed = [Check("feed", log.check_feed)] if settings.feed.enabled else []
     is_tried = settings.warehouse.kind not in (DUCKDB, POSTGRES)
     yield [
         [Check("public url", partial(checks.check_public_url, settings))],
         [Check("clock", partial(checks.check_clock, settings))],
-        [Check("log", settings.build_log().check), Check("spool", partial(check_spool, settings))],
+        [Check("log", log.check), *feed, Check("spool", partial(check_spool, settings))],
         *(
             [Check(f"REST {account.name}", partial(checks.check_rest, settings, account))]
             for account in accounts

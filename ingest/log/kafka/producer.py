@@ -23,7 +23,10 @@ from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
 
 _DELIVERY_SECONDS = 3.5  # the receiver answers 503 after 4
 _CLOSE_SECONDS = 10.0
-_POLL_SECONDS = 0.25  # how late an append may be found overdue
+# How late the outcome of an append may be found. To let librdkafka wait for it instead is no choice: it waits
+# by the wall clock, and where that is set back it waits longer by as much.
+# https://github.com/confluentinc/librdkafka/issues/2145
+_POLL_SECONDS = 0.005
 _IDLE_SECONDS = 2.0
 _TURN_SECONDS = 0.1  # for which the thread leaves the client to a caller that has polled it
 
@@ -131,21 +134,17 @@ class KafkaLogProducer:
     def _run(self) -> None:
         with suppress(Exception):
             self._connect()  # early; if that fails, the next append tries again and fails with the reason
-        while not self._closed or self._waiting:
+        while not self._closed or self._waiting or self._sent:
             self._send_waiting()
-            client = self._client  # a failed append takes it away in another thread
             if self._is_polled():
                 self._has_work.wait(_TURN_SECONDS)
-            elif self._sent and client is not None:
-                client.poll(_POLL_SECONDS)  # calls back for each record that has an outcome
             else:
+                client = self._client  # a failed append takes it away in another thread
+                if client is not None:
+                    client.poll(0)  # calls back for each record that has an outcome
                 self._has_work.wait(_POLL_SECONDS if self._sent else _IDLE_SECONDS)
             self._has_work.clear()
             self._fail_overdue()
-        if self._client is not None:
-            self._client.flush(_CLOSE_SECONDS / 2)
-        for append in self._sent:
-            append.fail(self._overdue("before the log was closed"))
 
     def _is_polled(self) -> bool:
         return self._polled_until > time.monotonic()

@@ -54,11 +54,9 @@ def check_rights(
             refusals = cluster.refusals(admin, flaws.missing) if flaws.missing else {}
             return [
                 brokers,
-                _check_topics(flaws, topics, refusals),
-                _check_right(
-                    "log write", principal, "WRITE", (*flaws.hidden, *flaws.unwritable), "append to"
-                ),
-                _check_right("log read", principal, "READ", (*flaws.hidden, *flaws.unreadable), "read"),
+                check_topics(flaws, topics, refusals),
+                check_right("log write", principal, "WRITE", (*flaws.hidden, *flaws.unwritable), "append to"),
+                check_right("log read", principal, "READ", (*flaws.hidden, *flaws.unreadable), "read"),
                 _check_idempotence(admin, principal),
                 _check_group(admin, principal, group),
             ]
@@ -153,38 +151,42 @@ def _check_brokers(address: str, login: Handshake) -> Finding:
     return ok("log", f"Kafka at {address} lets us in; {count} broker{'' if count == 1 else 's'}")
 
 
-def _check_topics(flaws: TopicFlaws, topics: Sequence[str], refusals: Mapping[str, str]) -> Finding:
+def check_topics(
+    flaws: TopicFlaws, topics: Sequence[str], refusals: Mapping[str, str], check: str = "log topics"
+) -> Finding:
+    """Return the finding `check` about topics, of which some cannot be created for reasons."""
     if refusals:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refusals.items())
-        return failed("log topics", f"missing topics that could not be created: {reasons}")
+        return failed(check, f"missing topics that could not be created: {reasons}")
     if flaws.hidden:
         return failed(
-            "log topics",
+            check,
             f"the rights to see {', '.join(flaws.hidden)} are missing",
             "grant READ and WRITE on them; CREATE too if missing",
         )
     if flaws.leaderless:
         return failed(
-            "log topics",
+            check,
             f"no broker leads a partition of {', '.join(flaws.leaderless)}",
             "start the brokers that have its replicas",
         )
     if flaws.behind:
         return warning(
-            "log topics",
+            check,
             f"a replica is behind in {', '.join(flaws.behind)}",
             "look at the broker that has it",
         )
     if flaws.missing:
         return ok(
-            "log topics",
+            check,
             f"{', '.join(flaws.missing)} will be created at the first start;"
             f" {len(topics) - len(flaws.missing)} exist",
         )
-    return ok("log topics", f"all {len(topics)} exist")
+    return ok(check, f"all {len(topics)} exist")
 
 
-def _check_right(check: str, principal: str, right: str, without: Sequence[str], what: str) -> Finding:
+def check_right(check: str, principal: str, right: str, without: Sequence[str], what: str) -> Finding:
+    """Return the finding `check` about a right, and the topics without it."""
     if without:
         names = ", ".join(sorted(without))
         return failed(
@@ -199,13 +201,7 @@ def _check_idempotence(admin: Any, principal: str) -> Finding:
         transactional_id=None, transaction_timeout_ms=1000, producer_id=-1, producer_epoch=-1
     )
 
-    def request_id() -> int:
-        code: int = admin._manager.run(admin._manager.send, request).error_code  # noqa: SLF001 - kafka-python has no other way
-        if code in _LOADING:
-            raise errors.CoordinatorLoadInProgressError
-        return code
-
-    code = _retry_until_ready(request_id)
+    code = retry_until_ready(lambda: request_producer_id(admin, request))
     if code == errors.ClusterAuthorizationFailedError.errno:
         remedy = (
             f"grant {principal} IDEMPOTENT_WRITE on the cluster; since Kafka 2.8 WRITE on a topic is enough"
@@ -218,6 +214,14 @@ def _check_idempotence(admin: Any, principal: str) -> Finding:
             "look at the brokers' logs",
         )
     return ok("log idempotence", f"{principal} may write idempotently")
+
+
+def request_producer_id(admin: Any, request: InitProducerIdRequest) -> int:
+    """Return the error code of a broker's answer, 0 for none. Raises RetriableError, KafkaError."""
+    code: int = admin._manager.run(admin._manager.send, request).error_code  # noqa: SLF001 - kafka-python has no other way
+    if code in _LOADING:
+        raise errors.CoordinatorLoadInProgressError
+    return code
 
 
 def _check_group(admin: Any, principal: str, group: str) -> Finding:
@@ -242,10 +246,10 @@ def _probe_group(admin: Any, group: str) -> None:
         except errors.UnknownMemberIdError:
             return
 
-    _retry_until_ready(remove)
+    retry_until_ready(remove)
 
 
-def _retry_until_ready(request: Callable[[], T]) -> T:
+def retry_until_ready(request: Callable[[], T]) -> T:
     """Repeat a request while the cluster makes its topic for groups or producers.
 
     The first such request makes it do so.

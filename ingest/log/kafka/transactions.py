@@ -9,7 +9,9 @@ https://cwiki.apache.org/confluence/display/KAFKA/KIP-447%3A+Producer+scalabilit
 import struct
 import uuid
 from collections.abc import Mapping, Sequence
+from concurrent.futures import wait
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -20,8 +22,12 @@ from ingest.errors import CommitFailed, LogDenied
 from ingest.log import Record
 from ingest.log.kafka.cluster import COMPACTED, Cluster
 from ingest.log.kafka.producer import PRODUCER_OPTIONS, encode
+from ingest.threads import run_in_thread
 
 _ANSWER_SECONDS = 10.0
+# Of a whole transaction, by a clock that never jumps. librdkafka waits by the wall clock: where that is set
+# back, it waits longer by as much. https://github.com/confluentinc/librdkafka/issues/2145
+_TRANSACTION_SECONDS = 45.0
 _ROOM_SECONDS = 0.1
 _NO_GENERATION = -1
 _OPTIONS: dict[str, str | int | bool] = {
@@ -49,7 +55,6 @@ class FeedTransactions:
         # Its own, not that of the consumer before: generations of the group keep those two apart.
         self._id = f"{group}.{uuid.uuid4().hex[:12]}"
         self._client: Producer | None = None
-        self._refusals: list[KafkaError] = []
 
     def commit(
         self,
@@ -63,20 +68,24 @@ class FeedTransactions:
         """
         if member.generation_id == _NO_GENERATION:  # which brokers would not compare
             raise CommitFailed("the group is just continuing without this consumer")
-        client: Producer | None = None
+        client, self._client = self._client, None  # kept only when the transaction succeeds
+        transaction = run_in_thread(
+            partial(self._carry_out, client, changes, offsets, member), "feed-transaction"
+        )
+        if not wait([transaction], _TRANSACTION_SECONDS).done:
+            raise self._cluster.unavailable(
+                errors.KafkaTimeoutError(f"a transaction did not end within {_TRANSACTION_SECONDS:.0f} s")
+            )
         try:
-            client = self._client or self._connect()
-            self._carry_out(client, changes, offsets, member)
+            self._client = transaction.result()
         except KafkaException as failure:
-            self._give_up(client)
             raise self._translated(failure) from failure
-        except BaseException:
-            self._give_up(client)
-            raise
 
     def close(self) -> None:
         """End the connection. An open transaction is aborted."""
-        self._give_up(self._client)
+        client, self._client = self._client, None
+        if client is not None:
+            wait([run_in_thread(partial(_abort, client), "feed-transaction")], _TRANSACTION_SECONDS)
 
     def _connect(self) -> Producer:
         self._cluster.ensure_topics([self._topic], COMPACTED)
@@ -84,23 +93,38 @@ class FeedTransactions:
             self._cluster.librdkafka_options() | PRODUCER_OPTIONS | _OPTIONS | {"transactional.id": self._id}
         )
         client.init_transactions(_ANSWER_SECONDS)  # ends what an earlier client left open
-        self._client = client
         return client
 
     def _carry_out(
+        self,
+        client: Producer | None,
+        changes: Sequence[Record],
+        offsets: Mapping[ConsumedPartition, OffsetAndMetadata],
+        member: Any,
+    ) -> Producer:
+        """Carry out a transaction, and return the client for the next one. A failed one is aborted."""
+        client = client or self._connect()
+        try:
+            self._transact(client, changes, offsets, member)
+        except BaseException:
+            _abort(client)
+            raise
+        return client
+
+    def _transact(
         self,
         client: Producer,
         changes: Sequence[Record],
         offsets: Mapping[ConsumedPartition, OffsetAndMetadata],
         member: Any,
     ) -> None:
-        self._refusals = []
+        refusals: list[KafkaError] = []
         client.begin_transaction()
         for record in changes:
-            self._produce(client, record)
+            self._produce(client, record, refusals)
         client.flush(_ANSWER_SECONDS)
-        if self._refusals:
-            raise KafkaException(self._refusals[0])
+        if refusals:
+            raise KafkaException(refusals[0])
         positions = [
             TopicPartition(partition.topic, partition.partition, position.offset, position.metadata)
             for partition, position in offsets.items()
@@ -108,28 +132,21 @@ class FeedTransactions:
         client.send_offsets_to_transaction(positions, group_metadata(member), _ANSWER_SECONDS)
         client.commit_transaction(_ANSWER_SECONDS)
 
-    def _produce(self, client: Producer, record: Record) -> None:
+    def _produce(self, client: Producer, record: Record, refusals: list[KafkaError]) -> None:
+        """Give a record to the client, which adds it to the transaction and notes a refusal later."""
+
+        def note_refusal(error: KafkaError | None, _message: Message) -> None:
+            if error is not None:
+                refusals.append(error)
+
         key, headers = encode(record)
         while True:
             try:
-                client.produce(
-                    self._topic, record.value, key, headers=headers, on_delivery=self._note_refusal
-                )
+                client.produce(self._topic, record.value, key, headers=headers, on_delivery=note_refusal)
             except BufferError:  # as much is on its way as the client holds
                 client.poll(_ROOM_SECONDS)
             else:
                 return
-
-    def _note_refusal(self, error: KafkaError | None, _message: Message) -> None:
-        if error is not None:
-            self._refusals.append(error)
-
-    def _give_up(self, client: Producer | None) -> None:
-        """Abort the transaction, or leave that to the next client."""
-        self._client = None
-        if client is not None:
-            with suppress(KafkaException):
-                client.abort_transaction(_ANSWER_SECONDS)
 
     def _translated(self, failure: KafkaException) -> Exception:
         error: KafkaError = failure.args[0]
@@ -147,6 +164,12 @@ class FeedTransactions:
             )
         known: type[Exception] = errors.for_code(error.code()) if error.code() > 0 else errors.KafkaError
         return self._cluster.unavailable(known(error.str()))
+
+
+def _abort(client: Producer) -> None:
+    """Abort a client's transaction, or leave that to the next client."""
+    with suppress(KafkaException):
+        client.abort_transaction(_ANSWER_SECONDS)
 
 
 def group_metadata(member: Any) -> bytes:

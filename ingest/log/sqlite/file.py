@@ -9,9 +9,9 @@ from pathlib import Path
 from weakref import WeakSet
 
 from ingest.errors import LogUnavailable
-from ingest.locks import exclusive
+from ingest.locks import HeldLock, exclusive
 from ingest.log.sqlite.overwritten import RawFiles, beside
-from ingest.log.sqlite.users import Inodes, Users
+from ingest.log.sqlite.users import FilesReplaced, Inodes, Users
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS topics (topic TEXT PRIMARY KEY, next_offset INTEGER NOT NULL);
@@ -32,6 +32,8 @@ _RESTORE_HINT = (
     "; was it restored beside an old -wal? Stop what uses it, delete the -wal and -shm, and put a "
     "complete copy in its place"
 )
+
+_REPLACED = "it, its -wal or its -shm was moved, deleted or restored while it was used"
 
 _OVERWRITTEN = (
     "another copy was written over it beside the old -wal: wait until the copy is complete, then delete "
@@ -57,7 +59,6 @@ class _SharedPath:
 
     lock: threading.RLock = field(default_factory=threading.RLock)
     files: "WeakSet[LogFile]" = field(default_factory=WeakSet)
-    readers: int = 0  # connections that only read
     raw: list[RawFiles] = field(default_factory=list)  # the newest last
 
     @classmethod
@@ -74,7 +75,7 @@ class _SharedPath:
 
     def close_raw(self) -> None:
         """Close the raw files, unless SQLite would lose its locks by that."""
-        if not self.readers and not any(file.is_open for file in self.files):
+        if not any(file.is_open for file in self.files):
             while self.raw:
                 self.raw.pop().close()
 
@@ -87,11 +88,23 @@ class LogFile:
 
     Otherwise a file that was deleted, moved or restored would be written to without anybody noticing.
     `opened` counts how often the file was opened. `limit` bounds its size in bytes: what would make it larger
-    fails as on a full disk. `wait` is the number of seconds to wait for the transactions of others.
+    fails as on a full disk. `wait` is the number of seconds to wait for the transactions of others. One that
+    `reads_only` makes no file and no table, and saves nothing.
     """
 
-    def __init__(self, path: Path, limit: int | None = None, wait: float = _BUSY_SECONDS) -> None:
-        self._path, self._limit, self._wait = path, limit, wait
+    def __init__(
+        self,
+        path: Path,
+        limit: int | None = None,
+        wait: float = _BUSY_SECONDS,
+        *,
+        reads_only: bool = False,
+    ) -> None:
+        """Open the file.
+
+        Raises OSError, FilesReplaced where others have yet to save a -wal that is gone, and sqlite3.Error.
+        """
+        self._path, self._limit, self._wait, self._reads_only = path, limit, wait, reads_only
         self._shared = _SharedPath.of(path)
         self._connection: sqlite3.Connection | None = None
         self._opened_as = Inodes()
@@ -114,7 +127,7 @@ class LogFile:
     def use(self) -> Iterator[sqlite3.Connection]:
         """Give a connection to the file that is there now, which nobody else in this process uses meanwhile.
 
-        Raises sqlite3.Error, OSError.
+        Raises sqlite3.Error, OSError, and FilesReplaced when what was read meanwhile does not count.
         """
         with self._shared.lock:
             for file in (self, *(self._shared.files if self._connection is None else ())):
@@ -122,7 +135,13 @@ class LogFile:
             connection = self._connection or self._open()
             if self._raw.is_overwritten(connection):
                 connection = self._open_again()
-            yield connection
+            try:
+                yield connection
+            except sqlite3.DatabaseError as error:
+                if type(error) is sqlite3.DatabaseError:  # what SQLite says of pages that do not fit together
+                    self._check_still_there(connection)
+                raise
+            self._check_still_there(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -133,6 +152,8 @@ class LogFile:
         with self.use() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
+                # Whoever saves a -wal that is gone waits for transactions, but not for those yet to begin.
+                self._check_still_there(connection)
                 self._raw.raise_version(connection)
                 yield connection
                 connection.execute("COMMIT")
@@ -140,12 +161,6 @@ class LogFile:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            if self._is_replaced():
-                raise sqlite3.OperationalError(
-                    "it, its -wal or its -shm was moved, deleted or restored while it was written to"
-                )
-            if self._raw.is_overwritten(connection):
-                raise sqlite3.OperationalError(_OVERWRITTEN)
 
     def close_if_replaced(self) -> None:
         """Close a file that was replaced, and save what only its -wal has."""
@@ -167,6 +182,13 @@ class LogFile:
             self._leave()
             self._shared.files.discard(self)
             self._shared.close_raw()
+
+    def _check_still_there(self, connection: sqlite3.Connection) -> None:
+        """Raise sqlite3.OperationalError when the file was replaced or written over."""
+        if self._is_replaced():
+            raise FilesReplaced(_REPLACED)
+        if self._raw.is_overwritten(connection):
+            raise sqlite3.OperationalError(_OVERWRITTEN)
 
     def _is_replaced(self) -> bool:
         return Inodes.at(self._path) != self._opened_as
@@ -205,14 +227,15 @@ class LogFile:
         connection = self._connection
         if connection is None:
             return
+        is_lost = self._is_wal_lost(now)
         try:
             is_overwritten = self._raw.is_overwritten(connection)
         except (sqlite3.Error, OSError):  # SQLite cannot read it any more
-            is_overwritten = True
+            is_overwritten, is_lost = True, False
         if is_overwritten:
             connection.interrupt()  # or closing would copy the -wal into the other file
-        elif self._is_wal_lost(now):
-            _save_wal(connection)
+        if is_lost:
+            self._part_with_wal(None if is_overwritten else connection)
         self._connection = None
         self._leave()  # before the last one who closes the log deletes its -wal
         connection.close()
@@ -224,29 +247,50 @@ class LogFile:
 
     def _is_wal_lost(self, now: Inodes) -> bool:
         """Return whether the -wal is gone or useless, and no other process goes on with another one."""
-        if now == self._opened_as:
+        if self._reads_only or now == self._opened_as:
             return False
         return now.wal in {None, self._opened_as.wal} or not _size(beside(self._path, "wal"))
 
-    def _open(self) -> sqlite3.Connection:
-        def busy(holder: str) -> TimeoutError:
-            return TimeoutError(f"another process holds its .lock file{holder}")
+    def _part_with_wal(self, connection: sqlite3.Connection | None) -> None:
+        """Save what a -wal has that is going to be lost, and take away the -shm that belongs to it.
 
-        path, wait = self._path, self._wait
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.touch(mode=0o600)
-        connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
+        Who opens the log next makes another -wal, and would look in it for what the -shm says of this one.
+        Without a connection, what it has belongs to a file that is not there any more.
+
+        Raises sqlite3.OperationalError when it can be saved later.
+        """
+        with self._lock():
+            if connection is not None:
+                _copy_wal(connection)
+            if Inodes.at(self._path).shm == self._opened_as.shm:
+                beside(self._path, "shm").unlink(missing_ok=True)
+            if self._users is not None:
+                self._users.forget(self._opened_as)
+
+    def _lock(self) -> HeldLock:
+        """Take the lock of those who open the log: to change to WAL does not wait for others, but fails."""
+
+        def busy(holder: str) -> sqlite3.OperationalError:
+            return sqlite3.OperationalError(f"another process holds its .lock file{holder}")
+
+        return exclusive(self._path.with_name(f"{self._path.name}.lock"), self._wait, busy, private=True)
+
+    def _open(self) -> sqlite3.Connection:
+        connection = self._connect()
         try:
-            # To change to WAL does not wait for others, but fails.
-            with exclusive(path.with_name(f"{path.name}.lock"), wait, busy, private=True):
-                self._users = Users(path)
-                if not self.opened:
-                    self._users.check()
-                if not connection.execute("PRAGMA page_count").fetchone()[0]:
-                    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # must come before the first table
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.executescript(_SCHEMA)
-                self._users.name_files()
+            with self._lock():
+                self._users = Users(self._path)
+                self._users.check()
+                if self._reads_only:
+                    connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # opens the files
+                else:
+                    _make_tables(connection)
+                self._users.check()  # the -wal may have been deleted just before SQLite opened it
+                self._opened_as = Inodes.at(self._path)
+                if self._reads_only:
+                    self._leave()  # it has nothing to save that others wait for
+                else:
+                    self._users.name(self._opened_as)
             connection.execute("PRAGMA synchronous=FULL")
         except BaseException:
             connection.interrupt()  # or closing would copy the -wal into a file that it may not belong to
@@ -256,13 +300,35 @@ class LogFile:
         if self._limit:
             (page,) = connection.execute("PRAGMA page_size").fetchone()
             connection.execute(f"PRAGMA max_page_count={max(1, self._limit // page)}")
-        self._connection, self._opened_as = connection, Inodes.at(self._path)
+        self._connection = connection
         self._raw = self._shared.open_raw(self._path)
         self.opened += 1
         return connection
 
+    def _connect(self) -> sqlite3.Connection:
+        """Return a connection, with which SQLite has opened nothing yet."""
+        path, mode = self._path, "ro" if self._reads_only else "rw"
+        if not self._reads_only:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.touch(mode=0o600)
+        return sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=self._wait,
+            isolation_level=None,
+            check_same_thread=False,
+        )
 
-def _save_wal(connection: sqlite3.Connection) -> None:
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    """Make the tables that are missing, in a file with a -wal. Raises sqlite3.Error."""
+    if not connection.execute("PRAGMA page_count").fetchone()[0]:
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # must come before the first table
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.executescript(_SCHEMA)
+
+
+def _copy_wal(connection: sqlite3.Connection) -> None:
     """Copy all of a -wal that is going to be lost into the main file.
 
     A checkpoint that leaves pages out, as PASSIVE does for who reads, leaves a file that nobody can read.
@@ -295,50 +361,3 @@ def unavailable(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         remedy = _RESTORE_HINT if "malformed" in str(error) else ""
         raise LogUnavailable(f"the log {path} failed: {error}{remedy}") from error
-
-
-class ReadConnection(sqlite3.Connection):
-    """A connection that only reads, and that its process counts until it is closed."""
-
-    _shared: _SharedPath | None = None
-    _raw = RawFiles(None, None, None)
-
-    def enter(self, path: Path) -> None:
-        """Have SQLite open the files, and check them. Raises sqlite3.Error, OSError."""
-        self.execute("SELECT 1 FROM sqlite_master").fetchone()
-        shared = _SharedPath.of(path)
-        with shared.lock:
-            shared.readers += 1
-            self._shared, self._raw = shared, shared.open_raw(path)
-        self.check()
-
-    def check(self) -> None:
-        """Raise sqlite3.OperationalError when the file was written over."""
-        if self._raw.is_overwritten(self):
-            raise sqlite3.OperationalError(_OVERWRITTEN)
-
-    def close(self) -> None:
-        """Close the connection, and the raw files if nobody else in this process has them open."""
-        super().close()
-        shared, self._shared = self._shared, None
-        if shared is not None:
-            with shared.lock:
-                shared.readers -= 1
-                shared.close_raw()
-
-
-def read_only(path: Path) -> ReadConnection:
-    """Open the file for reading only.
-
-    Raises OSError, and sqlite3.Error when there is no file or it was written over.
-    """
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS, factory=ReadConnection
-    )
-    try:
-        connection.execute("PRAGMA query_only=ON")
-        connection.enter(path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection

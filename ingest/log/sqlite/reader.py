@@ -1,16 +1,23 @@
 """The embedded log from outside its groups: its records, its backlog, and whether it takes records."""
 
 import heapq
-from collections.abc import Iterator, Sequence
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from ingest.errors import LogUnavailable
 from ingest.files import explain_unwritable
 from ingest.log import Backlog, Partition, StoredRecord
-from ingest.log.sqlite.file import LogFile, read_only, unavailable
+from ingest.log.sqlite.file import LogFile, unavailable
 from ingest.log.sqlite.records import next_offsets, read_records
+from ingest.log.sqlite.users import FilesReplaced
+
+Result = TypeVar("Result")
 
 _FETCH_RECORDS = 100  # of each topic
 _FETCH_BYTES = 1024 * 1024
@@ -26,6 +33,8 @@ SELECT (SELECT appended_at FROM records WHERE records.topic = topics.topic ORDER
 FROM topics WHERE first IS NOT NULL ORDER BY first LIMIT 1
 """
 _BUSY_SECONDS = 2.0  # for which the probe waits for the transactions of others
+_REPLACING_SECONDS = 5.0  # for which a reader waits for those who save a -wal that is gone
+_LOOK_SECONDS = 0.05
 
 
 class SqliteReader:
@@ -43,21 +52,36 @@ class SqliteReader:
             raise LogUnavailable(
                 f"there is no log yet: {path} is made by the first process that appends to it"
             )
+        self._oldest: list[float] = []
+        self._firsts: dict[str, float | None] = {}
+        self._spans: dict[str, range] = {}
         with unavailable(path):
-            self._connection = read_only(path)
+            self._file = _retried(lambda: LogFile(path, reads_only=True))
+            try:
+                _retried(lambda: self._find_spans(topics, since))
+            except BaseException:
+                self._file.close()
+                raise
+
+    def _find_spans(self, topics: Sequence[str], since: datetime | None) -> None:
+        with self._file.use() as connection:
+
+            def value(sql: str, *values: object) -> float | None:
+                row = connection.execute(sql, values).fetchone()
+                return row[0] if row else None
+
             oldest = (
-                self._value("SELECT appended_at FROM records WHERE topic = ? ORDER BY offset LIMIT 1", topic)
+                value("SELECT appended_at FROM records WHERE topic = ? ORDER BY offset LIMIT 1", topic)
                 for topic in topics
             )
             self._oldest = [appended_at for appended_at in oldest if appended_at is not None]
             self._firsts = {
-                topic: self._value("SELECT MIN(offset) FROM records WHERE topic = ?", topic)
-                for topic in topics
+                topic: value("SELECT MIN(offset) FROM records WHERE topic = ?", topic) for topic in topics
             }
-            self._spans: dict[str, range] = {}
+            self._spans = {}
             for topic in topics:
-                first = self._value(_FIRST_SINCE, topic, since.timestamp() if since else 0.0)
-                after_last = self._value("SELECT next_offset FROM topics WHERE topic = ?", topic)
+                first = value(_FIRST_SINCE, topic, since.timestamp() if since else 0.0)
+                after_last = value("SELECT next_offset FROM topics WHERE topic = ?", topic)
                 if first is not None and after_last is not None:
                     self._spans[topic] = range(int(first), int(after_last))
 
@@ -77,19 +101,41 @@ class SqliteReader:
         )
 
     def close(self) -> None:
-        self._connection.close()
+        self._file.close()
 
     def _records_of(self, topic: str, span: range) -> Iterator[StoredRecord]:
         while span:
             with unavailable(self._path):
-                self._connection.check()
-                records = read_records(self._connection, topic, span, _FETCH_RECORDS, _FETCH_BYTES)
+                records = _retried(partial(self._fetch, topic, span))
             yield from records
             span = range(records[-1].offset + 1 if records else span.stop, span.stop)
 
-    def _value(self, sql: str, *values: object) -> float | None:
-        row = self._connection.execute(sql, values).fetchone()
-        return row[0] if row else None
+    def _fetch(self, topic: str, span: range) -> list[StoredRecord]:
+        with self._file.use() as connection:
+            return read_records(connection, topic, span, _FETCH_RECORDS, _FETCH_BYTES)
+
+
+def _retried(read: Callable[[], Result]) -> Result:
+    """Call `read` again for some seconds while it raises FilesReplaced."""
+    deadline = time.monotonic() + _REPLACING_SECONDS
+    while True:
+        try:
+            return read()
+        except FilesReplaced:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_LOOK_SECONDS)
+
+
+def _read_once(path: Path, query: Callable[[sqlite3.Connection], Result]) -> Result:
+    """Open the log for one query. Raises LogUnavailable."""
+
+    def read() -> Result:
+        with closing(LogFile(path, reads_only=True)) as file, file.use() as connection:
+            return query(connection)
+
+    with unavailable(path):
+        return _retried(read)
 
 
 def backlog(path: Path, group: str, topics: Sequence[str] | None = None) -> list[Backlog]:
@@ -101,7 +147,8 @@ def backlog(path: Path, group: str, topics: Sequence[str] | None = None) -> list
     """
     if not path.exists():
         return []
-    with unavailable(path), closing(read_only(path)) as connection:
+
+    def query(connection: sqlite3.Connection) -> list[Backlog]:
         written = next_offsets(connection)
         sql = "SELECT topic, next_offset FROM commits WHERE consumer_group = ?"
         committed = dict(connection.execute(sql, (group,)).fetchall())
@@ -110,10 +157,14 @@ def backlog(path: Path, group: str, topics: Sequence[str] | None = None) -> list
             # The oldest time of several records: the first may have been appended by a clock that was ahead.
             (oldest,) = connection.execute(_APPENDED_AT, (topic, committed.get(topic, 0))).fetchone()
             waiting_since[topic] = None if oldest is None else datetime.fromtimestamp(oldest, UTC)
-    return [
-        Backlog(Partition(topic), written.get(topic, 0), committed.get(topic, 0), waiting_since.get(topic))
-        for topic in (written if topics is None else topics)
-    ]
+        return [
+            Backlog(
+                Partition(topic), written.get(topic, 0), committed.get(topic, 0), waiting_since.get(topic)
+            )
+            for topic in (written if topics is None else topics)
+        ]
+
+    return _read_once(path, query)
 
 
 def extent(path: Path) -> tuple[float | None, int]:
@@ -121,13 +172,16 @@ def extent(path: Path) -> tuple[float | None, int]:
 
     Raises LogUnavailable.
     """
-    with unavailable(path), closing(read_only(path)) as connection:
+
+    def query(connection: sqlite3.Connection) -> tuple[float | None, int]:
         oldest = connection.execute(_OLDEST).fetchone()
         pages, free, size = (
             connection.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count", "page_size")
         )
-    return oldest[0] if oldest else None, (pages - free) * size
+        return oldest[0] if oldest else None, (pages - free) * size
+
+    return _read_once(path, query)
 
 
 def try_append(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which files of the log are used, and by how many connections."""
+"""Which files of the log are used, and whether others use them."""
 
 import fcntl
 import os
@@ -14,6 +14,11 @@ _WAL_GONE = (
 )
 
 _SIZE = 100
+
+
+class FilesReplaced(sqlite3.OperationalError):
+    """The log's files are being replaced by others: nothing that was read or written counts, so try again."""
+
 
 _Inode = tuple[int, int] | None
 
@@ -57,12 +62,12 @@ class Users:
         fcntl.flock(self._fd, fcntl.LOCK_SH)
 
     def check(self) -> None:
-        """Raise sqlite3.OperationalError when others use the log with a -wal that is not at its path."""
+        """Raise FilesReplaced when others use the log with a -wal that is not at its path."""
         inodes = Inodes.at(self._path)
-        main, _, wal = os.pread(self._fd, _SIZE, 0).decode().rstrip().partition(" ")
+        main, _, wal = self._read().partition(" ")
         # The last one who closes the log leaves, then deletes the -wal: whoever has not left has it open.
         if main == _text(inodes.main) and wal != _text(inodes.wal) and self._are_there_others():
-            raise sqlite3.OperationalError(_WAL_GONE)
+            raise FilesReplaced(_WAL_GONE)
 
     def _are_there_others(self) -> bool:
         try:
@@ -73,15 +78,30 @@ class Users:
             fcntl.flock(self._fd, fcntl.LOCK_SH)
         return False
 
-    def name_files(self) -> None:
-        """Write down which files are used now."""
-        inodes = Inodes.at(self._path)
-        # As long as before: a full disk has room for it.
-        os.pwrite(self._fd, f"{_text(inodes.main)} {_text(inodes.wal)}".ljust(_SIZE).encode(), 0)
+    def name(self, inodes: Inodes) -> None:
+        """Write down that these files are used. Raises FilesReplaced when their -wal is gone already."""
+        if inodes.wal is None:
+            raise FilesReplaced(_WAL_GONE)
+        self._write(_names(inodes))
+
+    def forget(self, inodes: Inodes) -> None:
+        """Forget these files, if they are those written down: what their -wal had is in the main file."""
+        if self._read() == _names(inodes):
+            self._write("")
+
+    def _read(self) -> str:
+        return os.pread(self._fd, _SIZE, 0).decode().rstrip()
+
+    def _write(self, text: str) -> None:
+        os.pwrite(self._fd, text.ljust(_SIZE).encode(), 0)  # as long as before: a full disk has room for it
 
     def leave(self) -> None:
         """Release the lock."""
         os.close(self._fd)
+
+
+def _names(inodes: Inodes) -> str:
+    return f"{_text(inodes.main)} {_text(inodes.wal)}"
 
 
 def _text(inode: _Inode) -> str:

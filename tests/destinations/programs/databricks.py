@@ -162,7 +162,7 @@ def _spark_sql(statement: str) -> str:
         path = _FOLDER / "tables" / uuid4().hex / match["table"].replace("`", "")
         # Sail takes columns of one value from a file's statistics, which have decimals in fewer digits.
         no_statistics = "TBLPROPERTIES ('delta.dataSkippingNumIndexedCols' = '0')"
-        columns, _, _ = statement.partition("TBLPROPERTIES")
+        columns, *_ = re.split("CLUSTER BY|TBLPROPERTIES", statement)
         return f"{columns.rstrip().rstrip(';')} USING delta LOCATION '{path}' {no_statistics}"
     return statement
 

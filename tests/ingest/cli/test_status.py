@@ -340,7 +340,7 @@ def test_scripts_get_all_of_it(loaded: Path) -> None:
     assert accounts["sales"] == {
         "vendor": "calendly", "account": "sales", "bookings": 1, "newest_change": "2026-06-01T00:00:00Z",
         "last_load": "2026-06-01T00:00:01Z", "last_delivery": "2026-06-01T00:00:09Z",
-        "in_hour": 0, "usual_in_hour": 0,
+        "in_hour": 0, "usual_in_hour": 0, "usual_since_delivery": 0, "is_silent": False,
     }  # fmt: skip
     assert accounts["tours"]["last_delivery"] is None, "what reconciliation found was not delivered"
     assert accounts["quiet"] == {
@@ -352,6 +352,8 @@ def test_scripts_get_all_of_it(loaded: Path) -> None:
         "last_delivery": None,
         "in_hour": 0,
         "usual_in_hour": 0,
+        "usual_since_delivery": 0,
+        "is_silent": False,
     }
     verdicts = {row["account"]: row for row in report["accounts"]}
     assert verdicts.keys() == {"quiet", "tours"}, "those of the settings"

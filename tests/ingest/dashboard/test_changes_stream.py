@@ -2,16 +2,16 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import httpx
 import pytest
 
-from ingest.changes import BOOKING_COLUMNS, ChangeFilter, change_record, read_change
+from ingest.changes import BOOKING_COLUMNS, change_record
 from ingest.dashboard import changes as changes_module
-from ingest.dashboard.changes import SentChange, Subscriber
-from ingest.log import Partition, StoredRecord
+from ingest.dashboard.changes import ChangeFeed
+from ingest.log import Follower, Record, Start, wait_until_durable
 from ingest.settings import Settings
 from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.samples import sample
@@ -140,23 +140,57 @@ def test_without_a_feed_it_says_how_to_switch_it_on(tree: Tree) -> None:
 def test_a_client_that_does_not_read_is_dropped_and_harms_nobody(
     harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changes_module, "MOST_WAITING", 20)
+    monkeypatch.setattr(changes_module, "MOST_KEPT_BYTES", 2_000_000)
     monkeypatch.setattr(changes_module, "_SEND_SECONDS", 0.5)
-    large = "x" * 200_000
     with serving(harness.settings) as url, subscribed(url) as slow, subscribed(url) as quick:
         next(slow), next(quick)
         for number in range(120):
-            harness.load(sample(number, f"B{number}", at=number, subject=large))
+            append(harness, large(number))
             assert booking_of(quick) == f"B{number}"
         assert list(slow)[-1]["event"] == "dropped"
 
 
-def test_a_subscriber_is_dropped_when_too_much_waits_and_keeps_nothing() -> None:
-    subscriber = Subscriber(ChangeFilter())
-    stored = StoredRecord(change_record(ROW), Partition("bookings.changes"), 0)
-    change = read_change(stored)
-    assert change
-    for _ in range(changes_module.MOST_WAITING + 2):
-        subscriber.offer(SentChange(change, b"text"))
-    assert subscriber.dropped
-    assert subscriber.take() == b""
+def test_who_resumes_soon_gets_what_it_missed_without_reading_the_log_again(
+    harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Start] = []
+    open_follower = ChangeFeed._open
+
+    def count(feed: ChangeFeed, start: Start) -> Follower:
+        opened.append(start)
+        return open_follower(feed, start)
+
+    monkeypatch.setattr(ChangeFeed, "_open", count)
+    with serving(harness.settings) as url, subscribed(url) as events:
+        next(events)
+        append(harness, *map(large, range(3)))
+        assert [booking_of(events) for _ in range(3)] == ["B0", "B1", "B2"]
+        with subscribed(url, last_id="0:1") as resumed:
+            assert [booking_of(resumed) for _ in range(2)] == ["B1", "B2"]
+    assert opened == [None]
+
+
+def test_a_slow_client_that_resumes_leaves_the_others_their_turn(
+    harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes_module, "_MOST_RESUMING", 1)
+    monkeypatch.setattr(changes_module, "_SEND_SECONDS", 2 * PATIENCE)
+    append(harness, *map(large, range(120)))
+    with (
+        serving(harness.settings) as url,
+        subscribed(url, last_id="0:0"),  # which never reads
+        subscribed(url, last_id="0:0") as quick,
+    ):
+        assert [booking_of(quick) for _ in range(120)] == [f"B{number}" for number in range(120)]
+
+
+def large(number: int) -> Record:
+    """Return the record of a change of about 200 kB."""
+    return change_record(ROW | {"booking_id": f"B{number}", "service_name": "x" * 200_000})
+
+
+def append(harness: ConsumerHarness, *changes: Record) -> None:
+    """Append changes to the feed, as a consumer does."""
+    with closing(harness.settings.build_log().producer()) as producer:
+        future = producer.append(harness.settings.changes_topic, changes)
+        wait_until_durable(future, PATIENCE, "the changes")

@@ -119,16 +119,12 @@ def test_partitions_that_were_read_again_are_their_vendors_own() -> None:
     assert health(again, "shop").command == "ingest reconcile --since 30d"
 
 
-@pytest.mark.parametrize(
-    ("in_hour", "usual", "verdict"),
-    [(0, 4, Verdict.WARNING), (0, 2, Verdict.HEALTHY), (1, 40, Verdict.HEALTHY)],
-)
-def test_silence_in_an_hour_that_is_usually_busy_is_a_warning(
-    in_hour: int, usual: int, verdict: Verdict
-) -> None:
-    silent = health(facts(row("calendly", "sales", in_hour=in_hour, usual_in_hour=usual)))
+@pytest.mark.parametrize(("is_silent", "verdict"), [(True, Verdict.WARNING), (False, Verdict.HEALTHY)])
+def test_silence_that_the_rhythm_does_not_explain_is_a_warning(is_silent: bool, verdict: Verdict) -> None:
+    silent = health(facts(row("calendly", "sales", is_silent=is_silent, usual_since_delivery=40)))
     assert silent.verdict is verdict
-    assert silent.command == ("ingest webhooks test sales" if verdict is Verdict.WARNING else "")
+    assert silent.command == ("ingest webhooks test sales" if is_silent else "")
+    assert ("40 are usual" in silent.why) is is_silent
 
 
 def test_freshness_is_read_from_the_consumers_buckets() -> None:

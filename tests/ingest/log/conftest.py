@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.ingest.log.harness import KafkaFixture, LogFixture, SqliteFixture
+from tests.ingest.log.sqlite_files import Writer
 from tests.kafka.broker import Broker, fetch
 from tests.support.polling import PATIENCE
 
@@ -17,6 +18,26 @@ from tests.support.polling import PATIENCE
 def sqlite_log(tmp_path: Path) -> Iterator[SqliteFixture]:
     with closing(SqliteFixture(tmp_path / "log.db")) as log:
         yield log
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return where the file of an embedded log is to be."""
+    return tmp_path / "log.db"
+
+
+@pytest.fixture
+def writer(path: Path) -> Iterator[Writer]:
+    process = Writer(path)
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+def other(path: Path) -> Iterator[Writer]:
+    process = Writer(path)
+    yield process
+    process.kill()
 
 
 @pytest.fixture

@@ -14,9 +14,11 @@ from pydantic import SecretStr
 
 from ingest.errors import LogDenied, LogUnavailable
 from ingest.log.kafka import KafkaLogConsumer, KafkaLogProducer
+from ingest.log.kafka.cluster import COMPACTED, Cluster
+from ingest.log.kafka.feed_rights import check_feed
 from ingest.log.kafka.rights import check_rights, find_flaws, require_read, require_write
 from ingest.log.kafka_settings import KafkaSettings
-from ingest.readiness import Finding
+from ingest.readiness import Finding, State
 from tests.ingest.log.harness import append, numbered
 from tests.kafka.broker import Broker, fetch
 from tests.kafka.guarded import GuardedBroker
@@ -181,6 +183,34 @@ def test_looking_leaves_nothing_in_the_topics_and_makes_no_group(
         assert [end.offset for end in ends.values()] == [0, 0]
         assert group not in {finding["group_id"] for finding in admin.list_groups()}
     assert guarded.topics() == before
+
+
+def test_the_feed_needs_its_topic_and_transactions(guarded: GuardedBroker, user: str) -> None:
+    topic, group = f"bookings.{uuid4().hex[:12]}.changes", f"group-{uuid4().hex[:12]}"
+
+    def findings() -> dict[str, Finding]:
+        return by_name(check_feed(guarded.secure_servers, guarded.settings(user), group, topic))
+
+    assert all(finding.failed for finding in findings().values())
+    assert f"prefix {group}." in findings()["feed transactions"].remedy
+    guarded.create(topic)
+    guarded.grant(user, "TOPIC", [topic], "READ", "WRITE")
+    guarded.grant(user, "TRANSACTIONAL_ID", [f"{group}.check"], "WRITE")
+    wait_for(
+        lambda: not any(finding.failed for finding in findings().values()), "the broker knows the rights"
+    )
+    assert "DESCRIBE_CONFIGS" in findings()["feed topic"].detail
+    with closing(KafkaAdminClient(bootstrap_servers=guarded.servers)) as admin:
+        assert group not in str(admin.list_transactions())
+
+
+def test_a_feed_that_is_not_compacted_is_a_warning(guarded: GuardedBroker) -> None:
+    topics = [f"bookings.{uuid4().hex[:12]}.changes" for _ in range(2)]
+    guarded.create(topics[0])
+    Cluster(guarded.servers, KafkaSettings()).ensure_topics(topics[1:], COMPACTED)
+    seen = [check_feed(guarded.servers, KafkaSettings(), GROUP, topic)[0] for topic in topics]
+    assert [finding.state for finding in seen] == [State.WARNING, State.OK]
+    assert seen[0].remedy == "set cleanup.policy=compact on this topic"
 
 
 def only(findings: list[Finding]) -> Finding:

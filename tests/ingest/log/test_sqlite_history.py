@@ -1,16 +1,11 @@
-"""An embedded log whose files are deleted, restored or replaced while it is used.
+"""An embedded log whose file is restored, replaced or written over while it is used.
 
 Nothing is acknowledged that the log does not have.
 """
 
-import os
-import resource
 import shutil
-import signal
 import sqlite3
-from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,255 +13,23 @@ import structlog
 
 from ingest.errors import CommitFailed, LogUnavailable
 from ingest.log import Partition, PositionChange, Record
-from ingest.log.sqlite import SqliteConsumer, SqliteProducer, SqliteReader, backlog
+from ingest.log.sqlite import SqliteConsumer, SqliteProducer, SqliteReader
 from ingest.log.sqlite.reader import try_append
 from tests.ingest.log.harness import append, numbered, read, values
-from tests.support.polling import Deadline, wait_for
-from tests.support.processes import PythonProcess
-
-TOPIC = "bookings.calendly"
-_WRITER = """
-import sys, time
-from pathlib import Path
-import structlog
-from ingest.errors import LogUnavailable
-from ingest.log import Record
-from ingest.log.sqlite import SqliteProducer
-
-structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-producer = SqliteProducer(Path(sys.argv[1]))
-for line in sys.stdin:
-    try:
-        producer.append(sys.argv[2], [Record("key", line.strip().encode())]).result(60)
-    except LogUnavailable:
-        print("no", flush=True)
-    else:
-        print("yes", flush=True)
-"""
-
-_READER = """
-import sqlite3, sys, time
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-connection.execute("BEGIN")
-connection.execute("SELECT count(*) FROM records").fetchone()
-print("reading", flush=True)
-sys.stdin.readline()
-time.sleep(0.5)
-connection.execute("ROLLBACK")
-print("done", flush=True)
-sys.stdin.readline()
-"""
-
-
-class Writer:
-    """Another process that appends on request, as a worker of a receiver does."""
-
-    def __init__(self, path: Path) -> None:
-        self._process = PythonProcess(_WRITER, str(path), TOPIC)
-        self.acknowledged: list[bytes] = []
-
-    def append(self, *texts: str) -> None:
-        """Note the records that were acknowledged."""
-        for text in texts:
-            self._process.write_line(text)
-            if self._process.read_line() == "yes":
-                self.acknowledged.append(text.encode())
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
-
-    def kill(self) -> None:
-        """Kill the process."""
-        self._process.close()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "log.db"
-
-
-@pytest.fixture
-def writer(path: Path) -> Iterator[Writer]:
-    process = Writer(path)
-    yield process
-    process.kill()
-
-
-@pytest.fixture
-def other(path: Path) -> Iterator[Writer]:
-    process = Writer(path)
-    yield process
-    process.kill()
-
-
-def consumer_of(path: Path) -> SqliteConsumer:
-    return SqliteConsumer(path, "group", [TOPIC], timedelta(days=1))
-
-
-def backlog_of(path: Path) -> object:
-    return backlog(path, "group")
-
-
-def all_in(path: Path) -> list[bytes]:
-    with closing(sqlite3.connect(path)) as connection:
-        return [row[0] for row in connection.execute("SELECT value FROM records ORDER BY topic, offset")]
-
-
-def in_main_file(path: Path) -> list[bytes]:
-    """Return what the main file has without its -wal, and open nothing beside it."""
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
-            return [row[0] for row in connection.execute("SELECT value FROM records")]
-    except sqlite3.Error:
-        return []
-
-
-def checkpoint(path: Path, kind: str) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute(f"PRAGMA wal_checkpoint({kind})").fetchone()[0] == 0
-
-
-def copy(path: Path, copied: Path) -> None:
-    """Make a whole copy, as SQLite's backup does."""
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copied)) as target:
-        source.backup(target)
-
-
-def rename_over(copied: Path, path: Path) -> None:
-    restored = path.with_name("restored")
-    shutil.copy(copied, restored)
-    restored.rename(path)
-
-
-def take_away(path: Path, *kinds: str) -> None:
-    for kind in kinds:
-        path.with_name(f"{path.name}-{kind}").unlink()
-
-
-def large(name: str, count: int) -> list[str]:
-    return [f"{name}-{number} {'x' * 10_000}" for number in range(count)]
-
-
-def texts(name: str, count: int) -> list[str]:
-    return [f"{name}-{number}" for number in range(count)]
-
-
-@pytest.mark.parametrize("kinds", [("wal",), ("shm",), ("wal", "shm")], ids=" ".join)
-def test_what_is_acknowledged_is_there_though_files_beside_it_are_deleted_and_the_process_is_killed(
-    path: Path, writer: Writer, kinds: Sequence[str]
-) -> None:
-    writer.append(*texts("before", 30))
-    take_away(path, *kinds)
-    writer.append(*texts("after", 30))
-    writer.kill()
-    assert len(writer.acknowledged) > 50
-    assert set(writer.acknowledged) <= set(all_in(path))
-
-
-@pytest.mark.parametrize("kinds", [("wal",), ("shm",), ("wal", "shm")], ids=" ".join)
-def test_several_processes_and_a_consumer_get_over_it(
-    path: Path, writer: Writer, kinds: Sequence[str]
-) -> None:
-    other = Writer(path)
-    with closing(consumer_of(path)) as consumer, closing(SqliteProducer(path)) as beside:
-        writer.append(*texts("one", 10))
-        other.append(*texts("two", 10))
-        records = read(consumer, 20)
-        take_away(path, *kinds)
-        for number in range(20):
-            writer.append(f"one after {number}")
-            other.append(f"two after {number}")
-            with suppress(LogUnavailable):
-                append(beside, TOPIC, Record("key", f"three after {number}".encode()))
-                other.acknowledged.append(f"three after {number}".encode())
-        other.kill()
-        acknowledged = {*writer.acknowledged, *other.acknowledged}
-        deadline = Deadline("every acknowledged record is read")
-        while not acknowledged <= set(values(records)):
-            deadline.check()
-            with suppress(LogUnavailable):
-                records += consumer.poll(100, 0.5)
-    with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-
-
-def test_an_idle_process_lets_go_of_a_wal_that_was_deleted_and_saves_what_is_in_it(
-    path: Path, writer: Writer
-) -> None:
-    writer.append(*texts("before", 5))
-    take_away(path, "wal", "shm")
-    wait_for(lambda: set(in_main_file(path)) == set(writer.acknowledged), "the records are in the main file")
-
-
-def test_what_is_in_a_deleted_wal_is_saved_though_a_reader_still_needs_what_was_before(
-    path: Path, writer: Writer
-) -> None:
-    writer.append(*large("before", 5))
-    with PythonProcess(_READER, str(path)) as reader:
-        assert reader.read_line() == "reading"
-        writer.append(*large("since", 20))
-        take_away(path, "wal")
-        reader.write_line("read on for a moment")
-        writer.append("at last")
-        assert reader.read_line() == "done"
-    writer.kill()
-    assert len(writer.acknowledged) >= 25
-    assert set(all_in(path)) >= set(writer.acknowledged)
-
-
-def test_what_is_in_a_deleted_wal_is_saved_once_its_disk_has_room_again(path: Path, writer: Writer) -> None:
-    writer.append(*large("before", 20))
-    resource.prlimit(writer.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
-    take_away(path, "wal")
-    writer.append("on a full disk")
-    with suppress(LogUnavailable):
-        try_append(path)
-    resource.prlimit(writer.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    writer.append("at last")
-    writer.kill()
-    assert writer.acknowledged[-1] == b"at last"
-    assert set(all_in(path)) >= set(writer.acknowledged)
-
-
-def test_nobody_opens_a_log_whose_deleted_wal_another_process_has_yet_to_save(
-    path: Path, writer: Writer
-) -> None:
-    writer.append(*large("before", 20))
-    os.kill(writer.pid, signal.SIGSTOP)
-    take_away(path, "wal")
-    with pytest.raises(LogUnavailable, match="its -wal is gone while other processes use the log"):
-        SqliteProducer(path)
-    os.kill(writer.pid, signal.SIGCONT)
-    writer.append("at last")
-    with closing(SqliteProducer(path)) as beside:
-        append(beside, TOPIC, Record("key", b"beside"))
-    assert set(all_in(path)) >= {*writer.acknowledged, b"at last", b"beside"}
-
-
-def test_an_idle_process_makes_no_new_file_where_one_was_taken_away(path: Path, writer: Writer) -> None:
-    writer.append(*texts("before", 5))
-    writer.append(*texts("and then", 1))
-    path.rename(path.with_name("elsewhere.db"))
-    elsewhere = path.with_name("elsewhere.db")
-    wait_for(
-        lambda: set(in_main_file(elsewhere)) == set(writer.acknowledged), "the records are in the main file"
-    )
-    assert not path.exists()
-
-
-def test_a_look_from_outside_does_not_keep_what_is_in_a_deleted_wal_from_being_saved(
-    path: Path, writer: Writer
-) -> None:
-    writer.append(*texts("before", 5))
-    take_away(path, "wal")
-    with suppress(LogUnavailable):
-        try_append(path)
-    writer.append(*texts("after", 5))
-    writer.kill()
-    assert len(writer.acknowledged) > 5
-    assert set(all_in(path)) >= set(writer.acknowledged)
+from tests.ingest.log.sqlite_files import (
+    TOPIC,
+    Writer,
+    all_in,
+    backlog_of,
+    checkpoint,
+    consumer_of,
+    copy,
+    large,
+    rename_over,
+    take_away,
+    texts,
+)
+from tests.support.polling import Deadline
 
 
 @pytest.mark.parametrize("restore", [rename_over, shutil.copy], ids=["by a rename", "by a copy over it"])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ingest.errors import PayloadError
 from ingest.event import ALIVE, Cause, Event, build_loss_note
+from ingest.rhythm import Rhythm
 from ingest.times import format_instant
 from receivers.completeness.causes import (
     Downtime,
@@ -21,7 +22,6 @@ from receivers.completeness.causes import (
     suspect_downtime,
     suspect_silence,
 )
-from receivers.completeness.rhythm import Rhythm
 
 TEN = datetime(2026, 6, 1, 10, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

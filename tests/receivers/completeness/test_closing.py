@@ -14,6 +14,7 @@ from ingest.clock import LOOKBACK_IN_DOUBT
 from ingest.errors import IngestError, LogUnavailable, VendorUnavailable, WarehouseUnavailable
 from ingest.event import ALIVE, GAP, Cause, Event, build_loss_note
 from ingest.log import Producer, Record
+from ingest.rhythm import Rhythm
 from ingest.settings import Settings
 from ingest.telemetry import GAPS_OPEN
 from ingest.times import format_instant
@@ -24,7 +25,6 @@ from ingest.warehouse.gaps import Gap
 from receivers.completeness import closing, finding
 from receivers.completeness.closing import GapCloser
 from receivers.completeness.ledger import Ledger
-from receivers.completeness.rhythm import Rhythm
 from receivers.reconcile.report import Counts, Report
 from tests.support.accounts import PUBLIC_URL, simulated_accounts
 from tests.support.settings import settings_tree

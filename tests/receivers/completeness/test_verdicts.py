@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ingest.booking import Booking, BookingStatus
 from ingest.times import format_instant
-from ingest.warehouse.completeness import HOUR, HourVerdict, Verdict, complete_until, hours_between
+from ingest.warehouse.completeness import HOUR, PROVEN, HourVerdict, Verdict, complete_until, hours_between
 from receivers.completeness.census import Census
 from receivers.completeness.digest import add, digest_of, subtract
 from receivers.completeness.verdicts import (
@@ -227,6 +227,7 @@ def test_complete_until_ends_at_the_first_hour_that_is_not() -> None:
     assert complete_until([verdict(0, Verdict.OPEN), verdict(1)]) is None
     assert complete_until([verdict(0), verdict(1), verdict(2, Verdict.INCOMPLETE)]) == START + 2 * HOUR
     assert complete_until([verdict(0), verdict(2)]) == START + HOUR
+    assert complete_until([verdict(0, Verdict.UNPROVABLE), verdict(1)], PROVEN) == START + 2 * HOUR
 
 
 def test_only_whole_hours_are_judged() -> None:

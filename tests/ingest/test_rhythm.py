@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from receivers.completeness.rhythm import (
+from ingest.rhythm import (
     FALSE_ALARMS_PER_WEEK,
     WEEKS,
     Rhythm,
