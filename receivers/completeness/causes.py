@@ -126,7 +126,7 @@ class ReceiverLife:
                 detail,
             )
             for receiver, last in self._receivers.items()
-            if not last.has_stopped and now >= last.at + _SILENT
+            if not last.has_stopped and now > last.at + _SILENT
         ]
 
     def lost_spools(self, source: str, now: datetime) -> list[Suspicion]:

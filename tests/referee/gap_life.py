@@ -20,14 +20,14 @@ from ingest.log import Producer, Record
 from ingest.settings import Settings
 from ingest.simulator.world import Change
 from ingest.vendors import AnyAccount
-from ingest.warehouse.completeness import hour_of
+from ingest.warehouse.completeness import HOUR, hour_of
 from ingest.warehouse.deliveries import Arrivals
 from ingest.warehouse.gaps import Gap, gap_of
 from receivers.completeness.closing import GapCloser
 from receivers.life import LifeReporter, RefusalCounter
 from receivers.reconcile.report import Report
 from tests.referee.clock import START
-from tests.referee.life import HOUR, LOOKBACK, MINUTE, Life, Plan
+from tests.referee.life import LOOKBACK, MINUTE, Life, Plan
 from tests.referee.losses import GapProduct, Miss
 from tests.referee.product import Killed
 
@@ -281,8 +281,10 @@ class GapLife(Life):
         self.product.may_be_killed()
         return [gap for gap in self.gaps() if gap.is_open or gap.stated_at >= since]
 
-    def _hourly_deliveries(self, _: Settings, __: str, name: str, since: datetime) -> Mapping[datetime, int]:
-        return {hour: count for hour, count in self._counts[name].items() if hour >= since}
+    def _hourly_deliveries(
+        self, _: Settings, since: datetime, key: tuple[str, str]
+    ) -> Mapping[tuple[str, str], Mapping[datetime, int]]:
+        return {key: {hour: count for hour, count in self._counts[key[1]].items() if hour >= since}}
 
     def _read_clock(self, _: Path) -> timedelta | None:
         return self.clock.ahead if self.clock.now - self._measured_at < _CLOCK_KNOWN else None

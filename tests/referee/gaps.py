@@ -13,9 +13,10 @@ from pathlib import Path
 from statistics import median
 
 from ingest.event import Cause
+from ingest.warehouse.completeness import HOUR
 from ingest.warehouse.gaps import Gap
 from tests.referee.gap_life import GapLife
-from tests.referee.life import HOUR, MINUTE, plan_of
+from tests.referee.life import MINUTE, plan_of
 from tests.referee.losses import Miss
 from tests.referee.truth import Judge
 
@@ -24,11 +25,11 @@ _TOLERANCE = timedelta(minutes=1)  # between the clocks of a delivery and of wha
 
 @dataclass(slots=True)
 class CauseResult:
-    """What became of the gaps of one cause. `waits` are from the ends of outages to closed gaps."""
+    """What became of the gaps of one cause. `waits` are the minutes from ends of outages to closed gaps."""
 
     kept_away: int = 0
     gaps: int = 0
-    waits: list[timedelta] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -56,10 +57,10 @@ class GapResult:
         lines = ["| cause | deliveries kept away | gaps | median minutes from the end to the closed gap |"]
         lines.append("|---|---|---|---|")
         for cause, of_cause in sorted(self.causes.items()):
-            middle = f"{median(of_cause.waits) / MINUTE:.0f}" if of_cause.waits else "-"
+            middle = f"{median(of_cause.waits):.0f}" if of_cause.waits else "-"
             lines.append(f"| {cause.value} | {of_cause.kept_away} | {of_cause.gaps} | {middle} |")
         waits = [wait for of_cause in self.causes.values() for wait in of_cause.waits]
-        middle = f"{median(waits) / MINUTE:.0f}" if waits else "-"
+        middle = f"{median(waits):.0f}" if waits else "-"
         lines.append(
             f"| all | {sum(of.kept_away for of in self.causes.values())} |"
             f" {sum(of.gaps for of in self.causes.values())} | {middle} |"
@@ -89,7 +90,7 @@ def judge_gaps(life: GapLife) -> GapResult:
         result.causes[gap.cause].gaps += 1
     for cause, source, end in life.ends:
         closed = [
-            gap.closed_at - end
+            (gap.closed_at - end) / MINUTE
             for gap in gaps
             if (gap.cause, gap.source) == (cause, source) and gap.closed_at and gap.closed_at >= end
             if gap.until_at and gap.from_at <= end <= gap.until_at + HOUR
