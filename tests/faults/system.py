@@ -33,6 +33,7 @@ from tests.support.processes import environment
 _LOOK_SECONDS = 0.05
 _START_SECONDS = 120.0
 _SETTLE_SECONDS = 300.0
+_REPAIR_SECONDS = 120.0  # a gap is compared within a minute after its end
 _WORKERS = 2
 
 
@@ -114,7 +115,7 @@ class System:
 
     async def wait_until_repaired(self) -> None:
         """Wait until gaps led to the repair of everything, where reconciliation runs, or for long."""
-        deadline = asyncio.get_running_loop().time() + _SETTLE_SECONDS
+        deadline = asyncio.get_running_loop().time() + _REPAIR_SECONDS
         while self.reconciliation and asyncio.get_running_loop().time() < deadline:
             with suppress(WarehouseUnavailable):
                 if not await asyncio.to_thread(self.gap_faults):
