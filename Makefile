@@ -17,7 +17,7 @@ COMPILE = $(BIN)/uv pip compile -q --universal --no-strip-extras --generate-hash
 OSV    ?= https://api.osv.dev/v1/query
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers audit bench faults month outage fuzz prove kafka docs site lock clean
+.PHONY: help demo test check lint types layers audit bench faults month outage fuzz prove kafka docs screenshots site lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -43,8 +43,8 @@ layers: $(VENV)/installed-dev
 audit: $(VENV)/installed-dev ## requirements-extras.lock, which has all of requirements.lock, against the known vulnerabilities of osv.dev (OSV=where else they are asked for)
 	@$(BIN)/pip-audit --strict --vulnerability-service osv --osv-url $(OSV) --disable-pip --require-hashes -r requirements-extras.lock
 
-bench: $(VENV)/installed-dev ## receivers and consumers beside others, large tables, idle processes, from webhook to row; some 40 minutes, into docs/benchmarks.md (needs wrk; Go if there is one)
-	@for part in receive consume growth idle freshness feed; do $(BIN)/python -m tests.bench.$$part --write || exit 1; done
+bench: $(VENV)/installed-dev ## receivers and consumers beside others, large tables, idle processes, from webhook to row, pages; some 45 minutes, into docs/benchmarks.md (needs wrk; Go if there is one)
+	@for part in receive consume growth idle freshness feed pages; do $(BIN)/python -m tests.bench.$$part --write || exit 1; done
 
 faults: $(VENV)/installed-dev ## 230 kills (some find nobody to kill) and every other fault in more than 100,000 webhooks, on each log; 1 if anything was lost, doubled or older over newer (SEED=1 KILLS=230 WEBHOOKS=101000 WAREHOUSE=duckdb|postgres)
 	@for log in sqlite cluster; do $(BIN)/python -m tests.faults --log $$log --warehouse $(WAREHOUSE) --seed $(SEED) --kills $(KILLS) --webhooks $(WEBHOOKS) || exit 1; done
@@ -64,13 +64,16 @@ prove: $(VENV)/installed-dev ## 36 years with all vendors and everything that go
 kafka: $(VENV)/installed-dev ## a real one-node Apache Kafka on a free port, until interrupted (needs Java and Maven)
 	@$(BIN)/python -m tests.kafka.broker
 
-docs: $(VENV)/installed-dev ## write docs/commands.md, docs/api, the tables of README.md, docs/settings.md and docs/sources.md, and Grafana's dashboard, from the code
+docs: $(VENV)/installed-dev ## write docs/commands.md, docs/api, the tables of README.md, docs/settings.md and docs/sources.md, Grafana's dashboard, and the dashboard's meanings of columns
 	@$(BIN)/python -m tests.ingest.vendors.reference
 	@$(BIN)/python -m tests.ingest.settings.reference
 	@$(BIN)/python -m tests.ingest.cli.reference
 	@$(BIN)/python -m tests.consumers.sync.reference
 	@$(BIN)/python -m tests.ingest.dashboard.reference
 	@$(BIN)/python -m tests.deploy.dashboard
+
+screenshots: $(VENV)/installed-dev ## the pictures of docs/dashboard.md, of simulated vendors and the product, by Chromium; some two minutes
+	@$(BIN)/python -m tests.ingest.dashboard.screenshots
 
 site: $(VENV)/installed-dev ## the documentation as a site, in .cache/site (its links are checked)
 	@$(BIN)/python -m tests.test_site

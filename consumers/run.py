@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import signal
+import sys
 import threading
 from contextlib import suppress
 
@@ -25,6 +26,9 @@ log = structlog.get_logger()
 # A batch is hundreds of thousands of objects, which live until it is loaded. To look for cycles among them
 # after every 700, as Python does, would be a fifth of the work.
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
+# Python lets a thread run on for 5 ms before another one gets its turn. A load calls DuckDB a hundred times,
+# and waits for its turn after each call while the next batches are polled.
+_TURN_SECONDS = 0.0005
 _ARENA_MAX = -8  # M_ARENA_MAX of malloc.h
 
 
@@ -34,6 +38,7 @@ def consume(settings: Settings) -> None:
     Raises ConfigurationError, LogUnavailable, DeadLetterLimit.
     """
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    sys.setswitchinterval(_TURN_SECONDS)
     _share_malloc_arena()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

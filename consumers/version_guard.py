@@ -97,12 +97,18 @@ def newest_wins(messages: Sequence[BookingMessage], stored: Row | None, now: dat
     return RowChange(row | {"first_seen_at": first_seen_at, "loaded_at": now}, stale)
 
 
-def needs_whole_row(messages: Iterable[BookingMessage], stored: Row) -> bool:
+def needs_whole_row(messages: Sequence[BookingMessage], stored: Row) -> bool:
     """Return whether the whole stored row is needed, because single columns of it may change."""
-    return stored["column_versions"] is not None or any(
-        not message.is_complete or message.takes_over or (message.is_replayed and message.wrote(stored))
-        for message in messages
+    return (
+        stored["column_versions"] is not None
+        or need_whole_row(messages)
+        or any(message.is_replayed and message.wrote(stored) for message in messages)
     )
+
+
+def need_whole_row(messages: Iterable[BookingMessage]) -> bool:
+    """Return whether messages need the whole stored row of their booking, whatever is in it."""
+    return any(not message.is_complete or message.takes_over for message in messages)
 
 
 def may_have_written(messages: Iterable[BookingMessage], stored: Row) -> bool:

@@ -14,5 +14,6 @@ random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 make postgres-password "$(random)"
 make INGEST_WAREHOUSE__CREDENTIALS "postgresql://ingest:$(cat "$folder/postgres-password")@postgres/ingest"
 for section in RECEIVER CONSUMER RECONCILE; do make "INGEST_${section}__ADMIN_TOKEN" "$(random)"; done
+make INGEST_DASHBOARD__TOKEN "$(random)"
 make grafana-password "$(random)"
 make INGEST_ACCOUNTS__SALES__WEBHOOK_SECRETS "$(random)" # give it to the vendor, or put the vendor's here

@@ -233,8 +233,11 @@ def digest(*parts: str | bytes) -> str:
 
     It is the SHA-256 over the parts, each prefixed with its length, in lower-case hex.
     """
-    raw = [part.encode() if isinstance(part, str) else part for part in parts]
-    return sha256(b"".join([len(part).to_bytes(8, "big") + part for part in raw])).hexdigest()
+    message = b""
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        message += len(raw).to_bytes(8, "big") + raw
+    return sha256(message).hexdigest()
 
 
 def build_loss_note(

@@ -1,11 +1,13 @@
-"""What this process tells systemd, by its protocol of datagrams.
+"""What a service tells systemd, by its protocol of datagrams, and how it ends.
 
 https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
 """
 
 import os
 import socket
+import sys
 from contextlib import suppress
+from types import FrameType
 
 
 def notify_ready() -> None:
@@ -16,3 +18,8 @@ def notify_ready() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, suppress(OSError):
         manager.connect(f"\0{address[1:]}" if address.startswith("@") else address)
         manager.sendall(b"READY=1")
+
+
+def exit_cleanly(_: int, __: FrameType | None) -> None:
+    """Exit with code 0: a handler of SIGTERM, which uvicorn raises once more after its graceful stop."""
+    sys.exit(0)

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -12,6 +13,13 @@ _DURATION = TypeAdapter(Duration)
 _AGO = re.compile(r"[0-9.]+(ms|s|m|h|d)?")
 _DAYS = re.compile(r"[0-9]+d")
 _YEAR = re.compile(r"\d{4,}")
+
+
+class PeriodKind(StrEnum):
+    """What hours are rolled up into, in UTC."""
+
+    DAY = "day"
+    MONTH = "month"
 
 
 def parse_span(

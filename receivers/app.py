@@ -26,7 +26,7 @@ from ingest.telemetry import configure_logging
 from ingest.traces import open_traces
 from ingest.vendors import AnyAccount
 from receivers.accounts import Accounts, ReloadingAccounts, accounts_with_secrets
-from receivers.http_protocol import WholeRequest
+from receivers.http_request import WholeRequest
 from receivers.life import LifeReporter
 from receivers.refusals import Refusals
 from receivers.spool.folder import open_producer, spool_id

@@ -106,7 +106,7 @@ def _with_secrets(account: AnyAccount, *secrets: str) -> AnyAccount:
 
 
 def _by_secret(account: AnyAccount, delivery: Delivery) -> Iterator[str]:
-    live = account.settings.live_secrets()
+    live = account.live_secrets
     for (position, secret), (form, change) in product(enumerate(live, start=1), _SECRET_FORMS.items()):
         if (other := change(secret)) and _fits(_with_secrets(account, other), delivery):
             yield f"the account's webhook secret {position} fits {form}: set it to just what the vendor has"
@@ -126,7 +126,7 @@ def _by_account(account: AnyAccount, delivery: Delivery, accounts: Iterable[AnyA
     for other in islice(accounts, _MOST_ACCOUNTS):
         if other.source == account.source:
             continue
-        same_kind = other.vendor == account.vendor and _with_secrets(account, *other.settings.live_secrets())
+        same_kind = other.vendor == account.vendor and _with_secrets(account, *other.live_secrets)
         if _fits(other, delivery) or (same_kind and _fits(same_kind, delivery)):
             yield (
                 f"it is signed with a webhook secret of the account {other.name} "

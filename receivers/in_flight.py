@@ -116,6 +116,7 @@ class InFlight:
         self.requests, self.bytes = Capacity(requests), Capacity(size)
         # By account, the request that has made no progress for the longest time first.
         self._incomplete: dict[str, dict[Reservation, None]] = {}
+        self._will_show = False
 
     def reserve(self, account: str) -> "Reservation":
         """Count a request as under way until the context of the reservation ends.
@@ -138,11 +139,21 @@ class InFlight:
         if not self.bytes.acquire_complete(account, size, self.drop_stalest):
             self.requests.release(account, 1)
             raise LogUnavailable(_TOO_MANY_BYTES)
-        IN_FLIGHT_BYTES.set(self.bytes.used)
+        self.show_soon()
 
     def release_bytes(self, account: str, size: int) -> None:
         """Release the bytes of a request."""
         self.bytes.release(account, size)
+        self.show_soon()
+
+    def show_soon(self) -> None:
+        """Update the metric once for all changes in this turn of the event loop."""
+        if not self._will_show:
+            self._will_show = True
+            asyncio.get_running_loop().call_soon(self._show)
+
+    def _show(self) -> None:
+        self._will_show = False
         IN_FLIGHT_BYTES.set(self.bytes.used)
 
     def note_progress(self, reservation: "Reservation") -> None:
@@ -219,7 +230,7 @@ class Reservation:
         if self._bytes // _PROGRESS_BYTES < (self._bytes + size) // _PROGRESS_BYTES:
             self._in_flight.note_progress(self)
         self._bytes += size
-        IN_FLIGHT_BYTES.set(self._in_flight.bytes.used)
+        self._in_flight.show_soon()
 
     def drop(self) -> None:
         """Release everything, and end the wait for the rest of the body."""

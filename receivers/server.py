@@ -3,14 +3,12 @@
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from math import ceil
 from socket import socket
-from types import FrameType
 
 import structlog
 import uvicorn
@@ -21,7 +19,7 @@ from ingest.admin import registry, serve_admin
 from ingest.files import scratch_folder
 from ingest.log_probes import AppendProbe
 from ingest.readiness import Finding, failed
-from ingest.service_manager import notify_ready
+from ingest.service_manager import exit_cleanly, notify_ready
 from ingest.settings import Settings
 from ingest.settings.sources import Live, load_settings, watched_paths
 from ingest.sockets import bind
@@ -69,7 +67,7 @@ def serve(settings: Settings) -> None:
     log.info(
         "receiver.listening", host=receiver.host, port=port, admin_port=admin_port, workers=receiver.workers
     )
-    signal.signal(signal.SIGTERM, _exit_cleanly)
+    signal.signal(signal.SIGTERM, exit_cleanly)
     notify_ready()
     try:
         if receiver.workers > 1:
@@ -168,8 +166,3 @@ def _stop_after_parent() -> None:
     if parent := multiprocessing.parent_process():
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _exit_cleanly(_: int, __: FrameType | None) -> None:
-    # Uvicorn raises the signal once more after its graceful stop, which must not end the process badly.
-    sys.exit(0)

@@ -37,7 +37,7 @@ from receivers.accounts import Accounts
 from receivers.appender import Appender
 from receivers.clock import MeasuredClock, SignatureClock, judge
 from receivers.diagnosis import Diagnoser
-from receivers.http_protocol import WholeRequest, note_verified
+from receivers.http_request import WholeRequest, note_verified
 from receivers.in_flight import InFlight, Reservation
 from receivers.life import REFUSED
 from receivers.losses import report_loss
@@ -156,7 +156,8 @@ class Webhooks:
                 request.fail(bug)
 
     def _take(self, account: AnyAccount, request: WholeRequest, started: float) -> None:
-        size = len(request.body)
+        body = bytes(request.body)
+        size = len(body)
         if size > self._body_limit:
             self._respond(account, request, started, (_outcome_of(account, TooLarge()), None))
             return
@@ -168,7 +169,7 @@ class Webhooks:
         release_bytes = partial(self._in_flight.release_bytes, account.source, size)
 
         try:
-            delivery = self._delivery(request.scope, request.body, datetime.now(UTC))
+            delivery = self._delivery(request.scope, body, datetime.now(UTC))
             result = self._accept(account, delivery, request.scope)
         except BaseException:
             release_bytes()
@@ -357,7 +358,7 @@ def _dead_letter(account: AnyAccount, verified: VerifiedDelivery, reason: str, d
     headers = redact_headers(
         (line for line in verified.delivery.headers.lines if line[0] != account.credential_header),
         account.event_headers,
-        account.settings.live_secrets(),
+        account.live_secrets,
     )
     times = {SENT_AT: verified.proof.sent_at, RECEIVED_BY: verified.delivery.received_by}
     headers |= {name: format_instant(time) for name, time in times.items() if time}

@@ -155,18 +155,7 @@ class Warehouse:
 
         Raises WarehouseUnavailable.
         """
-        rows = dict(self._booking_rows(_VERSION_COLUMNS, keys))
-        for (vendor, account, booking_id), row in rows.items():
-            if row["version"] == UNREADABLE_VERSION:
-                log.warning(
-                    "booking.version_unreadable",
-                    vendor=vendor,
-                    account=account,
-                    booking_id=booking_id,
-                    why="somebody changed it in the table bookings: the next message about the booking"
-                    " replaces it",
-                )
-        return rows
+        return self._booking_rows(_VERSION_COLUMNS, keys)
 
     def bookings(self, keys: Iterable[Key]) -> Mapping[Key, Row]:
         """Return bookings' whole rows; within a turn.
@@ -182,7 +171,17 @@ class Warehouse:
         size = 0
         for values in self._booking_values(columns, booking_ids):
             row = stored_booking_row(columns, values)
-            rows[row["vendor"], row["account"], row["booking_id"]] = row
+            vendor, account, booking_id = row["vendor"], row["account"], row["booking_id"]
+            rows[vendor, account, booking_id] = row
+            if row["version"] == UNREADABLE_VERSION:
+                log.warning(
+                    "booking.version_unreadable",
+                    vendor=vendor,
+                    account=account,
+                    booking_id=booking_id,
+                    why="somebody changed it in the table bookings: the next message about the booking"
+                    " replaces it",
+                )
             size += sum(len(value) for value in values if isinstance(value, str))
             if size > self._most_bytes and len(booking_ids) > 1:
                 raise OutOfMemory(
@@ -321,6 +320,8 @@ class Warehouse:
         if missing or missing_columns or not has_notes or not self._has_all_columns:
             self._tables.make({name: arrow_table(name, []) for name in _TABLE_NAMES})
         self._has_all_columns = True
+        if self._settings.views:
+            self._tables.make_views()
 
     def _fresh_pipeline(self) -> dlt.Pipeline:
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -30,6 +30,15 @@ log = structlog.get_logger()
 
 _LOADS_TABLE = "_dlt_loads"
 ID_COLUMNS = {table.name: table.id_column for table in TABLES}
+# Table, columns and method of each index: those by which loads find rows, and those by which readers do. A
+# hash has no longest value, and loads must not be refused for what only readers need.
+_INDEXES = (
+    *((table, column, "btree") for table, column in ID_COLUMNS.items()),
+    (_LOADS_TABLE, "load_id", "btree"),
+    ("bookings", "vendor, account, booking_id", "btree"),
+    *(("bookings", column, "btree") for column in ("loaded_at", "starts_at", "created_at", "updated_at")),
+    ("booking_events", "subject", "hash"),
+)
 
 
 class DirectTables(Tables, ABC):
@@ -111,19 +120,21 @@ class PostgresTables(DirectTables):
         return nullcontext()  # the turn's
 
     def _make_indexes(self) -> None:
-        """Make an index on the ids of each table, where there is none. Without them loads are only slower."""
+        """Make the indexes that are missing. Without them loads and readers are only slower."""
         with self.pipeline.sql_client() as client:
-            for table, column in {**ID_COLUMNS, _LOADS_TABLE: "load_id"}.items():
-                index = client.escape_column_name(f"ingest_{table}_{column}")
+            for table, columns, method in _INDEXES:
+                index = client.escape_column_name(f"ingest_{table}_{columns.replace(', ', '_')}")
                 try:
                     dataset = client.fully_qualified_dataset_name()
                     if client.execute_sql("SELECT to_regclass(%s)::text", f"{dataset}.{index}") != [(None,)]:
                         continue
-                    log.info("warehouse.index_made", table=table, column=column)
+                    log.info("warehouse.index_made", table=table, columns=columns)
                     name = client.make_qualified_table_name(table)
-                    client.execute_sql(f"CREATE INDEX IF NOT EXISTS {index} ON {name} ({column})")
+                    client.execute_sql(
+                        f"CREATE INDEX IF NOT EXISTS {index} ON {name} USING {method} ({columns})"
+                    )
                 except Exception as error:  # noqa: BLE001 - whatever is in the way, loads work without
-                    log.warning("warehouse.index_missing", table=table, column=column, why=str(error))
+                    log.warning("warehouse.index_missing", table=table, columns=columns, why=str(error))
 
     def _delete(self, table: Table, rows: pa.Table) -> None:
         name = self._client.make_qualified_table_name(table.name)

@@ -21,6 +21,8 @@ from ingest.warehouse.errors import has_type_named, translated
 _FOLDER_PATIENCE_SECONDS = 10.0
 _DUCKDB_THREADS = 2  # each takes buffers of its own
 _LONGEST_OPEN_SECONDS = 2.0  # readers of DuckDB's file wait as long during a backlog
+# DuckDB writes its file when so much was committed, and when it is closed: in a backlog the latter is enough.
+_WRITTEN_AT_ONCE = "64 MiB"
 _CONNECT_SECONDS = 2
 _ANSWER_MILLISECONDS = 2_000
 # The sessions that hold a lock for which a session of ours waits. Queries are not shown: they may contain
@@ -129,6 +131,7 @@ def _connect(file: Path, memory_bytes: int) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(str(file))
     connection.execute(f"SET memory_limit = '{memory_bytes} B'")
     connection.execute(f"SET threads = {_DUCKDB_THREADS}")
+    connection.execute(f"SET checkpoint_threshold = '{_WRITTEN_AT_ONCE}'")
     connection.execute("SET preserve_insertion_order = false")  # to keep it, results are held in memory
     return connection
 

@@ -1,12 +1,19 @@
-"""Checks whether consumer and sync may write to the warehouse, by transactions that are rolled back."""
+"""Checks whether consumer and sync may write to the warehouse, and tries a load.
+
+Rights at DuckDB and PostgreSQL are checked by transactions that are rolled back. A load is tried in a scratch
+dataset, which is dropped.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
 import duckdb
+from pydantic import SecretStr
 
 from consumers.rows import TABLES
 from consumers.warehouse.trial import try_destination
@@ -37,21 +44,20 @@ FROM pg_class WHERE relnamespace = %s::regnamespace AND relkind IN ('r', 'p') OR
 
 
 def check_warehouse(settings: Settings) -> list[Finding]:
-    """Return a finding for each right that a load or a sync needs."""
+    """Return a finding for each right that a load or a sync needs, and one for a load."""
     try:
-        if settings.warehouse.duckdb_file:
-            return [_check_duckdb(settings)]
+        if file := settings.warehouse.duckdb_file:
+            return [_check_duckdb(settings, file), _try_beside(file, settings)]
         if settings.warehouse.kind is POSTGRES:
             return list(_check_postgres(settings))
-        return [_try_other(settings), *_check_interval(settings)]
+        return [_try("warehouse", settings), *_check_interval(settings)]
     except IngestError as error:
         return [failure("warehouse", error)]
 
 
-def _check_duckdb(settings: Settings) -> Finding:
-    file = settings.warehouse.duckdb_file
+def _check_duckdb(settings: Settings, file: Path) -> Finding:
     check_reachable(settings.warehouse)
-    if file is None or not file.exists():
+    if not file.exists():
         return ok("warehouse", f"{file} will be created by the first load")
     with reading_turn(settings.warehouse, _LOCK_SECONDS):
         try:
@@ -69,16 +75,26 @@ def _check_duckdb(settings: Settings) -> Finding:
     return ok("warehouse", f"{file} can be written to, dataset {settings.warehouse.dataset}")
 
 
-def _try_other(settings: Settings) -> Finding:
+def _try_beside(file: Path, settings: Settings) -> Finding:
+    """Try a load into a scratch file on the disk of a DuckDB file, which a consumer may have open."""
+    folder = next(parent for parent in file.parents if parent.is_dir())
+    with TemporaryDirectory(prefix=f".{_probe_name()}_", dir=folder) as scratch:
+        beside = {"credentials": SecretStr(f"{scratch}/scratch.duckdb")}
+        warehouse = settings.warehouse.model_copy(update=beside)
+        return _try("warehouse load", settings.model_copy(update={"warehouse": warehouse}))
+
+
+def _try(check: str, settings: Settings) -> Finding:
     """Load into a scratch dataset and read it back, and say what loads take and cost."""
-    kind = settings.warehouse.kind
+    kind, staging = settings.warehouse.kind, settings.warehouse.staging
     try:
         seconds = try_destination(settings)
     except WarehouseUnavailable as error:
-        return replace(failure("warehouse", error), remedy=f"the user needs {kind.grants}")
+        bucket = f", and to list, read, write and delete below {staging}" if staging else ""
+        return replace(failure(check, error), remedy=f"the user needs {kind.grants}{bucket}")
     reason = f", because {kind.interval_reason}" if settings.consumer.linger is None else ""
     return ok(
-        "warehouse",
+        check,
         f"{kind.title} takes rows and returns them unchanged. A load took {seconds:.1f} s; a batch waits"
         f" {format_duration(settings.linger)} for more records{reason}. What loads cost: {kind.cost}",
     )
@@ -111,11 +127,21 @@ def _check_postgres(settings: Settings) -> Iterator[Finding]:
             )
             user, database, *quoted = cursor.fetchone()
         user_in_database = f"{user} in {database}"
+        findings = []
         for check, schema in schemas:
             with translated():
-                yield _check_schema(cursor, check, schema, user_in_database, quoted)
+                findings.append(_check_schema(cursor, check, schema, user_in_database, quoted))
         with translated():
-            yield from _check_table_rights(cursor, dataset, quoted[0])
+            findings += _check_table_rights(cursor, dataset, quoted[0])
+            cursor.execute("SELECT has_database_privilege(current_database(), 'CREATE')")
+            [may_create_schemas] = cursor.fetchone()
+    yield from findings
+    if any(finding.failed for finding in findings):
+        return
+    if may_create_schemas:
+        yield _try("warehouse load", settings)
+    else:
+        yield ok("warehouse load", f"not tried: {user_in_database} may not create a scratch schema for it")
 
 
 def _check_schema(

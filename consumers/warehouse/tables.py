@@ -11,6 +11,7 @@ from typing import Any
 
 import dlt
 import pyarrow as pa
+import structlog
 from dlt.common.configuration.utils import get_resolved_traces
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.storages.load_package import create_load_id
@@ -21,9 +22,12 @@ from consumers.rows import TABLES, Table, dlt_columns, plain_rows
 from consumers.warehouse.lease import Lease
 from consumers.warehouse.locks import Fence
 from consumers.warehouse.merge_bounds import MergeBounds
+from consumers.warehouse.views import view_queries
 from ingest.destinations import Destination, RowFormat
 from ingest.errors import ConfigurationError, WarehouseUnavailable
 from ingest.warehouse.destination import keep_values
+
+log = structlog.get_logger()
 
 _VALUES_PER_QUERY = 500
 ROWS_PER_FETCH = 16  # a row may be as large as a body
@@ -101,6 +105,19 @@ class Tables:
         with self.pipeline.sql_client() as client:
             keep_values(client)
             yield from select_by_marks(client, columns, table, column, values)
+
+    def make_views(self) -> None:
+        """Make the views that are missing. Without them loads work as well."""
+        with self.pipeline.sql_client() as client:
+            queries = view_queries(client.make_qualified_table_name("bookings"))
+            for name, query in queries.items():
+                try:
+                    if columns_of(client, name) is None:
+                        view = client.make_qualified_table_name(name)
+                        client.execute_sql(f"CREATE VIEW {view} AS {query}")
+                        log.info("warehouse.view_made", view=name)
+                except Exception as error:  # noqa: BLE001 - whatever is in the way, loads work without
+                    log.warning("warehouse.view_missing", view=name, why=str(error))
 
     def write(self, rows: Mapping[str, pa.Table]) -> str:
         """Load rows, by table, and return the load's id.

@@ -17,7 +17,7 @@ from ingest.cli.output import Console, new_table, print_json, print_line, show_w
 from ingest.cli.reconcile import show_progress
 from ingest.errors import ConfigurationError, PayloadError
 from ingest.settings import Settings
-from ingest.spans import parse_span
+from ingest.spans import PeriodKind, parse_span
 from ingest.telemetry import configure_logging
 from ingest.times import format_instant, parse_instant
 from ingest.warehouse.values import json_value
@@ -26,10 +26,12 @@ from ingest.words import counted
 if TYPE_CHECKING:
     from ingest.vendors import AnyAccount
     from ingest.warehouse.completeness import HourVerdict
+    from receivers.completeness.periods import Period
     from receivers.reconcile.report import Report
 
 _SPANS_SHOWN = 20
 _IDS_SHOWN = 10
+_KINDS = ("complete", "incomplete", "open", "unprovable")
 
 
 def prove(
@@ -57,6 +59,10 @@ def prove(
     no_ask: Annotated[
         bool, typer.Option("--no-ask", help="Say what is known, and neither ask vendors nor repair anything.")
     ] = False,
+    by: Annotated[
+        PeriodKind | None,
+        typer.Option(help="Also say it for each day or month, with a digest of its bookings."),
+    ] = None,
     export: Annotated[
         Path | None,
         typer.Option(help="Write the bookings of one account to this CSV file: id, version, time of change."),
@@ -90,6 +96,7 @@ def prove(
         ingest prove
         ingest prove --since 2026-03-01 --until 2026-04-01 --account sales
         ingest prove --no-ask --json
+        ingest prove --no-ask --since 2026-01-01 --by month
         ingest prove --account sales --against export.csv --id-column Number --version-column "Last change"
     """
     from ingest.warehouse.completeness import CompletenessTable, hour_of
@@ -115,9 +122,11 @@ def prove(
     failed = {} if no_ask else _ask(settings, accounts, start, end, quiet=as_json)
     proofs = [_AccountProof(settings, each, start, end, failed.get(each.name)) for each in accounts]
     if as_json:
-        print_json([proof.to_json() for proof in proofs], json_value)
+        print_json([proof.to_json(by) for proof in proofs], json_value)
     else:
         _print_proofs(proofs)
+        if by:
+            _print_periods(proofs, by)
     if code := max((proof.exit_code() for proof in proofs), key=_SEVERITY.index, default=0):
         raise typer.Exit(code)
 
@@ -140,7 +149,7 @@ class _AccountProof:
         from receivers.completeness.verdicts import unknown_hour
 
         self.vendor, self.account = account.vendor, account.name
-        stored = CompletenessTable(settings).verdicts(account.vendor, account.name, None, until)
+        stored = CompletenessTable(settings).verdicts(account.vendor, account.name, since, until)
         first = since or min(stored, default=None)
         hours = hours_between(first, until) if first else ()
         self.verdicts = [
@@ -177,9 +186,16 @@ class _AccountProof:
                     "reason": reason,
                 }
 
-    def to_json(self) -> dict[str, Any]:
+    def periods(self, by: PeriodKind) -> "list[Period]":
+        """Return the days or months of the hours."""
+        from receivers.completeness.periods import roll_up
+
+        return roll_up(self.verdicts, by)
+
+    def to_json(self, by: PeriodKind | None) -> dict[str, Any]:
         """Return what a script needs."""
-        return {
+        periods = {"periods": [asdict(period) for period in self.periods(by)]} if by else {}
+        return periods | {
             "vendor": self.vendor,
             "account": self.account,
             "complete_until": self.complete_until,
@@ -231,10 +247,10 @@ def _has_verdicts(settings: Settings, account: "AnyAccount") -> bool:
 
 
 def _print_proofs(proofs: Sequence[_AccountProof]) -> None:
-    table = new_table("account", "complete until", "complete", "incomplete", "open", "unprovable", "missing")
+    table = new_table("account", "complete until", *_KINDS, "missing")
     for proof in proofs:
         until = f"{proof.complete_until:%Y-%m-%d %H:%M} UTC" if proof.complete_until else "not proven"
-        kinds = (str(proof.counts[kind]) for kind in ("complete", "incomplete", "open", "unprovable"))
+        kinds = (str(proof.counts[kind]) for kind in _KINDS)
         missing = sum(verdict.missing for verdict in proof.verdicts)
         table.add_row(f"{proof.vendor}/{proof.account}", until, *kinds, str(missing))
     Console().print(table)
@@ -250,6 +266,16 @@ def _print_proofs(proofs: Sequence[_AccountProof]) -> None:
             print_line(
                 f"{name}: {len(spans) - _SPANS_SHOWN} more spans: see the table completeness, or --json"
             )
+
+
+def _print_periods(proofs: Sequence[_AccountProof], by: PeriodKind) -> None:
+    table = new_table("account", by.value, *_KINDS, "listed", "missing", "digest")
+    for proof in proofs:
+        for period in proof.periods(by):
+            kinds = (str(period.hours.get(kind, 0)) for kind in _KINDS)
+            counts = (str(period.listed), str(period.missing), period.digest or "not proven")
+            table.add_row(f"{proof.vendor}/{proof.account}", period.period, *kinds, *counts)
+    Console().print(table)
 
 
 def _compare_with_export(

@@ -16,7 +16,6 @@ from ingest.errors import ConfigurationError, IngestError
 from ingest.settings import NO_ACCOUNT, Settings
 from ingest.telemetry import configure_logging
 from ingest.vendors import AnyAccount
-from ingest.waits import announce
 from ingest.words import counted
 
 if TYPE_CHECKING:
@@ -66,8 +65,10 @@ def plan(
         ingest webhooks plan
         ingest webhooks plan sales --json
     """
+    from receivers.subscriptions.account_plan import make_plans
+
     settings = _settings(config)
-    plans = _make_plans(settings, accounts, show_secrets=print_secrets)
+    plans = make_plans(settings, _choose_accounts(settings, accounts), show_secrets=print_secrets)
     view.print_plans(plans, as_json=as_json)
     if any(plan.failure for plan in plans):
         raise typer.Exit(ExitCode.UNAVAILABLE)
@@ -104,11 +105,12 @@ def apply(
         ingest webhooks apply
         ingest webhooks apply sales --yes
     """
+    from receivers.subscriptions.account_plan import make_plans
     from receivers.subscriptions.apply import Permissions
     from receivers.subscriptions.state import note_changed
 
     settings = _settings(config)
-    plans = _make_plans(settings, accounts, show_secrets=print_secrets)
+    plans = make_plans(settings, _choose_accounts(settings, accounts), show_secrets=print_secrets)
     view.print_plans(plans, as_json=False)
     changed = [plan for plan in plans if plan.differs and not plan.by_hand]
     stores = {plan.name: _secret_store(plan.account, print_secrets=print_secrets) for plan in plans}
@@ -122,7 +124,7 @@ def apply(
     if changed:
         # What was done for one account may be in another's way.
         for plan in plans:
-            _ask_vendor(settings, plan, stores[plan.name])
+            plan.ask_vendor(settings, stores[plan.name])
     note_changed(settings)
     view.print_applied(changed)
     if any(plan.failure for plan in plans):
@@ -140,9 +142,10 @@ def list_(accounts: Accounts = None, as_json: AsJson = False, config: Config = N
         ingest webhooks list
         ingest webhooks list sales --json
     """
+    from receivers.subscriptions.account_plan import make_plan
+
     settings = _settings(config)
-    chosen = _choose_accounts(settings, accounts)
-    plans = [_make_plan(settings, account, show_secrets=False) for account in chosen]
+    plans = [make_plan(settings, account) for account in _choose_accounts(settings, accounts)]
     view.print_subscriptions(plans, as_json=as_json)
     if any(plan.failure for plan in plans):
         raise typer.Exit(ExitCode.UNAVAILABLE)
@@ -314,43 +317,6 @@ def _confirm(yes: bool, question: str) -> None:
             "There is no terminal to confirm on. Review `ingest webhooks plan`, then pass --yes."
         )
     confirm(question)
-
-
-def _make_plans(
-    settings: Settings, names: Sequence[str] | None, *, show_secrets: bool
-) -> list[view.AccountPlan]:
-    from receivers.subscriptions.check import check_url, find_shared_credentials
-
-    accounts = _choose_accounts(settings, names)
-    for account in accounts:
-        check_url(account)
-    plans = [_make_plan(settings, account, show_secrets=show_secrets) for account in accounts]
-    shared = find_shared_credentials(settings.build_accounts().values())
-    for plan in plans:
-        if others := shared.get(plan.account.name):
-            plan.note = (
-                f"has the same REST credential as {', '.join(others)}:"
-                " what is made for one may replace the other's"
-            )
-    return plans
-
-
-def _make_plan(settings: Settings, account: AnyAccount, *, show_secrets: bool) -> view.AccountPlan:
-    """Return what differs for an account, what is to be done by hand, or why neither is known."""
-    if not view.has_api(account) or not account.settings.can_read():
-        return view.plan_by_hand(settings, account, show_secrets=show_secrets)
-    plan = view.AccountPlan(account)
-    _ask_vendor(settings, plan)
-    return plan
-
-
-def _ask_vendor(settings: Settings, plan: view.AccountPlan, store: "SecretStore | None" = None) -> None:
-    """Bring a plan up to date, unless it is a person's or has failed."""
-    if plan.by_hand or plan.failure:
-        return
-    announce(f"asking {plan.name} …")
-    with plan.noting_failure(), _manager(settings, plan.account, store) as manager:
-        plan.steps = manager.plan()
 
 
 def _manager(

@@ -1,20 +1,17 @@
 """The output of `webhooks`: tables and lines for people, JSON for scripts."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ingest.cli.output import print_json, print_line, print_note, print_table, styled
-from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount
 from ingest.words import counted
 
 if TYPE_CHECKING:
     from receivers.reconcile.report import Report
+    from receivers.subscriptions.account_plan import AccountPlan
     from receivers.subscriptions.check import Gap
-    from receivers.subscriptions.plan import Step
 
 _WORDS = {
     "keep": ("as wanted", "green"),
@@ -32,41 +29,6 @@ _PAST = {
     "remove": "removed",
     "take_over": "took over",
 }
-_ARRIVED = "arrived so far: "
-
-
-@dataclass(slots=True)
-class AccountPlan:
-    """What is to be done for one account: steps, or lines for a person to follow, or neither after a failure.
-
-    `done` are the steps that were done. `awaits_delivery`: what is done by hand has not shown any effect yet.
-    """
-
-    account: AnyAccount
-    steps: "list[Step]" = field(default_factory=list)
-    done: "list[Step]" = field(default_factory=list)
-    by_hand: list[str] = field(default_factory=list)
-    awaits_delivery: bool = False
-    note: str = ""
-    failure: IngestError | None = None
-
-    @property
-    def name(self) -> str:
-        """The vendor and the account."""
-        return f"{self.account.vendor}/{self.account.name}"
-
-    @property
-    def differs(self) -> bool:
-        """Whether something is to be done, by us or by hand."""
-        return self.awaits_delivery or any(step.is_change for step in self.steps)
-
-    @contextmanager
-    def noting_failure(self) -> Iterator[None]:
-        """Note a failure, which does not stop the other accounts."""
-        try:
-            yield
-        except IngestError as error:
-            self.failure = error
 
 
 def has_api(account: AnyAccount) -> bool:
@@ -79,53 +41,18 @@ def state_in_words(state: str) -> str:
     return _WORDS[state][0] if state in _WORDS else state
 
 
-def plan_by_hand(settings: Settings, account: AnyAccount, *, show_secrets: bool) -> AccountPlan:
-    """Return what a person has to do, and what came of it so far."""
-    arrived = describe_arrivals(settings, account)
-    return AccountPlan(
-        account,
-        by_hand=[*account.manual_steps(show_secret=show_secrets), arrived],
-        awaits_delivery=not arrived.startswith(_ARRIVED),
-    )
-
-
-def describe_arrivals(settings: Settings, account: AnyAccount) -> str:
-    """Say which webhooks the warehouse has: the only proof where the vendor cannot be asked."""
-    from ingest.warehouse.deliveries import arrived_types
-
-    try:
-        types = arrived_types(settings, account.vendor, account.name)
-    except IngestError as error:
-        return f"what arrived so far is not known: {error}"
-    if not types:
-        return "nothing has arrived yet: make a test booking, move it and cancel it"
-    return _ARRIVED + ", ".join(
-        f"{name.partition('.')[2]} ({at:%Y-%m-%d %H:%M} UTC)" for name, at in types.items()
-    )
-
-
 def print_steps(settings: Settings, account: AnyAccount) -> None:
     """Print what is to be done by hand."""
+    from receivers.subscriptions.account_plan import plan_by_hand
+
     plan = plan_by_hand(settings, account, show_secrets=False)
     _print_lines(plan.name, plan.by_hand)
 
 
-def print_plans(plans: Sequence[AccountPlan], *, as_json: bool) -> None:
+def print_plans(plans: Sequence["AccountPlan"], *, as_json: bool) -> None:
     """Print the plan of every account, in the order of the settings."""
     if as_json:
-        print_json(
-            [
-                {
-                    "vendor": plan.account.vendor,
-                    "account": plan.account.name,
-                    "steps": [_step_json(step) for step in plan.steps],
-                    "by_hand": plan.by_hand,
-                    "note": plan.note,
-                    "error": str(plan.failure) if plan.failure else None,
-                }
-                for plan in plans
-            ]
-        )
+        print_json([plan.to_json() for plan in plans])
         return
     rows = []
     for plan in plans:
@@ -136,7 +63,7 @@ def print_plans(plans: Sequence[AccountPlan], *, as_json: bool) -> None:
                 {
                     "account": plan.name,
                     "do": styled(*_WORDS[step.action.value]),
-                    "what": _urls(step),
+                    "what": step.urls,
                     "for": ", ".join(sorted(events)),
                     "why": step.why,
                 }
@@ -150,11 +77,11 @@ def print_plans(plans: Sequence[AccountPlan], *, as_json: bool) -> None:
         print_line("nothing to change: the vendors have what the settings want")
 
 
-def print_applied(plans: Iterable[AccountPlan]) -> None:
+def print_applied(plans: Iterable["AccountPlan"]) -> None:
     """Print what `apply` has done, and what is left to do."""
     for plan in plans:
         for step in plan.done:
-            print_line(f"{plan.name}: {_PAST[step.action.value]} {_urls(step)}")
+            print_line(f"{plan.name}: {_PAST[step.action.value]} {step.urls}")
         remaining = [step for step in plan.steps if step.is_change]
         if plan.failure:
             print_line(("failed", "red"), f" {plan.name}: {plan.failure}")
@@ -168,7 +95,7 @@ def print_applied(plans: Iterable[AccountPlan]) -> None:
             print_line(("done", "green"), f" {plan.name}: as wanted")
 
 
-def print_subscriptions(plans: Sequence[AccountPlan], *, as_json: bool) -> None:
+def print_subscriptions(plans: Sequence["AccountPlan"], *, as_json: bool) -> None:
     """Print which subscriptions the vendors have."""
     rows: list[dict[str, Any]] = [
         {
@@ -248,18 +175,3 @@ def _print_lines(name: str, lines: Sequence[str]) -> None:
     """Print lines behind a name, which only the first one shows."""
     for number, line in enumerate(lines):
         print_line(f"{' ' * len(name) if number else name}  {line}")
-
-
-def _urls(step: "Step") -> str:
-    return step.wanted.url if step.wanted else ", ".join(old.url for old in step.old)
-
-
-def _step_json(step: "Step") -> dict[str, Any]:
-    return {
-        "do": step.action.value,
-        "difference": step.is_change,
-        "url": step.wanted.url if step.wanted else None,
-        "events": sorted(step.wanted.events) if step.wanted else None,
-        "at_vendor": [{"id": old.id, "url": old.url} for old in step.old],
-        "why": step.why,
-    }

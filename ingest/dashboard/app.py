@@ -1,5 +1,7 @@
 """The application of the dashboard: its pages, its API, and the rules for who may call them."""
 
+import signal
+
 import anyio
 import structlog
 import uvicorn
@@ -13,19 +15,31 @@ from starlette.types import ASGIApp
 
 from ingest.address import is_loopback
 from ingest.admin import AllowedHosts
-from ingest.dashboard import api, bookings, home, letters, reconciliations, tables, work
+from ingest.dashboard import (
+    accounts,
+    api,
+    bookings,
+    home,
+    letters,
+    live,
+    reconciliations,
+    subscriptions,
+    tables,
+    work,
+)
 from ingest.dashboard.jobs import Jobs
 from ingest.dashboard.page import Dashboard, json_response, render, status_of
 from ingest.dashboard.security import Guard, read_form
 from ingest.dashboard.watch import HealthWatch
 from ingest.errors import ConfigurationError, IngestError
+from ingest.service_manager import exit_cleanly, notify_ready
 from ingest.settings import Settings
 from ingest.settings.sources import Live, load_settings, watched_paths
 from ingest.sockets import bind
 
 log = structlog.get_logger()
 
-_SECTIONS = (home, bookings, letters, reconciliations, work, tables)
+_SECTIONS = (home, accounts, bookings, live, letters, reconciliations, subscriptions, work, tables)
 _STOP_SECONDS = 5
 
 
@@ -82,6 +96,8 @@ def serve(settings: Settings) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
+    signal.signal(signal.SIGTERM, exit_cleanly)
+    notify_ready()
     uvicorn.Server(config).run([sock])
 
 

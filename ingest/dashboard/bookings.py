@@ -1,5 +1,6 @@
 """The list of bookings, and one booking with everything that was received about it."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -14,7 +15,7 @@ from ingest.dashboard.api import booking_filter
 from ingest.dashboard.page import Content, Dashboard, Page
 from ingest.errors import ConfigurationError
 from ingest.times import parse_stored_instant
-from ingest.warehouse.booking_pages import SORTS, Row, read_booking, read_page
+from ingest.warehouse.booking_pages import EVENT_COLUMNS, KEY, SORTS, Row, read_booking, read_page
 
 _ROWS = 50
 _NEWEST_FIRST = "-loaded_at"
@@ -61,13 +62,23 @@ def _read_booking(dashboard: Dashboard, request: Request) -> Content:
     if stored is None:
         raise ConfigurationError(f"{vendor}/{account} has no booking {booking_id}")
     row, events = stored
-    return Content(
-        data={
-            "booking": row,
-            "events": _timeline(row, events),
-            "account_name": f"{vendor}/{account}",
-        }
+    timeline = _timeline(row, events)
+    columns = (*EVENT_COLUMNS, "outcome")
+    where = " and ".join(
+        f"{column} = {_literal(value)}"
+        for column, value in zip(KEY, (vendor, account, booking_id), strict=True)
     )
+    return Content(
+        data={"booking": row, "events": timeline, "account_name": f"{vendor}/{account}"},
+        columns=columns,
+        rows=[[event[name] for name in columns] for event in timeline],
+        command=shlex.join(["ingest", "query", f"select * from bookings where {where}"]),  # noqa: S608 - shown, and not run
+    )
+
+
+def _literal(text: str) -> str:
+    """Return a text as a literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _timeline(row: Row, events: Sequence[Row]) -> list[dict[str, Any]]:
@@ -92,7 +103,7 @@ def pages() -> Iterable[Page]:
     """Return the pages."""
     return [
         Page("/bookings", "Bookings", "bookings.html", _read_list),
-        Page("/booking", "Booking", "booking.html", _read_booking),
+        Page("/booking", "Booking", "booking.html", _read_booking, has_csv=True),
     ]
 
 

@@ -18,6 +18,7 @@ from ingest.settings.sources import watched_paths
 
 _WORST_FIRST = (Verdict.DEGRADED, Verdict.UNKNOWN, Verdict.WARNING, Verdict.HEALTHY)
 _REFRESH_SECONDS = 10
+_COLUMNS = ("name", "verdict", "why", "command", "last_delivery", "lag", "complete_until", "bookings")
 
 
 def _read_home(dashboard: Dashboard, request: Request) -> Content:
@@ -34,11 +35,12 @@ def _read_home(dashboard: Dashboard, request: Request) -> Content:
         for finding in judge(facts, settings, health.at)
         if finding.check not in own and finding.state in {State.FAILED, State.WARNING}
     ]
+    shown = [account_json(account) for account in accounts]
     return Content(
         data={
             "refresh": _REFRESH_SECONDS,
             "as_of": health.at,
-            "accounts": [account_json(account) for account in accounts],
+            "accounts": shown,
             "findings": [{**finding.to_json(), "command": finding.command} for finding in findings],
             "parts": [
                 {"name": part.name, "state": part.state, "address": part.address} for part in facts.parts
@@ -51,8 +53,10 @@ def _read_home(dashboard: Dashboard, request: Request) -> Content:
                 ),
                 "error": facts.spool.get("error", ""),
             },
-            "changes": _newest_changes(facts, now),
+            "changes": newest_changes(facts, now),
         },
+        columns=_COLUMNS,
+        rows=[[account[name] for name in _COLUMNS] for account in shown],
         command="ingest status",
     )
 
@@ -63,7 +67,7 @@ def account_json(account: AccountHealth) -> dict[str, Any]:
     return {**values, "verdict": str(account.verdict or ""), "name": account.name}
 
 
-def _newest_changes(facts: Facts, now: datetime) -> list[Mapping[str, Any]]:
+def newest_changes(facts: Facts, now: datetime) -> list[Mapping[str, Any]]:
     """Return what changed last, the newest first: starts of the parts, and the files with the settings."""
     changes: list[Mapping[str, Any]] = [
         {"what": f"the {part.name} started", "at": datetime.fromtimestamp(value, UTC)}
@@ -89,7 +93,7 @@ def _at(change: Mapping[str, Any]) -> datetime:
 
 def pages() -> Iterable[Page]:
     """Return the page."""
-    return [Page("/", "Accounts", "home.html", _read_home)]
+    return [Page("/", "Accounts", "home.html", _read_home, has_csv=True)]
 
 
 def actions() -> Iterable[Route]:

@@ -2,7 +2,7 @@
 
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -31,8 +31,8 @@ class Job:
     """A piece of work.
 
     `command` is the command line that does the same. `total` is 0 where it is not known. `result` is the
-    receipt as far as it is written, of whose form `kind` decides. `follow_up` are the fields of the form that
-    does what this job has planned.
+    receipt as far as it is written, of whose form `kind` decides. `follow_up` is the path of the form that
+    does what this job has planned, "" where nothing is to be done.
     """
 
     kind: str
@@ -46,7 +46,7 @@ class Job:
     total: int = 0
     error: str = ""
     result: dict[str, Any] = field(default_factory=dict)
-    follow_up: Mapping[str, list[str]] = field(default_factory=dict)
+    follow_up: str = ""
     cancel: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def receipt(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class Job:
             "total": self.total,
             "error": self.error,
             "result": dict(self.result),
-            "follow_up": dict(self.follow_up),
+            "follow_up": self.follow_up,
         }
 
 

@@ -33,6 +33,7 @@ _ROWS = 50
 _MOST_SHOWN = 200  # letters of a receipt that are named one by one
 _MASK = "•••"
 _SHORT_ID = 12
+_REDRIVE_PATH = "/dead-letters/redrive"
 
 
 def _read_list(dashboard: Dashboard, request: Request) -> Content:
@@ -212,7 +213,7 @@ def _run(settings: Settings, job: Job, ids: Sequence[str], *, dry_run: bool) -> 
             if job.cancel.is_set():
                 return
     if readable:
-        job.follow_up = {"plan": [job.id]}
+        job.follow_up = _REDRIVE_PATH
 
 
 def _staying(result: "RedriveResult") -> dict[str, str]:
@@ -232,5 +233,5 @@ def actions() -> Iterable[Route]:
     return [
         action("/dead-letters/show", _show_letter),
         action("/dead-letters/plan", _plan),
-        action("/dead-letters/redrive", _redrive),
+        action(_REDRIVE_PATH, _redrive),
     ]

@@ -7,7 +7,7 @@ after a moment, and asks again.
 import csv
 import io
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from ingest.clock import is_future
 from ingest.dashboard.api import csv_cell
+from ingest.dashboard.charts import bar_chart
 from ingest.dashboard.jobs import Jobs
 from ingest.dashboard.security import read_form
 from ingest.dashboard.watch import HealthWatch
@@ -119,13 +120,8 @@ class Page:
             content = self.read(request.app.state.dashboard, request)
         except IngestError as error:
             return json_response({"error": str(error)}, status_of(error))
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\r\n")
-        writer.writerow(content.columns)
-        writer.writerows(map(csv_cell, row) for row in content.rows)
         name = self.path.strip("/").replace("/", "-") or "home"
-        headers = {"content-disposition": f'attachment; filename="{name}.csv"'}
-        return Response(text.getvalue(), media_type="text/csv; charset=utf-8", headers=headers)
+        return csv_response(name, content.columns, content.rows)
 
 
 Fields = Mapping[str, list[str]]
@@ -193,6 +189,16 @@ def json_response(data: Any, status: int = 200) -> Response:
     return Response(json_text(data, json_value), status, media_type="application/json")
 
 
+def csv_response(name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Response:
+    """Return a list as a CSV file of this name, in which no cell is a formula."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(columns)
+    writer.writerows(map(csv_cell, row) for row in rows)
+    headers = {"content-disposition": f'attachment; filename="{name}.csv"'}
+    return Response(text.getvalue(), media_type="text/csv; charset=utf-8", headers=headers)
+
+
 def render(request: Request, template: str, data: Mapping[str, Any], status: int = 200) -> Response:
     """Return a page. Every value in it is escaped, and what does not show is made visible."""
     guard = request.scope["guard"]
@@ -212,6 +218,11 @@ def _cell(value: Any) -> str:
     """Return a value as text that is short enough for a cell."""
     text = text_value(value)
     return text if len(text) <= _MOST_CELL_LENGTH else f"{text[:_MOST_CELL_LENGTH]}…"
+
+
+def _moment(value: Any) -> str:
+    """Return an instant to the second; as it is where a destination has it as text."""
+    return f"{value:%Y-%m-%d %H:%M:%S}Z" if isinstance(value, datetime) else text_value(value) or "-"
 
 
 def _ago(moment: datetime | None, now: datetime) -> str:
@@ -237,11 +248,13 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_ENVIRONMENT.globals["bar_chart"] = bar_chart
 _ENVIRONMENT.filters |= {
     "cell": _cell,
     "text": text_value,
     "ago": _ago,
+    "duration": describe_duration,
     "seconds": lambda value: "-" if value is None else f"{value:.2g} s",
     "number": lambda value: f"{value:,}",
-    "moment": lambda value: "-" if value is None else f"{value:%Y-%m-%d %H:%M:%S}Z",
+    "moment": _moment,
 }

@@ -11,6 +11,7 @@ from ingest.dashboard.page import Content, Dashboard, Fields, Page, action, firs
 from ingest.errors import ConfigurationError
 
 _REFRESH_SECONDS = 1
+_COLUMNS = ("id", "kind", "title", "state", "started_at", "finished_at", "done", "total", "error")
 
 
 def job_page(job: Job) -> Response:
@@ -20,7 +21,9 @@ def job_page(job: Job) -> Response:
 
 def _read_jobs(dashboard: Dashboard, request: Request) -> Content:
     del request
-    return Content(data={"jobs": [job.receipt() for job in dashboard.jobs.newest_first()]})
+    jobs = [job.receipt() for job in dashboard.jobs.newest_first()]
+    rows = [[job[name] for name in _COLUMNS] for job in jobs]
+    return Content(data={"jobs": jobs}, columns=_COLUMNS, rows=rows)
 
 
 def _read_job(dashboard: Dashboard, request: Request) -> Content:
@@ -41,7 +44,7 @@ def _cancel(dashboard: Dashboard, request: Request, fields: Fields) -> Response:
 def pages() -> Iterable[Page]:
     """Return the pages."""
     return [
-        Page("/jobs", "Jobs", "jobs.html", _read_jobs),
+        Page("/jobs", "Jobs", "jobs.html", _read_jobs, has_csv=True),
         Page("/jobs/job", "Job", "job.html", _read_job),
     ]
 

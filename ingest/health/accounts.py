@@ -33,6 +33,7 @@ class AccountHealth:
     run. `in_hour` are the deliveries since the full hour, `usual_in_hour` those usual in such an hour.
     `freshness_*` are seconds from receipt to a visible row since the consumer started, None where nothing was
     loaded since. `reconciliation` is the last run's row, `dead_letters` counts the open ones by reason.
+    `complete_until` is None where nothing is proven.
     """
 
     vendor: str
@@ -51,6 +52,7 @@ class AccountHealth:
     subscriptions: Mapping[str, int] = field(default_factory=dict)
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     reconciliation: Mapping[str, Any] | None = None
+    complete_until: datetime | None = None
 
     @property
     def name(self) -> str:
@@ -103,6 +105,7 @@ def _account_health(facts: Facts, settings: Settings, vendor: str, name: str, no
         },
         dead_letters=(own_facts.warehouse.get("dead_letters_by_reason") or {}).get(name, {}),
         reconciliation=next(iter(own_facts.warehouse.get("reconciliations") or ()), None),
+        complete_until=(facts.warehouse.get("complete_until") or {}).get(name),
     )
 
 

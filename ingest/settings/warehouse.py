@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from ingest.destinations import DUCKDB, Destination, find_destination
+from ingest.destinations import DUCKDB, POSTGRES, Destination, find_destination
 from ingest.files import SETTINGS_FOLDER, LocalPath
 from ingest.settings.credentials import DEFAULT_FILE, duckdb_path, usable_catalog, usable_credentials
 from ingest.settings.sections import Section
@@ -65,6 +65,21 @@ class WarehouseSettings(Section):
         description="How often a consumer makes large files of many small ones in a folder or bucket, and "
         "deletes those that were replaced more than a day ago.",
     )
+    views: bool = Field(
+        False,
+        description="Whether the consumer also makes [views for analysts](tables.md#views-for-analysts) "
+        "beside the tables, in DuckDB and PostgreSQL.",
+    )
+
+    @field_validator("views")
+    @classmethod
+    def _check_views(cls, views: bool, info: ValidationInfo) -> bool:
+        if views and find_destination(info.data.get("destination", "")) not in (DUCKDB, POSTGRES):
+            raise ValueError(
+                "views are made in DuckDB and PostgreSQL only; for other destinations, docs/tables.md says"
+                " what each of them has"
+            )
+        return views
 
     @field_validator("staging")
     @classmethod

@@ -90,6 +90,7 @@ class Account(ABC, Generic[A]):
     def __init__(self, settings: A, public_url: str) -> None:
         self.settings = settings
         self.public_url = public_url.rstrip("/")
+        self.live_secrets = settings.live_secrets()  # newest first
         self.source = f"/{self.vendor}/{settings.name}"  # the CloudEvents source of all its events
 
     @property
@@ -225,7 +226,7 @@ class Account(ABC, Generic[A]):
 
         Raises ConfigurationError when the account has no secret.
         """
-        secret = next(iter(self.settings.live_secrets()), "")
+        secret = next(iter(self.live_secrets), "")
         if not secret:
             raise ConfigurationError(
                 f"account {self.name} has no webhook secret: run `ingest webhooks apply {self.name}`,"
@@ -296,7 +297,7 @@ class Account(ABC, Generic[A]):
             if self.subscriptions_class
             else f"{self.vendor} has no API for webhooks. By hand:"
         )
-        keep_first = " (some are set: keep it the first)" if self.settings.live_secrets() else ""
+        keep_first = " (some are set: keep it the first)" if self.live_secrets else ""
         return [
             reason,
             *(

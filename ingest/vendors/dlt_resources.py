@@ -4,6 +4,7 @@ Pages that make no sense end a list with an error, lists by spans of time are sy
 objects that the vendor deleted after they were listed are left out.
 """
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -213,7 +214,7 @@ def rest_resources(
         {"name": "source", "vendor": vendor, "api_url": api_url, **settings}
     )
     account: AnyAccount = account_class(account_settings, "http://127.0.0.1")
-    rest = account.rest(Path())  # nothing is written there: no credential of a source is renewed
+    rest = account.rest(Path(os.devnull))  # a source keeps no files
     rest.requested_ids = tuple(dict.fromkeys(ids))
     for resource in rest_api_resources(rest.config()):
         columns = resource.compute_table_schema().get("columns", {})

@@ -26,8 +26,10 @@ from requests import Response
 
 from ingest.booking import BookingStatus, StoredBooking
 from ingest.errors import ConfigurationError, PayloadError, VendorRefused, VendorUnavailable
+from ingest.event import digest
 from ingest.rest import Credential, Limits, Rate, Record, RequestPolicy, RetryBudget
 from ingest.rest.adapter import open_session
+from ingest.rest.learned import Learned
 from ingest.rest.responses import error_details, json_object, one_line, remedy_for, retry_after
 from ingest.times import parse_instant
 from ingest.vendors.account import Account
@@ -56,7 +58,7 @@ class Rest(ABC, Generic[A]):
     `concurrency` is the number of entries that may be completed at the same time.
     `change_fields` are the fields of a list's entry with the time of its last change, the best one first.
     `resources_by_id` have no list. Only the objects in `requested_ids` are read, which the user names.
-    `learned` is what this process knows of the vendor's API with this credential, so that it asks only once.
+    `learned` is what earlier runs have found out about the vendor's API with this credential.
     """
 
     url: ClassVar[str]
@@ -89,8 +91,10 @@ class Rest(ABC, Generic[A]):
         self._state_dir = state_dir
         self._budget = budget or RetryBudget()
         self._credential = self.credential()
-        identity = (str(state_dir), account.source, self.base_url, self.settings.rest_fingerprint())
-        self.learned = _learned.setdefault(identity, {})
+        self.learned = Learned(
+            state_dir / f"{self.settings.name}.learned.json",
+            digest(account.source, self.base_url, self.settings.rest_fingerprint()),
+        )
         policy = RequestPolicy(
             self.label,
             self._limits(),
@@ -357,5 +361,4 @@ class Rest(ABC, Generic[A]):
 AnyRest = Rest[Any]
 
 _SENDABLE = re.compile(r"[!-~]+")
-_learned: dict[tuple[str, str, str, str], dict[str, Any]] = {}
 _compiled = cache(compile_path)  # compiling takes as long as a request

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from ingest.changes import BOOKING_COLUMNS
-from ingest.destinations import BIGQUERY, Destination
+from ingest.destinations import BIGQUERY, POSTGRES, Destination
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded, PayloadError
 from ingest.settings import Settings
 from ingest.times import parse_instant
@@ -82,10 +82,12 @@ def read_page(settings: Settings, wanted: BookingFilter, limit: int) -> BookingP
     conditions, parameters = _conditions(wanted, settings.warehouse.kind)
     rows: list[Row] = []
     if not sort or after is None or after[0] is not None:
-        where, values = _after(wanted, after)
+        where, values = _after(wanted, after, settings.warehouse.kind)
         rows = _select(settings, [*conditions, *where], [*parameters, *values], _order(wanted), limit + 1)
     if sort and len(rows) <= limit:  # rows without a value come last, whatever the order
-        where, values = _after_key(after[1:]) if after and after[0] is None else ([], [])
+        where, values = [], []
+        if after and after[0] is None:
+            where, values = _after_key(after[1:], settings.warehouse.kind)
         rows += _select(
             settings,
             [*conditions, f"{sort} IS NULL", *where],
@@ -152,21 +154,30 @@ def _order(wanted: BookingFilter) -> str:
     return ", ".join([f"{sort}{direction}", *KEY] if sort else KEY)
 
 
-def _after(wanted: BookingFilter, after: Sequence[Any] | None) -> tuple[list[str], list[Any]]:
+def _after(
+    wanted: BookingFilter, after: Sequence[Any] | None, kind: Destination
+) -> tuple[list[str], list[Any]]:
     """Return the condition of the rows after a row with a value in the column that sorts."""
     sort = wanted.sort.removeprefix("-")
     if not sort:
-        return _after_key(after[1:]) if after else ([], [])
+        return _after_key(after[1:], kind) if after else ([], [])
     if after is None:
         return [f"{sort} IS NOT NULL"], []
-    [by_key], values = _after_key(after[1:])
+    [by_key], values = _after_key(after[1:], kind)
     beyond = "<" if wanted.sort.startswith("-") else ">"
-    return [f"({sort} {beyond} %s OR ({sort} = %s AND {by_key}))"], [after[0], after[0], *values]
+    # The first condition says no more than the second, but an index finds its rows.
+    condition = f"{sort} {beyond}= %s AND ({sort} {beyond} %s OR {by_key})"
+    return [condition], [after[0], after[0], *values]
 
 
-def _after_key(key: Sequence[Any]) -> tuple[list[str], list[Any]]:
-    """Return the condition of the rows after a key, in SQL that every destination has."""
+def _after_key(key: Sequence[Any], kind: Destination) -> tuple[list[str], list[Any]]:
+    """Return the condition of the rows after a key, in SQL that every destination has.
+
+    PostgreSQL compares whole keys, by its index.
+    """
     vendor, account, booking_id = key
+    if kind is POSTGRES:
+        return ["(vendor, account, booking_id) > (%s, %s, %s)"], [vendor, account, booking_id]
     condition = "(vendor > %s OR (vendor = %s AND (account > %s OR (account = %s AND booking_id > %s))))"
     return [condition], [vendor, vendor, account, account, booking_id]
 

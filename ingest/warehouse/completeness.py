@@ -1,7 +1,7 @@
 """The verdicts on the hours of an account, as the table `completeness` has them."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -66,10 +66,9 @@ class HourVerdict:
 
     def columns(self) -> dict[str, Any]:
         """Return the columns of the row with values that JSON has, without `loaded_at`."""
-        values = asdict(self)
+        values = ((name, getattr(self, name)) for name in _COLUMNS)
         return {"id": self.id} | {
-            name: format_instant(value) if isinstance(value, datetime) else value
-            for name, value in values.items()
+            name: format_instant(value) if isinstance(value, datetime) else value for name, value in values
         }
 
 
@@ -113,7 +112,11 @@ def complete_until(
 
 def loads_table(settings: Settings) -> str:
     """Return the name of the table that has a row of each load."""
-    return "_ingest_loads" if settings.warehouse.kind is FILESYSTEM else "_dlt_loads"
+    warehouse = settings.warehouse
+    if warehouse.kind is not FILESYSTEM:
+        return "_dlt_loads"
+    # Some of Iceberg's catalogs want names that begin with a letter.
+    return "ingest_loads" if warehouse.table_format == "iceberg" else "_ingest_loads"
 
 
 class CompletenessTable:

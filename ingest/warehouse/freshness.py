@@ -41,6 +41,12 @@ class FreshnessTable:
         rows = self._rows(sql, [vendor, account])
         return parse_stored_instant(rows[0][0]) if rows and rows[0][0] else None
 
+    def quantiles(self, vendor: str, account: str, since: datetime) -> dict[datetime, tuple[float, float]]:
+        """Return p50 and p95 of the hours that begin since then, in seconds, by hour."""
+        sql = "SELECT hour, p50, p95 FROM freshness WHERE vendor = %s AND account = %s AND hour >= %s"
+        rows = self._rows(sql, [vendor, account, since])
+        return {parse_stored_instant(hour): (p50, p95) for hour, p50, p95 in rows}
+
     def receipts(self, vendor: str, account: str, since: datetime) -> Iterator[datetime]:
         """Yield when each webhook was received that was loaded since then."""
         sql = (

@@ -44,17 +44,18 @@ def ask_again(
     """Reconcile the hours in [since, until) that are not proven, and return a report of each run.
 
     Without `since` these are all since the first hour that was ever asked for, without `until` those that
-    runs of the schedule do not reach any more. Raises WarehouseUnavailable.
+    runs of the schedule do not reach any more. A run that fails is the last one. Raises WarehouseUnavailable.
     """
     table = CompletenessTable(settings)
     first = since or table.complete_until(account.vendor, account.name, PROVEN)  # years before it are proven
     verdicts = table.verdicts(account.vendor, account.name, first and hour_of(first))
     until = until or datetime.now(UTC) - settings.reconcile.lookback
-    return [
-        report
-        for start, end in asked_windows(account, verdicts, first, until)
-        for report in reconciler.run([account], start, end)
-    ]
+    reports: list[Report] = []
+    for start, end in asked_windows(account, verdicts, first, until):
+        reports += reconciler.run([account], start, end)
+        if any(report.failure for report in reports):
+            break
+    return reports
 
 
 def _spans(

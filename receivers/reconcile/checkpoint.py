@@ -197,6 +197,11 @@ class Checkpoint:
         if joins:
             self._replace(self._covered_file, format_instant(until).encode())
 
+    def note_first_run(self, since: datetime) -> None:
+        """Store where an account's first run began that failed, so that the next ones begin there too."""
+        if self._covered_until() is None:
+            self.cover(since, since)
+
     def key(self) -> KnownKey | None:
         """Return the REST credential that runs used last; None where the file is missing or unreadable."""
         return _load(_KEY, self._content(self.key_file))

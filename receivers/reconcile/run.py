@@ -248,6 +248,8 @@ class AccountRun:
             counts, end = replace(self.report.counts), self._end()
             progress = replace(recorder.progress, counts=counts, written_at=end.finished_at)
             self._record(checkpoint, progress, end)
+            if self.producer and self.since is None and self.report.failure:
+                checkpoint.note_first_run(self.report.since)
         self.has_reported = True
         if proof:
             self._state_proof(proof, recorder)

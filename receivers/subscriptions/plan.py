@@ -54,6 +54,11 @@ class Step:
         """Whether the vendor differs from the settings here."""
         return self.action not in UNCHANGED
 
+    @property
+    def urls(self) -> str:
+        """The URL that the step makes, or those that it is about."""
+        return self.wanted.url if self.wanted else ", ".join(old.url for old in self.old)
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:

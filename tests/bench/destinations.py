@@ -1,5 +1,7 @@
 """What a load costs at each destination: `python -m tests.bench.destinations [--only duckdb --write]`.
 
+With `--matrix` it is what works at each: the black box of tests/destinations, step by step.
+
 A consumer makes the tables and loads 100 events, and then 1,000 events of all vendors at once, of which some
 are there or change bookings that are there. What stands in for a cloud is the emulator of tests/destinations,
 on this machine: its time says how much work a load is, not how long the service takes. Bytes over the network
@@ -27,6 +29,7 @@ from tests.bench.simulated import PUBLIC_URL, account_settings
 from tests.consumers.harness import open_consumer
 from tests.consumers.postgres import running_postgres
 from tests.destinations.bigquery import running_bigquery
+from tests.destinations.black_box import open_black_box
 from tests.destinations.databases import duckdb_file, postgres_server
 from tests.destinations.databricks import running_databricks
 from tests.destinations.destination import Destination
@@ -35,12 +38,25 @@ from tests.destinations.lakes import local_lake, running_azure, running_gcs, run
 from tests.destinations.mariadb import running_mariadb
 from tests.destinations.redshift import redshift_types
 from tests.destinations.snowflake import running_snowflake
+from tests.destinations.two_consumers import check_two_consumers
 from tests.support.generated import replace_block
 from tests.support.settings import settings_tree
 
 _PAGE = Path(__file__).parents[2] / "docs" / "destinations.md"
 _FIRST_EVENTS, _EVENTS = 100, 1000
 _KIB = 1024
+
+# The columns of the matrix, and the steps of the black box that they stand for.
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "consume": ("load", "events", "bookings", "dead_letter"),
+    "query": ("query",),
+    "status": ("status",),
+    "reconcile": ("reconcile",),
+    "sync": ("sync",),
+    "replay": ("replay",),
+    "dead letters": ("dead_letters_list",),
+    "check": ("check",),
+}
 
 Opener = Callable[[Path, ExitStack], Destination]
 
@@ -120,6 +136,34 @@ def measure(name: str) -> Cost:
         return Cost(**json.loads(process.stdout.splitlines()[-1]))
 
 
+def try_all(name: str) -> list[str]:
+    """Run the black box at a destination, and then two consumers; return a row of the matrix."""
+    title, open_destination = DESTINATIONS[name]
+    with TemporaryDirectory(prefix="ingest-bench-") as temporary, ExitStack() as stack:
+        folder = Path(temporary)
+        destination = open_destination(folder, stack)
+        with open_black_box(folder, destination) as box:
+            problems = box.problems()
+        for step, problem in problems.items():
+            print(f"{name}: {step}: {problem}", file=sys.stderr)
+        is_loaded = "load" not in problems
+        results = [
+            "yes" if is_loaded and not problems.keys() & steps else "no"
+            for steps in map(set, _COLUMNS.values())
+        ]
+        try:
+            check_two_consumers(folder, destination)
+        except AssertionError as error:
+            print(f"{name}: two consumers: {error}", file=sys.stderr)
+            results.append("no")
+        else:
+            results.append("yes")
+    body = "whole" if destination.longest_json is None else "its place in the log"
+    row = [title, *results, body if is_loaded and "events" not in problems else "no"]
+    print(" | ".join(row), file=sys.stderr, flush=True)  # it may take long until all rows are there
+    return row
+
+
 def figures(costs: Mapping[str, Cost]) -> Figures:
     """Return the table of what was measured."""
     rows = [
@@ -140,16 +184,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=DESTINATIONS, default=list(DESTINATIONS))
     parser.add_argument("--load", type=json.loads, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--matrix", action="store_true", help="run the black box instead, and print what works"
+    )
     add_write_option(parser)
     arguments = parser.parse_args()
     if arguments.load:
         print(json.dumps(asdict(load(arguments.load))))
         return
-    table = figures({name: measure(name) for name in arguments.only})
+    if arguments.matrix:
+        rows = [try_all(name) for name in arguments.only]
+        table = Figures("What works", ("destination", *_COLUMNS, "two consumers", "a body of 1 MiB"), rows)
+    else:
+        table = figures({name: measure(name) for name in arguments.only})
     table.print()
     if arguments.write:
+        block = "matrix" if arguments.matrix else "loads"
         _PAGE.write_text(
-            replace_block(_PAGE.read_text(), "loads", [*table.markdown(), f"{describe_machine()}."])
+            replace_block(_PAGE.read_text(), block, [*table.markdown(), f"{describe_machine()}."])
         )
 
 

@@ -150,28 +150,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=float, default=500, help="webhooks a second")
     parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--subscribers", type=int, nargs="+", default=[1, 50])
+    parser.add_argument("--subscribers", type=int, nargs="*", default=[1, 50])
     parser.add_argument("--events", type=int, default=100_000, help="events of the consumer's cost")
     parser.add_argument("--logs", nargs="*", choices=("sqlite", "kafka"), default=["sqlite", "kafka"])
     add_write_option(parser)
     arguments = parser.parse_args()
-    costs = []
+    tables = []
     if arguments.logs:
         columns = [
             *("log", "events/s, off", "processor, µs an event, off"),
             *("events/s, on", "processor, µs an event, on"),
         ]
-        rows = [measure_cost(log, arguments.events) for log in arguments.logs]
-        costs.append(Figures("`ingest consume` with the feed off and on", columns, rows))
-    latency = []
-    for subscribers in arguments.subscribers:
-        with TemporaryDirectory(prefix="bench-feed-") as folder:
-            latency.append(measure_latency(Path(folder), arguments.rate, arguments.seconds, subscribers))
-    columns = [
-        *("sent, /s", "subscribers", "changes of events", "arrivals", "missing", "dropped"),
-        *("POST to subscriber, p50 and p99, s", "cores of the dashboard", "cores of the subscribers"),
-    ]
-    show("feed", [*costs, Figures("`GET /api/changes`", columns, latency)], write=arguments.write)
+        costs = [measure_cost(log, arguments.events) for log in arguments.logs]
+        tables.append(Figures("`ingest consume` with the feed off and on", columns, costs))
+    if arguments.subscribers:
+        columns = [
+            *("sent, /s", "subscribers", "changes of events", "arrivals", "missing", "dropped"),
+            *("POST to subscriber, p50 and p99, s", "cores of the dashboard", "cores of the subscribers"),
+        ]
+        latencies = []
+        for subscribers in arguments.subscribers:
+            with TemporaryDirectory(prefix="bench-feed-") as folder:
+                latency = measure_latency(Path(folder), arguments.rate, arguments.seconds, subscribers)
+            latencies.append(latency)
+        tables.append(Figures("`GET /api/changes`", columns, latencies))
+    show("feed", tables, write=arguments.write)
 
 
 if __name__ == "__main__":

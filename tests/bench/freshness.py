@@ -13,8 +13,9 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +30,7 @@ from tests.bench.growth import fill
 from tests.bench.simulated import PUBLIC_URL, account_settings, deliveries, path_of
 from tests.bench.usage import Usage, read_usage
 from tests.consumers.harness import open_consumer
+from tests.ingest.dashboard.chromium import started_chromium
 from tests.support.polling import is_healthy, wait_for
 from tests.support.ports import free_port
 from tests.support.settings import CommandRunner, Tree, settings_tree
@@ -104,8 +106,13 @@ def request(vendor: str, delivery: Delivery) -> bytes:
     return f"POST {target} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + delivery.body
 
 
-def measure(folder: Path, rate: float, seconds: float, log: str, stored: int = 0) -> Freshness:
-    """Run `ingest up` in an empty folder, with a warehouse that has `stored` events, and measure it."""
+def measure(
+    folder: Path, rate: float, seconds: float, log: str, stored: int = 0, *, browsers: int = 0
+) -> Freshness:
+    """Run `ingest up` in an empty folder, with a warehouse that has `stored` events, and measure it.
+
+    So many browsers show the dashboard meanwhile.
+    """
     tree = settings_of(folder, log)
     if stored:
         with open_consumer(tree) as harness:
@@ -119,10 +126,11 @@ def measure(folder: Path, rate: float, seconds: float, log: str, stored: int = 0
     with runner.start("up") as process, ProcessPoolExecutor(1, spawn) as pool:
         wait_for(lambda: is_healthy(url), "the receiver listens")
         pool.submit(os.getpid).result()  # the sender has started
-        before = read_usage(process.pid).cpu_seconds
-        sending = pool.submit(send, receiver.port, requests, rate)
-        monitor = _watch(WarehouseMonitor(runner.settings, loaded_until=datetime.now(UTC)), sending)
-        sent, usage = sending.result(), read_usage(process.pid)
+        with _watching(f"http://127.0.0.1:{runner.settings.dashboard.port}", browsers):
+            before = read_usage(process.pid).cpu_seconds
+            sending = pool.submit(send, receiver.port, requests, rate)
+            monitor = _watch(WarehouseMonitor(runner.settings, loaded_until=datetime.now(UTC)), sending)
+            sent, usage = sending.result(), read_usage(process.pid)
     return Freshness(
         rate,
         len(requests) / sent.seconds,
@@ -133,6 +141,20 @@ def measure(folder: Path, rate: float, seconds: float, log: str, stored: int = 0
         usage,
         (usage.cpu_seconds - before) / sent.seconds,
     )
+
+
+@contextmanager
+def _watching(address: str, browsers: int) -> Iterator[None]:
+    """Show the dashboard in so many browsers: the first screen, what is live, and an account."""
+    if not browsers:
+        yield
+        return
+    wait_for(lambda: is_healthy(address), "the dashboard listens")
+    with started_chromium() as chromium:
+        for number in range(browsers):
+            paths = ("/", "/live", f"/account?name={next(iter(account_settings()))}")
+            chromium.new_page().goto(address + paths[number % len(paths)])
+        yield
 
 
 def settings_of(folder: Path, log: str) -> Tree:
@@ -146,6 +168,8 @@ def settings_of(folder: Path, log: str) -> Tree:
         "topic_prefix": f"bench-{folder.name}",
         "receiver": {"port": free_port(), "admin_port": free_port()},
         "reconcile": {"admin_port": free_port()},
+        "dashboard": {"port": free_port()},
+        "feed": {"enabled": True},
         "accounts": account_settings(),
     }
 
@@ -202,6 +226,7 @@ def main() -> None:
     parser.add_argument(
         "--stored", type=int, default=10_000_000, help="events of the large warehouse, 0 for none"
     )
+    parser.add_argument("--browsers", type=int, default=0, help="that show the dashboard meanwhile")
     parser.add_argument("--log", default="", help='"" for the embedded log, or kafka://host:port')
     add_write_option(parser)
     arguments = parser.parse_args()
@@ -210,7 +235,9 @@ def main() -> None:
         for rate in arguments.rates:
             with TemporaryDirectory(prefix="ingest-freshness-") as folder:
                 name = f"{stored:,} events" if stored else "empty"
-                result = measure(Path(folder), rate, arguments.seconds, arguments.log, stored)
+                result = measure(
+                    Path(folder), rate, arguments.seconds, arguments.log, stored, browsers=arguments.browsers
+                )
                 results.append((name, result))
     show("freshness", [figures(results)], write=arguments.write)
     sys.exit(any(result.missing for _, result in results))

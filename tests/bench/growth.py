@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from hashlib import md5
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from consumers.warehouse import duckdb_tables
 from ingest.event import Event
@@ -30,6 +30,7 @@ _SIZES = (5, 1_000, 10_000)
 _ABOUT_STORED = 5  # every fifth event is about a booking that the large warehouse has
 _REPEATED = 50  # every fiftieth event is one that it has
 _ROWS_PER_INSERT = 1_000_000
+_BEGIN = moment(0)
 _STORED_ID = "'S' || md5(number::text)"
 
 
@@ -106,8 +107,9 @@ def load(harness: ConsumerHarness, batch: Sequence[StoredRecord]) -> tuple[float
     return time.monotonic() - started, time.process_time() - cpu
 
 
-def fill(harness: ConsumerHarness, events: int, bookings: int) -> None:
-    """Fill the tables by SQL."""
+def fill(harness: ConsumerHarness, events: int, bookings: int, begin: datetime = _BEGIN) -> None:
+    """Fill the tables by SQL, with an event each second from `begin` on."""
+    first = f"'{format_instant(begin)}'::timestamptz"
     is_duckdb = harness.settings.warehouse.duckdb_file is not None
     with harness.warehouse.turn(), harness.warehouse._pipeline.sql_client() as client:
         for table, count, columns in (
@@ -115,7 +117,7 @@ def fill(harness: ConsumerHarness, events: int, bookings: int) -> None:
             ("bookings", bookings, _BOOKING_COLUMNS),
         ):
             name = client.make_qualified_table_name(table)
-            values = dict(columns)
+            values = {name: sql.replace(_FIRST, first) for name, sql in columns.items()}
             if is_duckdb:
                 values["_lookup_key"] = duckdb_tables._key_of(_STORED_ID)
                 values["_lookup_run"] = "0"
@@ -129,15 +131,16 @@ def fill(harness: ConsumerHarness, events: int, bookings: int) -> None:
             client.execute_sql("ANALYZE")
 
 
-_START = format_instant(moment(0))
-_MOMENT = f"'{_START}'::timestamptz + number * interval '1 second'"
-_EVENT_COLUMNS: dict[str, Any] = {
+_START = format_instant(_BEGIN)
+_FIRST = f"'{_START}'::timestamptz"
+_MOMENT = f"{_FIRST} + number * interval '1 second'"
+_EVENT_COLUMNS: dict[str, str] = {
     "id": _STORED_ID, "source": f"'{SOURCE}'", "type": "'oncehub.booking.scheduled'", "subject": _STORED_ID,
     "time": _MOMENT, "vendor": "'oncehub'", "account": "'support'", "via": "'webhook'",
     "received_at": _MOMENT,
     "position": f"'{TOPIC}/0/' || number::text", "data": "'{}'", "loaded_at": _MOMENT,
 }  # fmt: skip
-_BOOKING_COLUMNS: dict[str, Any] = {
+_BOOKING_COLUMNS: dict[str, str] = {
     "vendor": "'oncehub'", "account": "'support'", "booking_id": _STORED_ID, "status": "'confirmed'",
     "starts_at": _MOMENT, "version": f"'{_START}/{_START}'", "first_seen_at": _MOMENT,
     "last_event_id": _STORED_ID, "last_via": "'webhook'", "loaded_at": _MOMENT,
@@ -145,7 +148,7 @@ _BOOKING_COLUMNS: dict[str, Any] = {
 
 
 @contextmanager
-def _trees(destination: str, folder: Path) -> Iterator[tuple[Tree, Tree]]:
+def trees(destination: str, folder: Path) -> Iterator[tuple[Tree, Tree]]:
     """Yield settings of two consumers, each with a warehouse of its own."""
     trees = [settings_tree(folder / name, max_records=10_000) for name in ("large", "empty")]
     for name in ("large", "empty"):
@@ -176,7 +179,7 @@ def main() -> None:
     for destination in arguments.destinations:
         with (
             TemporaryDirectory(prefix="ingest-growth-", dir=arguments.folder) as folder,
-            _trees(destination, Path(folder)) as (tree, empty_tree),
+            trees(destination, Path(folder)) as (tree, empty_tree),
         ):
             growth = measure(tree, empty_tree, arguments.events, arguments.bookings, arguments.rounds)
         title = f"{destination}, {arguments.events:,} events and {arguments.bookings:,} bookings"

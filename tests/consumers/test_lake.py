@@ -4,11 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import pyiceberg.catalog
 import pytest
 from deltalake.table import TableAlterer
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import DataScan, FileScanTask
+from pyiceberg.utils.config import Config
 from starlette.responses import JSONResponse
 
 from consumers.booking_rows import Row
@@ -22,8 +25,10 @@ from ingest.warehouse import Bounds
 from ingest.warehouse.lake import open_lake
 from ingest.warehouse.query import query, query_bounded
 from tests.consumers.harness import ConsumerHarness, open_consumer
+from tests.consumers.postgres import PostgresServer
 from tests.consumers.samples import TOPIC, sample
 from tests.consumers.sync.harness import syncing
+from tests.destinations.lakes import running_gcs
 from tests.support.polling import wait_for
 from tests.support.settings import CommandRunner, Tree, settings_tree, with_section
 
@@ -105,9 +110,10 @@ def test_a_booking_is_replaced_whatever_its_id_is_and_no_other_one(
     }
 
 
-def test_a_load_is_planned_anew_when_somebody_else_has_loaded_after_it_was_planned(
+def check_planned_anew(
     harness: ConsumerHarness, other: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Let one consumer load between another one's plan and its load, and check what both left."""
     harness.load(sample(0))
     load = harness.warehouse.load
     later = iter([sample(9, at=9)])
@@ -121,6 +127,49 @@ def test_a_load_is_planned_anew_when_somebody_else_has_loaded_after_it_was_plann
     harness.load(sample(1, at=5), sample(2, "B2"))
     assert harness.column(LAST_EVENTS) == ["E9", "E2"]
     assert harness.column(EVENTS) == ["E0", "E1", "E2", "E9"]
+
+
+def test_a_load_is_planned_anew_when_somebody_else_has_loaded_after_it_was_planned(
+    harness: ConsumerHarness, other: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_planned_anew(harness, other, monkeypatch)
+
+
+@pytest.mark.postgres
+def test_a_catalog_in_postgresql_accepts_one_of_two_loads_at_once_too(
+    tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = {
+        "catalog": postgres.url.replace("postgresql:", "postgresql+psycopg2:"),
+        "dataset": f"t{uuid4().hex[:12]}",
+    }
+    (tmp_path / "other").mkdir()
+    trees = [
+        with_section(lake_tree(folder, tmp_path / "lake", "iceberg", name), "warehouse", **shared)
+        for folder, name in ((tmp_path, ""), (tmp_path / "other", "other"))
+    ]
+    with open_consumer(trees[0]) as harness, open_consumer(trees[1]) as other:
+        check_planned_anew(harness, other, monkeypatch)
+        [finding, *_] = check_warehouse(harness.settings)
+        assert finding.state is State.OK, finding
+
+
+def test_iceberg_tables_may_be_in_google_cloud_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = lake_tree(tmp_path, tmp_path / "lake", "iceberg")
+    with running_gcs(tmp_path) as store:
+        for name, value in store.environ.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv(
+            "PYICEBERG_CATALOG__INGEST__GCS__SERVICE__HOST", store.environ["STORAGE_EMULATOR_HOST"]
+        )
+        monkeypatch.setattr(pyiceberg.catalog, "_ENV_CONFIG", Config())  # which is read at the import
+        with open_consumer(with_section(tree, "warehouse", credentials="gs://lake/tables")) as harness:
+            harness.load(sample(1), sample(2, "B2"))
+            harness.load(sample(3, at=5), sample(1))
+            assert harness.column(LAST_EVENTS) == ["E3", "E2"]
+            assert harness.column(EVENTS) == ["E1", "E2", "E3"]
 
 
 def test_two_processes_that_load_the_same_bookings_lose_and_double_nothing(

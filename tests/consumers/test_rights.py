@@ -1,6 +1,7 @@
 """Tests that missing rights of consumer and sync are found before they are needed, without a trace."""
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -84,8 +85,9 @@ def test_a_user_who_may_create_schemas_needs_no_more_and_none_is_left(
     database.run(f"GRANT CREATE ON DATABASE postgres TO {database.user}")
     findings = by_name(settings)
     assert {name: str(finding.state) for name, finding in findings.items()} == dict.fromkeys(
-        ["warehouse", "warehouse sync"], "ok"
+        ["warehouse", "warehouse sync", "warehouse load"], "ok"
     )
+    assert re.search(r"unchanged\. A load took [0-9.]+ s", findings["warehouse load"].detail)
     assert (
         database.run(f"SELECT nspname FROM pg_namespace WHERE nspname LIKE '{dataset_of(settings)}%'") == []
     )
@@ -131,6 +133,21 @@ def test_a_sync_needs_a_schema_of_its_own_and_a_load_does_not(settings: Settings
     findings = by_name(settings)
     assert failing(findings) == {"warehouse sync"}
     assert findings["warehouse sync"].remedy == f"GRANT CREATE ON DATABASE postgres TO {database.user}"
+
+
+@pytest.mark.postgres
+def test_a_user_who_has_the_schemas_and_may_create_none_is_told_that_no_load_was_tried(
+    settings: Settings, database: Database
+) -> None:
+    without_sync = settings.model_copy(update={"accounts": {}})
+    database.run(f"CREATE SCHEMA {dataset_of(settings)} AUTHORIZATION {database.user}")
+    findings = by_name(without_sync)
+    assert failing(findings) == set()
+    assert findings["warehouse load"].detail == (
+        f"not tried: {database.user} in postgres may not create a scratch schema for it"
+    )
+    with closing(Warehouse(without_sync)) as warehouse:
+        warehouse.prepare()  # what was promised is so
 
 
 @pytest.mark.postgres
@@ -222,8 +239,8 @@ def digest(file: Path) -> str:
 def test_a_duckdb_file_that_is_not_there_is_not_made(tree: Tree, tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     settings = settings_of(tree, credentials=f"{tmp_path}/deep/er/warehouse.duckdb")
-    [finding] = check_warehouse(settings)
-    assert finding.state is State.OK
+    [finding, load] = check_warehouse(settings)
+    assert (finding.state, load.state) == (State.OK, State.OK), load
     assert "will be created by the first load" in finding.detail
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -234,8 +251,10 @@ def test_a_duckdb_file_is_tried_and_left_as_it_was(tree: Tree, tmp_path: Path) -
         warehouse.prepare()
     file = tmp_path / "warehouse.duckdb"
     before, files = digest(file), sorted(tmp_path.rglob("*"))
-    [finding] = check_warehouse(settings)
+    [finding, load] = check_warehouse(settings)
     assert (finding.state, finding.detail) == (State.OK, f"{file} can be written to, dataset ingest")
+    assert load.state is State.OK
+    assert re.match(r"DuckDB takes rows and returns them unchanged\. A load took [0-9.]+ s", load.detail)
     assert digest(file) == before
     assert sorted(tmp_path.rglob("*")) == files
 

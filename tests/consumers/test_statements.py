@@ -9,7 +9,7 @@ import pytest
 from consumers.batch import Chunk, Item, plan_load, read_batch
 from consumers.statements import valid_statements
 from consumers.warehouse import tables
-from ingest.event import GAP, JUDGED, MEASURED, Event, Via, build_statement
+from ingest.event import JUDGED, Event, Via, build_statement
 from ingest.log import Partition, Record, StoredRecord
 from ingest.vendors import BookingMapper
 from ingest.warehouse.completeness import CompletenessTable, HourVerdict, Verdict
@@ -29,17 +29,6 @@ def items(*events: Event) -> list[Item]:
     batch = read_batch(records, TOPICS, BookingMapper({}), START)
     assert not batch.dead
     return batch.items
-
-
-def rows(harness: ConsumerHarness) -> list[tuple[str, int]]:
-    return [
-        (row["verdict"], row["listed"]) for row in harness.rows("select verdict, listed from completeness")
-    ]
-
-
-def load(harness: ConsumerHarness, *events: Event) -> None:
-    harness.append_records(TOPICS.audit, *(event.to_record() for event in events))
-    harness.load()
 
 
 def test_the_latest_of_several_statements_in_a_batch_is_the_row() -> None:
@@ -76,40 +65,6 @@ def test_replayed_statements_are_left_out() -> None:
     replayed = Record(record.key, record.value, {**record.headers, "ce_via": Via.REPLAY})
     batch = read_batch([StoredRecord(replayed, Partition(TOPICS.audit), 0)], TOPICS, BookingMapper({}), START)
     assert (batch.items, batch.dead) == ([], [])
-
-
-def test_a_verdict_is_read_back_as_it_was_stated(either_harness: ConsumerHarness) -> None:
-    harness = either_harness
-    harness.load(sample(1))
-    [newest] = harness.column("select max(load_id) from _dlt_loads")
-    load(harness, statement(START, evidence_load=newest, listed=2, held=2))
-    load(harness, statement(moment(-1), verdict="open"))  # older, as a redriven dead letter may be
-    assert rows(harness) == [("complete", 2)]
-    [verdict] = CompletenessTable(harness.settings).verdicts("oncehub", "support").values()
-    assert verdict.columns() == VERDICT.columns() | {"evidence_load": newest, "listed": 2, "held": 2}
-    load(harness, statement(moment(1), verdict="open", listed=3))
-    assert rows(harness) == [("open", 3)]
-    load(harness, statement(moment(2), evidence_load="of another warehouse"))
-    assert rows(harness) == [("open", 0)]
-
-
-def test_gaps_and_freshness_are_rows_too(harness: ConsumerHarness) -> None:
-    common = {"vendor": "oncehub", "account": "support", "repaired": 0, "missed": 1}
-    gap = common | {
-        "id": "G",
-        "from_at": "2026-05-01T09:00:00Z",
-        "cause": "silence",
-        "found_at": "2026-05-01T10:00:00Z",
-    }
-    fresh = common | {"id": "F", "hour": "2026-05-01T09:00:00Z", "events": 2, "p50": 1, "p95": 1.5, "p99": 2}
-    load(harness, build_statement(GAP, SOURCE, gap, START), build_statement(MEASURED, SOURCE, fresh, START))
-    assert harness.rows("select cause, until_at, missed from gaps") == [
-        {"cause": "silence", "until_at": None, "missed": 1}
-    ]
-    assert harness.column("select p95 from freshness") == [1.5]
-    closed = gap | {"closed_at": "2026-05-01T11:00:00Z"}
-    load(harness, build_statement(GAP, SOURCE, closed, moment(5)))
-    assert harness.column("select count(*) from gaps where closed_at is not null") == [1]
 
 
 @pytest.mark.parametrize("ahead", [-7200, 7200])

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import duckdb
 import pytest
 
 from consumers.warehouse import duckdb_tables
@@ -91,6 +92,7 @@ def test_ids_that_share_a_lookup_key_are_told_apart(
     harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(duckdb_tables, "_key_of", lambda _column: "7::INTEGER")
+    monkeypatch.setattr(duckdb_tables, "lookup_key", lambda _row_id: 7)
     harness.load(*(sample(number, f"B{number}") for number in range(4)))
     harness.load(sample(2, "B2"), sample(11, "B1", at=60))
     assert pairs(harness, NEWEST) == [("B0", "E0"), ("B1", "E11"), ("B2", "E2"), ("B3", "E3")]
@@ -106,12 +108,42 @@ def test_tables_have_indexes_also_where_an_earlier_release_made_them(postgres_tr
         before.load(sample(1, "B1"))
         made = before.column(indexes.format(before.settings.warehouse.dataset))
         assert made == [
-            "ingest__dlt_loads_load_id", "ingest_booking_events_id", "ingest_bookings_booking_id",
-            "ingest_completeness_id", "ingest_dead_letters_id", "ingest_freshness_id", "ingest_gaps_id",
-            "ingest_reconciliations_id",
+            "ingest__dlt_loads_load_id", "ingest_booking_events_id", "ingest_booking_events_subject",
+            "ingest_bookings_booking_id", "ingest_bookings_created_at", "ingest_bookings_loaded_at",
+            "ingest_bookings_starts_at", "ingest_bookings_updated_at",
+            "ingest_bookings_vendor_account_booking_id", "ingest_completeness_id", "ingest_dead_letters_id",
+            "ingest_freshness_id", "ingest_gaps_id", "ingest_reconciliations_id",
         ]  # fmt: skip
         execute(before, "DROP INDEX ingest_bookings_booking_id")
     with open_consumer(postgres_tree) as harness:
         harness.load(sample(2, "B1", at=60))
         assert harness.column(indexes.format(harness.settings.warehouse.dataset)) == made
         assert pairs(harness, NEWEST) == [("B1", "E2")]
+
+
+@pytest.mark.parametrize("row_id", ["", "B1", "ä€𝄞", "https://api.calendly.com/scheduled_events/1" * 20])
+def test_the_lookup_key_of_an_id_is_the_one_that_duckdb_computes(row_id: str) -> None:
+    with duckdb.connect() as connection:
+        stored = connection.execute(f"SELECT {duckdb_tables._key_of('$1')}", [row_id]).fetchall()
+    assert stored == [(duckdb_tables.lookup_key(row_id),)]
+
+
+def compressions(harness: ConsumerHarness) -> set[str]:
+    """Return the methods by which payloads are compressed, without the one for equal values."""
+    sql = "select compression from pragma_storage_info('booking_events') where column_name = 'data'"
+    return {method.lower() for method in harness.column(sql)} - {"constant"}
+
+
+def test_payloads_are_compressed_by_zstandard(harness: ConsumerHarness) -> None:
+    harness.load(*(sample(number) for number in range(100)))
+    assert compressions(harness) == {"zstd"}
+
+
+def test_a_table_with_rows_keeps_its_payloads(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as earlier, open_consumer(tree) as harness:
+        earlier.setattr(duckdb_tables.DuckDBTables, "_compress_payloads", lambda _: None)
+        harness.load(sample(1))
+    with open_consumer(tree) as harness:
+        harness.load(sample(2))
+        assert harness.column("select count(data) from booking_events") == [2]
+        assert "zstd" not in compressions(harness)

@@ -59,6 +59,20 @@ def test_all_that_a_service_names_is_there(secrets: Path) -> None:
         assert ":latest" not in service["image"]
 
 
+def test_the_dashboard_asks_the_other_parts_by_names_to_which_they_answer(secrets: Path) -> None:
+    service = COMPOSE["services"]["dashboard"]
+    assert COMPOSE["x-secrets"] == [name for name in service["secrets"] if "DASHBOARD" not in name]
+    environ = {name: str(value) for name, value in service["environment"].items()}
+    environ |= {"INGEST_CONFIG": str(FOLDER / "ingest.toml"), "INGEST_SECRETS_DIR": str(secrets)}
+    settings = settings_with(environ)
+    assert (settings["dashboard"]["host"], bool(settings["dashboard"]["token"])) == ("0.0.0.0", True)  # noqa: S104 - in a container
+    assert service["ports"] == [f"127.0.0.1:8084:{settings['dashboard']['port']}"]
+    for role, section in SECTIONS.items():
+        assert settings[section]["admin_host"] == role
+        assert COMPOSE["services"][role]["environment"][f"INGEST_{section.upper()}__ADMIN_HOSTS"] == role
+        assert settings[section]["admin_token"]
+
+
 @pytest.mark.parametrize("role", SECTIONS)
 def test_the_settings_of_each_role_are_valid(role: str, secrets: Path) -> None:
     service = COMPOSE["services"][role]

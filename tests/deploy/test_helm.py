@@ -20,6 +20,7 @@ RULES = CHART.parents[1] / "monitoring" / "rules.yaml"
 EVERYTHING = {
     "receive": {"autoscaling": {"enabled": True}},
     "consume": {"keda": {"enabled": True}},
+    "dashboard": {"enabled": True, "hosts": ["bookings.example.com"]},
     "ingress": {"enabled": True, "className": "nginx", "tlsSecretName": "hooks"},
     "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["hooks.example.com"]},
     "monitoring": {"serviceMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}},
@@ -33,6 +34,8 @@ CUSTOM = {
     "PrometheusRule": "prometheus-operator/monitoring.coreos.com/v1/PrometheusRule",
 }
 PODS = ("StatefulSet", "Deployment", "Pod")
+
+Named = dict[tuple[str, str], dict[str, Any]]
 
 
 def values_of(name: str, folder: Path) -> list[str]:
@@ -121,16 +124,9 @@ def test_the_settings_of_each_role_are_valid(role: str, tmp_path: Path) -> None:
     documents = render(*values_of("everything", tmp_path))
     named = {(document["kind"], document["metadata"]["name"]): document for document in documents}
     kind = "Deployment" if role == "reconcile" else "StatefulSet"
-    (container,) = pod_spec(named[kind, f"x-bookings-ingest-{role}"])["containers"]
+    container = pod_spec(named[kind, f"x-bookings-ingest-{role}"])["containers"][0]
     assert container["args"][0] == role
-    config, secrets = tmp_path / "ingest.toml", tmp_path / "secrets"
-    config.write_text(named["ConfigMap", "x-bookings-ingest"]["data"]["ingest.toml"])
-    secrets.mkdir()
-    for key, value in named["Secret", "x-bookings-ingest"]["data"].items():
-        (secrets / key).write_bytes(base64.b64decode(value))
-    environ = {entry["name"]: entry.get("value", f"x-bookings-ingest-{role}-0") for entry in container["env"]}
-    environ |= {"INGEST_CONFIG": str(config), "INGEST_SECRETS_DIR": str(secrets)}
-    settings = settings_with(environ)
+    settings = settings_of(container, named, tmp_path)
     assert settings["log"] == "kafka://kafka:9092"
     assert settings["receiver"]["spool_dir"] == "/var/lib/ingest/data/spool"
     assert "sales" in settings["accounts"]
@@ -139,6 +135,35 @@ def test_the_settings_of_each_role_are_valid(role: str, tmp_path: Path) -> None:
     assert settings[section]["admin_port"] == port
     assert settings[section]["admin_host"] == "::"
     assert settings[section]["admin_token"], "other machines may ask"
+
+
+def settings_of(container: dict[str, Any], named: Named, folder: Path) -> Any:
+    """Return the settings of a container with the chart's settings and secrets."""
+    config, secrets = folder / "ingest.toml", folder / "secrets"
+    config.write_text(named["ConfigMap", "x-bookings-ingest"]["data"]["ingest.toml"])
+    secrets.mkdir()
+    for key, value in named["Secret", "x-bookings-ingest"]["data"].items():
+        (secrets / key).write_bytes(base64.b64decode(value))
+    environ = {entry["name"]: entry.get("value", "x-bookings-ingest-pod-0") for entry in container["env"]}
+    return settings_with(environ | {"INGEST_CONFIG": str(config), "INGEST_SECRETS_DIR": str(secrets)})
+
+
+def test_the_dashboard_asks_the_other_parts_by_names_to_which_they_answer(tmp_path: Path) -> None:
+    documents = render(*values_of("everything", tmp_path))
+    named = {(document["kind"], document["metadata"]["name"]): document for document in documents}
+    container = pod_spec(named["Deployment", "x-bookings-ingest-reconcile"])["containers"][1]
+    settings = settings_of(container, named, tmp_path)
+    assert container["args"] == ["dashboard"]
+    assert settings["dashboard"]["hosts"] == ["bookings.example.com"]
+    assert settings["dashboard"]["token"]
+    assert settings["dashboard"]["port"] == container["ports"][0]["containerPort"]
+    for role in ("receive", "consume"):
+        asked = settings[SECTIONS[role]]["admin_host"]
+        assert ("Service", asked) in named
+        asker = {"name": f"INGEST_{SECTIONS[role].upper()}__ADMIN_HOSTS", "value": asked}
+        assert asker in pod_spec(named["StatefulSet", f"x-bookings-ingest-{role}"])["containers"][0]["env"]
+        admin = named["NetworkPolicy", f"x-bookings-ingest-{role}"]["spec"]["ingress"][-1]
+        assert any("podSelector" in source for source in admin["from"]), "the dashboard is let in"
 
 
 def test_what_pods_cannot_share_is_refused() -> None:

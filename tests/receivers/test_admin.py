@@ -16,6 +16,7 @@ from tests.receivers.conftest import Start
 from tests.receivers.in_process import Answer, InProcess, ask
 from tests.receivers.requests import SALES, SECRET, Request, booking, signed
 from tests.receivers.running import ANYWHERE, Receiver
+from tests.support.polling import wait_for
 
 TOKEN = "a-token-of-the-tests"
 GOOD, SIGNED_BEFORE, UNREADABLE, FORGED, TOO_LARGE = 5, 1, 2, 3, 1
@@ -80,7 +81,7 @@ def test_metrics_count_every_delivery_of_all_workers(start: Start, tmp_path: Pat
     assert _of(samples, "ingest_dead_letters_total", reason="unreadable_payload") == UNREADABLE
     assert _of(samples, "ingest_delivery_seconds_count") == GOOD + UNREADABLE + FORGED + TOO_LARGE
     assert 0 < _of(samples, "ingest_delivery_seconds_sum") < 60
-    assert samples["ingest_in_flight_bytes", frozenset()] == 0
+    wait_for(lambda: _metrics(receiver)["ingest_in_flight_bytes", frozenset()] == 0, "nothing is under way")
     assert receiver.admin.get("/readyz").json()["ready"] is True
     assert len(list(tmp_path.glob("ingest-metrics-*"))) == (workers == "2")
     assert receiver.stop() == 0

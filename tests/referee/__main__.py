@@ -51,7 +51,7 @@ def live(seed: int, days: int) -> LifeResult:
         life = Life(Path(folder), plan_of(seed, days), seed)
         judge = Judge(life)
         with life.installed():
-            false = [judge.find_false() for hour in life.run() if hour % 24 == 0]
+            false = [judge.find_false() for hour in life.live() if hour % 24 == 0]
             life.calm()
             judgements = judge.judge()
     for name, judgement in judgements.items():

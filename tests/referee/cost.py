@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
+from ingest.errors import VendorUnavailable
 from ingest.simulator.calendly.records import ENDED
 from ingest.simulator.world import Meeting
 from ingest.vendors import AnyAccount
@@ -29,8 +30,11 @@ def fewest_requests(account: AnyAccount, report: Report, meetings: Collection[Me
 
     These are the full pages of the list; what lists leave out of the bookings that were missed; whether each
     booking that is gone is gone; and, as no list of Calendly's has no-shows, the invitees of each meeting
-    that was held.
+    that was held. A run that the vendor does not answer takes one, without which nobody knows. All others
+    that fail count for nothing.
     """
+    if report.failure:
+        return int(isinstance(report.failure, VendorUnavailable))
     rest_class = account.rest_class
     if rest_class is None:
         return 0

@@ -75,7 +75,7 @@ def judge_gaps(life: GapLife) -> GapResult:
     """Live a life, and return what became of what was kept away."""
     judge, false = Judge(life), []
     with life.installed():
-        for hour in life.run():
+        for hour in life.live():
             if hour % 24 == 0:
                 false += [line for lines in judge.find_false().values() for line in lines]
         life.calm()

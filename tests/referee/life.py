@@ -4,7 +4,7 @@ import heapq
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -22,13 +22,13 @@ from ingest.settings import Settings
 from ingest.simulator import load_simulated_vendor
 from ingest.simulator.server import RestServer
 from ingest.simulator.world import Change, Meeting, World
-from ingest.vendors.rest import _learned
+from ingest.vendors import AnyAccount
 from ingest.warehouse.bookings import BookingsTable
 from ingest.warehouse.completeness import HOUR
-from receivers.completeness.asking import asked_windows
+from receivers.completeness.asking import ask_again
 from receivers.reconcile.repairs import Repairs
 from receivers.reconcile.report import Report
-from receivers.reconcile.run import AccountRun
+from receivers.reconcile.run import AccountRun, Reconciler
 from tests.referee.clock import START, Clock
 from tests.referee.cost import Cost, fewest_requests
 from tests.referee.product import Killed, Product
@@ -41,11 +41,12 @@ T = TypeVar("T")
 
 MINUTE = timedelta(minutes=1)
 LAG = 2 * MINUTE
-LOOKBACK = timedelta(days=1)
+LOOKBACK = timedelta(days=2)
 _MOST_ARRIVALS = 6
 _ASKED_EVERY = 6  # hours
 _BACKUPS_AN_HOUR = 0.2
 _BACKUPS = 10
+_LOG_BACKUPS = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def plan_of(seed: int, days: int) -> Plan:
     """Return the plan of a seed: each has other intervals, other pages, and other numbers of bookings."""
     return Plan(
         hours=24 * days,
-        every_hours=(1, 2, 6, 24)[seed % 4],
+        every_hours=(1, 6, 12, 24)[seed % 4],
         page=(4, 20, 100)[seed // 4 % 3],
         bookings_an_hour=(0.25, 1.0, 2.0)[seed // 12 % 3],
     )
@@ -139,7 +140,7 @@ class Life:
                 "reconcile": {
                     "lag": f"{LAG.total_seconds():.0f}s",
                     "lookback": f"{LOOKBACK.total_seconds():.0f}s",
-                    "patience": "5s",
+                    "patience": "2s",
                     "state_dir": f"{folder}/reconcile",
                 },
                 "accounts": {
@@ -165,6 +166,7 @@ class Life:
         self.letters: dict[tuple[str, str], list[datetime]] = {}
         self._backups: list[Contents] = []
         self._log_lengths: list[Mapping[str, int]] = []
+        self._messages: MutableSequence[Any] = []
         self.asked_at = START  # when vendors were last asked for everything that was not proven
 
     @contextmanager
@@ -181,16 +183,18 @@ class Life:
                 return True
 
             patches.enter_context(patch.object(Repairs, "wait_until_loaded", wait))
-            patches.enter_context(patch("receivers.reconcile.run.CompletenessTable", lambda _: product))
+            for module in ("receivers.reconcile.run", "receivers.completeness.asking"):
+                patches.enter_context(patch(f"{module}.CompletenessTable", lambda _: product))
             patches.enter_context(patch("receivers.reconcile.run.measure_freshness", lambda *_: None))
+            patches.enter_context(patch("receivers.reconcile.checkpoint.replace_private", Path.write_bytes))
             patches.enter_context(patch("receivers.reconcile.sweep.ThreadPoolExecutor", _SamePool))
             patches.enter_context(patch("ingest.rest.adapter.sleep", lambda *_: None))
-            patches.enter_context(capture_logs())
+            self._messages = patches.enter_context(capture_logs())
             for vendor in self.simulated:
                 patches.enter_context(patch(f"ingest.vendors.{vendor}.rest._PAGE", self.plan.page))
             yield
 
-    def run(self) -> Iterator[int]:
+    def live(self) -> Iterator[int]:
         """Live hour after hour, and yield the number of each one that has passed."""
         for hour in range(1, self.plan.hours + 1):
             end = START + hour * HOUR
@@ -202,13 +206,15 @@ class Life:
                 self._live_until(end + self._random.uniform(0, 10) * MINUTE)
                 for name in self.accounts:
                     self.reconcile(name)
-                    if hour % max(_ASKED_EVERY, self.plan.every_hours) == 0:
-                        self.ask_again(name, self.clock.now - LOOKBACK)
-            if self.product.consumer_runs:
-                self.product.consume()
+            self.product.consume()
+            if hour % max(_ASKED_EVERY, self.plan.every_hours) == 0:
+                for name in self.accounts:
+                    self.ask_again(name, self.clock.now - LOOKBACK)
             if self._random.random() < _BACKUPS_AN_HOUR:
                 self._backups = [*self._backups[-_BACKUPS:], self.product.warehouse.contents.copy()]
-            self._log_lengths.append({topic: len(log) for topic, log in self.product.log.items()})
+            lengths = {topic: len(log) for topic, log in self.product.log.items()}
+            self._log_lengths = [*self._log_lengths[-_LOG_BACKUPS:], lengths]
+            self._messages.clear()
             yield hour
 
     def calm(self) -> None:
@@ -228,14 +234,18 @@ class Life:
 
     def ask_again(self, name: str, until: datetime) -> None:
         """Run an account over the hours before `until` that are not proven, as the schedule does."""
-        account = self.accounts[name]
-        for since, end in asked_windows(account, self.product.verdicts(account.vendor, name), None, until):
-            self.reconcile(name, since, end)
+        ask_again(self.settings, cast("Reconciler", self), self.accounts[name], None, until)
+
+    def run(
+        self, accounts: Sequence[AnyAccount], since: datetime | None, until: datetime | None
+    ) -> list[Report]:
+        """Run accounts, as `Reconciler` has it."""
+        return [report for account in accounts if (report := self.reconcile(account.name, since, until))]
 
     def reconcile(
         self, name: str, since: datetime | None = None, until: datetime | None = None
     ) -> Report | None:
-        """Run one account, as the schedule does, and return its report; None if it was killed in it."""
+        """Run one account, as the schedule does, and return the report; None where it was killed in it."""
         if self._random.random() < self.plan.kills:
             self.product.kills_in = self._random.randrange(1, 40)
             self.tally.note("kill")
@@ -256,15 +266,12 @@ class Life:
             report = run.run()
         except Killed:
             cost.failed += 1
-            _learned.clear()  # with the process
             return None
         finally:
             self.product.kills_in = 0
             cost.seconds += time.process_time() - began_at
             cost.requests = self._transport.requests[name]
-        if report.failure:
-            cost.failed += 1
-            return report
+        cost.failed += report.failure is not None
         meetings = self._visible[name].values()
         cost.fewest += fewest_requests(self.accounts[name], report, meetings, self.plan.page)
         return report
@@ -394,7 +401,7 @@ class Life:
 
     def _restore_log(self) -> None:
         if self._log_lengths:
-            self.product.restore_log(self._random.choice(self._log_lengths[-12:]))
+            self.product.restore_log(self._random.choice(self._log_lengths))
 
     def _delete_old_records(self) -> None:
         for topic in self.product.log:

@@ -2,7 +2,7 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,7 @@ from ingest.errors import LogUnavailable
 from ingest.log import Partition, Record, StoredRecord
 from ingest.settings import Settings
 from ingest.vendors import BookingMapper
-from ingest.warehouse.completeness import HourVerdict
+from ingest.warehouse.completeness import COMPLETE, HourVerdict, Verdict, complete_until
 from tests.referee.clock import Clock
 from tests.referee.warehouse import Contents, Warehouse
 
@@ -66,7 +66,9 @@ class Product:
         self.consume()
 
     def consume(self) -> None:
-        """Read the topics in any order, and load what is new."""
+        """Read the topics in any order, and load what is new, where the consumer runs."""
+        if not self.consumer_runs:
+            return
         topics = list(self.log)
         self._random.shuffle(topics)
         for topic in topics:
@@ -153,6 +155,12 @@ class Product:
     ) -> dict[datetime, HourVerdict]:
         """Return the stored verdicts by hour."""
         return self.warehouse.verdicts(vendor, account, since, until)
+
+    def complete_until(
+        self, vendor: str, account: str, accepted: Collection[Verdict] = COMPLETE
+    ) -> datetime | None:
+        """Return the end of the hours with accepted verdicts that follow each other from the first one on."""
+        return complete_until(self.verdicts(vendor, account).values(), accepted)
 
     def newest_load(self) -> str | None:
         """Return the newest load."""

@@ -55,17 +55,17 @@ class CommandRunner:
     """Runs commands in a folder with settings, all with the same further variables in their environment."""
 
     def __init__(self, folder: Path, tree: Tree, **environ: str) -> None:
-        self.folder, self._environ = folder, environ
+        self.folder, self.environ = folder, environ
         write_settings(folder, tree)
         self.settings = Settings.model_validate(tree)
 
     def run(self, *arguments: str) -> Result:
         """Run a command to its end."""
-        return ingest(self.folder, *arguments, **self._environ)
+        return ingest(self.folder, *arguments, **self.environ)
 
     def start(self, *arguments: str) -> IngestProcess:
         """Start a command."""
-        return start_ingest(self.folder, *arguments, **self._environ)
+        return start_ingest(self.folder, *arguments, **self.environ)
 
     @contextmanager
     def consuming(self) -> Iterator[IngestProcess]:

@@ -33,8 +33,9 @@ RunCheck = Callable[[], Sequence[Finding]]
 def check(as_json: AsJson = False, config: Config = None) -> None:
     """Try everything that is needed to run, say how to fix what fails, and print what to give each vendor.
 
-    It leaves nothing behind on this machine, in Kafka, in the warehouse or at a vendor. Destinations other
-    than DuckDB and PostgreSQL it tries by two loads into a scratch dataset, which cost what loads cost there.
+    It leaves nothing behind on this machine, in Kafka, in the warehouse or at a vendor. It tries the
+    destination by two loads into a scratch dataset, which cost what loads cost there. With DuckDB that is in
+    a file of its own.
 
     Exit code 0: everything works, perhaps with warnings; 1: something fails; 2: the settings cannot be read;
     3: something cannot be reached right now, and nothing else fails.

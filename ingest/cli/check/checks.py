@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from ingest.address import Address
-from ingest.cli.webhooks_view import describe_arrivals, has_api
+from ingest.cli.webhooks_view import has_api
 from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW, clock_ahead
 from ingest.errors import ConfigurationError
 from ingest.files import (
@@ -30,6 +30,7 @@ from ingest.settings import Settings
 from ingest.times import describe_skew
 from ingest.tls import explain_tls_error
 from ingest.vendors import AnyAccount
+from receivers.subscriptions.account_plan import describe_arrivals
 
 _MIB, _GIB = 1024**2, 1024**3
 _ANSWER_SECONDS = 5.0

@@ -27,6 +27,8 @@ CREATE TABLE IF NOT EXISTS bookmarks (
 );
 """
 
+_LOOK = "SELECT 1 FROM sqlite_master"  # whose execution opens the files
+
 _BUSY_SECONDS = 10.0
 _RESTORE_HINT = (
     "; was it restored beside an old -wal? Stop what uses it, delete the -wal and -shm, and put a "
@@ -153,7 +155,7 @@ class LogFile:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 # Whoever saves a -wal that is gone waits for transactions, but not for those yet to begin.
-                self._check_still_there(connection)
+                self._check_not_replaced()
                 self._raw.raise_version(connection)
                 yield connection
                 connection.execute("COMMIT")
@@ -183,10 +185,13 @@ class LogFile:
             self._shared.files.discard(self)
             self._shared.close_raw()
 
-    def _check_still_there(self, connection: sqlite3.Connection) -> None:
-        """Raise sqlite3.OperationalError when the file was replaced or written over."""
+    def _check_not_replaced(self) -> None:
         if self._is_replaced():
             raise FilesReplaced(_REPLACED)
+
+    def _check_still_there(self, connection: sqlite3.Connection) -> None:
+        """Raise sqlite3.OperationalError when the file was replaced or written over."""
+        self._check_not_replaced()
         if self._raw.is_overwritten(connection):
             raise sqlite3.OperationalError(_OVERWRITTEN)
 
@@ -278,19 +283,12 @@ class LogFile:
     def _open(self) -> sqlite3.Connection:
         connection = self._connect()
         try:
-            with self._lock():
-                self._users = Users(self._path)
-                self._users.check()
-                if self._reads_only:
-                    connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # opens the files
-                else:
-                    _make_tables(connection)
-                self._users.check()  # the -wal may have been deleted just before SQLite opened it
+            if self._reads_only and not Users.are_known(self._path):
+                # A file that is made here might belong to another user than those who are going to use it.
+                connection.execute(_LOOK).fetchone()
                 self._opened_as = Inodes.at(self._path)
-                if self._reads_only:
-                    self._leave()  # it has nothing to save that others wait for
-                else:
-                    self._users.name(self._opened_as)
+            else:
+                self._open_among_users(connection)
             connection.execute("PRAGMA synchronous=FULL")
         except BaseException:
             connection.interrupt()  # or closing would copy the -wal into a file that it may not belong to
@@ -304,6 +302,25 @@ class LogFile:
         self._raw = self._shared.open_raw(self._path)
         self.opened += 1
         return connection
+
+    def _open_among_users(self, connection: sqlite3.Connection) -> None:
+        """Have SQLite open the files, unless others have yet to save a -wal that is gone.
+
+        Raises sqlite3.Error, OSError.
+        """
+        with self._lock():
+            self._users = Users(self._path)
+            self._users.check()
+            if self._reads_only:
+                connection.execute(_LOOK).fetchone()
+            else:
+                _make_tables(connection)
+            self._users.check()  # the -wal may have been deleted just before SQLite opened it
+            self._opened_as = Inodes.at(self._path)
+            if self._reads_only:
+                self._leave()  # it has nothing to save that others wait for
+            else:
+                self._users.name(self._opened_as)
 
     def _connect(self) -> sqlite3.Connection:
         """Return a connection, with which SQLite has opened nothing yet."""

@@ -61,6 +61,11 @@ class Users:
         self._fd = os.open(beside(path, "users"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._fd, fcntl.LOCK_SH)
 
+    @staticmethod
+    def are_known(path: Path) -> bool:
+        """Return whether anybody has opened the log to write."""
+        return beside(path, "users").exists()
+
     def check(self) -> None:
         """Raise FilesReplaced when others use the log with a -wal that is not at its path."""
         inodes = Inodes.at(self._path)

@@ -91,10 +91,10 @@ class AppointeddV1(Rest[AppointeddSettings]):
         listed_ids: set[str] = set()
         for page in self._updated_in(window):
             if any(entry.get("status") == _CANCELLED for entry in page):
-                self.learned["lists_cancelled"] = True
+                self.learned.note("lists_cancelled", value=True)
             listed_ids.update(str(entry.get("id")) for entry in page)
             yield page
-        if "lists_cancelled" not in self.learned:
+        if not self.learned.get("lists_cancelled"):
             for page in self._updated_in(window, statuses=_CANCELLED):
                 yield [entry for entry in page if str(entry.get("id")) not in listed_ids]
 
@@ -144,13 +144,13 @@ class AppointeddV1(Rest[AppointeddSettings]):
         because otherwise every booking would seem gone.
         """
         record = self.find(f"bookings/{quote(booking_id, safe='')}", "data")
-        if record is None and "single_reads_work" not in self.learned:
+        if record is None and not self.learned.get("single_reads_work"):
             page = next(self.pages("bookings", "data", limit=1), [])
             if page and self.get_optional(f"bookings/{quote(self.key(page[0]), safe='')}") is None:
                 raise VendorRefused(
                     f"{self.label}: single bookings cannot be read, not even one that is listed", NOT_FOUND
                 )
-        self.learned["single_reads_work"] = True
+        self.learned.note("single_reads_work", value=True)
         return None if record is None else self.complete(record)[0]
 
     def error_message(self, body: Record) -> str:

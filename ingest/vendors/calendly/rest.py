@@ -126,9 +126,9 @@ class CalendlyRest(Rest[CalendlySettings]):
     def scope_params(self) -> dict[str, str]:
         """Return the parameter that restricts lists to the account's scope."""
         scope = self.settings.scope
-        if scope not in self.learned:
-            self.learned[scope] = self._me("uri" if scope == "user" else "current_organization")
-        return {scope: self.learned[scope]}
+        owner = self.learned.get(scope) or self._me("uri" if scope == "user" else "current_organization")
+        self.learned.note(scope, owner)
+        return {scope: owner}
 
     def _me(self, name: str) -> str:
         return self.extract(self.client.get("users/me"), str, "resource", name)
@@ -147,7 +147,7 @@ class CalendlyRest(Rest[CalendlySettings]):
                 **bounds,
             )
         except VendorRefused:
-            self.learned.clear()  # the user may belong to another organization now
+            self.learned.forget()  # the user may belong to another organization now
             raise
 
     def key(self, entry: Record) -> str:

@@ -155,9 +155,7 @@ class Oncehub(Account[OncehubSettings]):
 
     def authenticate(self, delivery: Delivery) -> Proof:
         header = delivery.headers.get_single(SIGNATURE)
-        sent_at, signatures, expected = timestamped_candidates(
-            header, "s", delivery.body, self.settings.live_secrets()
-        )
+        sent_at, signatures, expected = timestamped_candidates(header, "s", delivery.body, self.live_secrets)
         return Proof(which_matches(signatures, expected), sent_at)
 
     def identify(self, delivery: VerifiedDelivery) -> EventIdentity:

@@ -89,8 +89,8 @@ class OncehubRest(Rest[OncehubSettings]):
         super().__init__(*account, **options)
         self._users = ListCache(lambda: chain.from_iterable(self.pages("users", "data", limit=_PAGE)))
         self._contacts: dict[str, Record | None] = {}
-        self._expansions = self.learned.setdefault("expansions", list(_EXPANSIONS))
-        self._list_expansions = self.learned.setdefault("list_expansions", list(_LIST_EXPANSIONS))
+        self._expansions = list(self.learned.get("expansions") or _EXPANSIONS)
+        self._list_expansions = list(self.learned.get("list_expansions") or _LIST_EXPANSIONS)
 
     def credential(self) -> Credential:
         """Return the API key.
@@ -161,6 +161,8 @@ class OncehubRest(Rest[OncehubSettings]):
                 log.info("rest.expansion_refused", account=self.label, expand=expansion)
                 if expansion in expansions:  # another thread may have removed it
                     expansions.remove(expansion)
+                self.learned.note("expansions", [*self._expansions])
+                self.learned.note("list_expansions", [*self._list_expansions])
 
     def _contact(self, contact_id: str) -> Record | None:
         """Return a contact, which is only read once; None where there is none, or the key may not read it."""

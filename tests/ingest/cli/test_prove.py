@@ -32,9 +32,10 @@ def test_what_is_missing_is_repaired_and_all_hours_are_proven_complete(tmp_path:
             assert (proof["missing"], proof["not_complete"], proof["failure"]) == (0, [], None)
             assert proof["complete_until"]
             assert proof["listed"] == len(pipeline.world.meetings[proof["account"]])
-        table = prove(pipeline, tmp_path, "--no-ask")
+        table = prove(pipeline, tmp_path, "--no-ask", "--by", "month")
         assert table.code == 0, table
         assert "bookeo/bookeo" in table.out
+        assert "digest" in table.out
         files = [tmp_path / "held.csv"]
         exported = prove(pipeline, tmp_path, "--account", "bookeo", "--export", str(files[0]))
         assert exported.code == 0, exported

@@ -94,6 +94,7 @@ def test_a_query_only_reads_and_what_is_wrong_is_said_beside_the_statement(brows
     assert (refused.status_code, "Only statements that read" in refused.text) == (400, True)
     assert "delete from bookings" in refused.text
     assert submit(browser, "/query.json", sql="select 1 as n").json() == [{"n": 1}]
+    assert submit(browser, "/query.csv", sql="select '=1+1' as n").text == "n\r\n'=1+1\r\n"
 
 
 def test_a_query_is_not_run_by_a_link(browser: TestClient) -> None:

@@ -7,12 +7,13 @@ import sys
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
+from consumers.rows import SCHEMAS
 from ingest.dashboard.api import routes
 from ingest.dashboard.asyncapi import asyncapi_document
 from ingest.dashboard.openapi import openapi_document
 from ingest.settings import Settings
 from tests.destinations.environments import npm_packages, python_packages
-from tests.ingest.dashboard.reference import FOLDER, documents
+from tests.ingest.dashboard.reference import FOLDER, MEANINGS, column_meanings, documents
 from tests.support.processes import environment
 
 
@@ -50,3 +51,10 @@ def test_asyncapi_is_valid() -> None:
     )
     errors = [error.message for error in Draft7Validator(schema).iter_errors(asyncapi_document())]
     assert errors == []
+
+
+def test_the_meanings_of_columns_are_those_of_the_documentation_and_no_column_lacks_one() -> None:
+    assert MEANINGS.read_text(encoding="utf-8") == column_meanings(), "run `make docs`"
+    meanings = json.loads(column_meanings())
+    for table, schema in SCHEMAS.items():
+        assert set(schema.names) == meanings[table].keys(), table

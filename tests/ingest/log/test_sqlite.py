@@ -1,5 +1,6 @@
 """The embedded log: crashes in the middle of a write, several processes, and retention."""
 
+import shutil
 import sqlite3
 import stat
 import time
@@ -351,6 +352,16 @@ def test_any_name_of_a_file_is_that_files(tmp_path: Path, name: str) -> None:
 def test_the_backlog_of_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None:
     assert backlog(tmp_path / "log.db", "group", ["topic"]) == []
     assert not (tmp_path / "log.db").exists()
+
+
+def test_who_only_reads_a_copy_of_a_log_makes_no_files_that_its_users_need(tmp_path: Path) -> None:
+    path, copied = tmp_path / "log.db", tmp_path / "elsewhere" / "log.db"
+    with closing(SqliteProducer(path)) as producer:
+        append(producer, "topic", *numbered(3))
+    copied.parent.mkdir()
+    shutil.copy(path, copied)
+    assert [entry.lag for entry in backlog(copied, "group")] == [3]
+    assert {file.name for file in copied.parent.iterdir()} <= {"log.db", "log.db-wal", "log.db-shm"}
 
 
 def count_of_rows(path: Path) -> int:

@@ -23,7 +23,7 @@ def judge_life(folder: Path, plan: Plan, seed: int) -> tuple[Life, dict[str, Jud
     life = Life(folder, plan, seed)
     judge = Judge(life)
     with life.installed():
-        false = [judge.find_false() for _ in life.run()]
+        false = [judge.find_false() for _ in life.live()]
         life.calm()
         judgements = judge.judge()
     for name, judgement in judgements.items():

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.booking import Booking, BookingStatus
+from ingest.spans import PeriodKind
 from ingest.times import format_instant
 from ingest.warehouse.completeness import HOUR, PROVEN, HourVerdict, Verdict, complete_until, hours_between
 from receivers.completeness.census import Census
-from receivers.completeness.digest import add, digest_of, subtract
+from receivers.completeness.digest import add, digest_of, digest_text, subtract
+from receivers.completeness.periods import roll_up
 from receivers.completeness.verdicts import (
     CLOCK_MARGIN,
     HourCount,
@@ -235,3 +237,18 @@ def test_only_whole_hours_are_judged() -> None:
     assert list(hours_between(START, START + HOUR)) == [START]
     assert list(hours_between(START + half, START + 2 * HOUR + half)) == [START + HOUR]
     assert list(hours_between(START + half, START + HOUR + half)) == []
+
+
+def test_hours_are_rolled_up_with_the_digest_of_all_their_bookings() -> None:
+    complete = replace(STORED, verdict=Verdict.COMPLETE, listed=1)
+    days = [
+        replace(complete, hour=START + number * HOUR, digest=digest_text(digest_of(f"B{number}", "1")))
+        for number in range(30)
+    ]
+    first, second = roll_up(days, PeriodKind.DAY)
+    assert (first.period, first.listed, second.listed) == (f"{START:%Y-%m-%d}", 15, 15)
+    [month] = roll_up(days, PeriodKind.MONTH)
+    everything = sum(digest_of(f"B{number}", "1") for number in range(30)) % (1 << 128)
+    assert (month.hours, month.digest) == ({"complete": 30}, digest_text(everything))
+    [unproven] = roll_up([*days, replace(STORED, hour=START + 30 * HOUR)], PeriodKind.MONTH)
+    assert (unproven.hours, unproven.digest) == ({"complete": 30, "open": 1}, None)

@@ -85,6 +85,7 @@ class Pipeline:
             }
             | self._settings.get("reconcile", {}),
             "receiver": self._settings.get("receiver", {}),
+            "feed": self._settings.get("feed", {}),
             "accounts": accounts,
         }
 

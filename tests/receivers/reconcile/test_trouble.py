@@ -237,6 +237,18 @@ def test_what_was_changed_too_lately_to_be_missed_is_looked_for_by_the_next_run(
         assert (second.since, second.counts.repaired) == (covered, 1)
 
 
+def test_after_a_first_run_that_failed_the_next_one_begins_where_that_one_began(tmp_path: Path) -> None:
+    with Pipeline(tmp_path, ["bookeo"], reconcile={"lookback": "1h"}).open() as pipeline:
+        pipeline.server.faults.append(broken("bookeo", Response(status_code=403)))
+        first = pipeline.reconcile(start=None)["bookeo"]
+        assert isinstance(first.failure, VendorRefused)
+        pipeline.server.faults.clear()
+        second = pipeline.reconcile(start=None)["bookeo"]
+        assert (second.failure, second.since) == (None, first.since)
+        third = pipeline.reconcile(start=None)["bookeo"]
+        assert third.since > second.since
+
+
 def test_a_run_without_a_beginning_goes_back_to_where_the_last_one_got(tmp_path: Path) -> None:
     with Pipeline(tmp_path, ["bookeo"], reconcile={"lookback": "1h"}).open() as pipeline:
         pipeline.simulate(5)

@@ -1,0 +1,110 @@
+"""The dashboard's pages over large tables: `python -m tests.bench.pages [--bookings 1000000]`.
+
+The warehouse is filled by SQL, with an event each second until now. Then each page is asked for several
+times, one request at a time, while nothing is loaded. The first screen shows facts that are gathered beside
+it; how long that takes has a line of its own.
+"""
+
+import argparse
+import statistics
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+
+from ingest.health.gather import gather
+from tests.bench.figures import Figures, add_write_option, show
+from tests.bench.growth import fill, stored_id, trees
+from tests.consumers.harness import open_consumer
+from tests.ingest.dashboard.serving import serving
+from tests.support.polling import PATIENCE, wait_for
+from tests.support.settings import Tree
+
+_LOADING = "Loading: this waits"
+_PAGES = (
+    "/",
+    "/account?name=support",
+    "/account?name=support&span=7d",
+    "/bookings",
+    "/bookings?sort=starts_at",
+    "/bookings?sort=customer_name",
+    "/bookings?search={id}",
+    "/bookings?account=support&status=cancelled",
+    "/booking?vendor=oncehub&account=support&id={id}",
+    "/live",
+    "/dead-letters",
+    "/reconciliations",
+    "/subscriptions",
+    "/jobs",
+    "/tables",
+    "/query",
+)
+
+
+def measure(tree: Tree, events: int, bookings: int, rounds: int) -> dict[str, list[float]]:
+    """Fill the tables, and return the seconds of each request by page, and of the gathering of facts."""
+    with open_consumer(tree) as harness:
+        harness.warehouse.prepare()
+        fill(harness, events, bookings, datetime.now(UTC) - timedelta(seconds=events))
+        settings = harness.settings
+    seconds: dict[str, list[float]] = {}
+    with serving(settings) as address, httpx.Client(base_url=address, timeout=PATIENCE) as client:
+        wait_for(lambda: _LOADING not in client.get("/").text, "the facts are gathered for the first time")
+        for _ in range(rounds):
+            for page in _PAGES:
+                path = page.format(id=stored_id(bookings // 2))
+                started = time.monotonic()
+                answer = client.get(path)
+                seconds.setdefault(page, []).append(time.monotonic() - started)
+                answer.raise_for_status()
+                if _LOADING in answer.text:
+                    raise RuntimeError(f"{path} was not ready in time")
+    started = time.monotonic()
+    gather(settings)
+    return seconds | {"facts for the first screen": [time.monotonic() - started]}
+
+
+def figures(destination: str, seconds: dict[str, list[float]], stored: str) -> Figures:
+    """Return the table of a destination's pages."""
+    rows = [
+        (page, _milliseconds(statistics.median(times)), _milliseconds(max(times)))
+        for page, times in seconds.items()
+    ]
+    return Figures(f"{destination}, {stored}", ("page", "median, ms", "longest, ms"), rows)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.0f}"
+
+
+def main() -> None:
+    """Measure once and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=3_000_000, help="stored events")
+    parser.add_argument("--bookings", type=int, default=1_000_000, help="stored bookings")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--destinations", nargs="+", default=["duckdb", "postgres"], choices=["duckdb", "postgres"]
+    )
+    add_write_option(parser)
+    options = parser.parse_args()
+    stored = f"{options.events:,} events and {options.bookings:,} bookings"
+    tables = []
+    for destination in options.destinations:
+        with (
+            TemporaryDirectory(prefix="ingest-pages-") as folder,
+            trees(destination, Path(folder)) as (tree, _),
+        ):
+            tree["accounts"] = {
+                "support": {"vendor": "oncehub", "webhook_secrets": ["only-for-measurements"]}
+            }
+            tree["receiver"] = {"admin_port": 0, "spool_dir": f"{folder}/spool"}
+            seconds = measure(tree, options.events, options.bookings, options.rounds)
+        tables.append(figures(destination, seconds, stored))
+    show("pages", tables, write=options.write)
+
+
+if __name__ == "__main__":
+    main()
