@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ingest.telemetry import REFUSED_REQUESTS
 from receivers.http_request import CONNECTION, TakesWholeRequests, WholeRequest
-from receivers.life import ANY_SOURCE, UNAVAILABLE
+from receivers.life import ANY_SOURCE, REFUSED
 
 log = structlog.get_logger()
 
@@ -236,7 +236,7 @@ class BoundedHttp(HttpToolsProtocol):
         if limit is not None and max(len(self.connections), len(self.tasks)) >= limit:
             app = service_unavailable
             REFUSED_REQUESTS.labels("overloaded").inc()
-            UNAVAILABLE.note(ANY_SOURCE)
+            REFUSED.note(ANY_SOURCE)
             self.logger.warning("Exceeded concurrency limit.")
         earlier = self.cycle
         request = WholeRequest(self, scope, keep_alive=version != "1.0" and self.parser.should_keep_alive())
