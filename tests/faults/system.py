@@ -182,7 +182,7 @@ class System:
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _start(self, command: str, *options: str, **variables: str) -> SupervisedProcess:
-        clock = {}
+        clock: Mapping[str, str] = {}
         if self._library and command in self.clocks:
             clock = self.clocks[command].environ(self._library)
         environ = environment(**{ORDERS: str(self.orders[command])}, **clock, **variables)
