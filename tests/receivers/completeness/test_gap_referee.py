@@ -14,7 +14,7 @@ from tests.referee.gaps import judge_gaps
 from tests.referee.life import Plan
 
 _FAULTS = Plan(
-    hours=72,
+    hours=48,
     receiver_down=0.05,
     consumer_down=0.02,
     spooling=0.05,
