@@ -177,7 +177,7 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.write(STATUS_LINE[self._head_status] + head)
             self.transport.close()
 
-    # The following methods do what uvicorn's do in a third of their time.
+    # Some of the following methods do all that uvicorn's do, with fewer calls and objects.
 
     def on_message_begin(self) -> None:
         """Begin a request."""

@@ -38,6 +38,7 @@ _INDEXES = (
     ("bookings", "vendor, account, booking_id", "btree"),
     *(("bookings", column, "btree") for column in ("loaded_at", "starts_at", "created_at", "updated_at")),
     ("booking_events", "subject", "hash"),
+    ("booking_events", "received_at", "btree"),
 )
 
 

@@ -54,7 +54,8 @@ class BlackBox:
 
     def load(self) -> None:
         """Every delivery is loaded; each wave comes when the tables have the waves before it."""
-        for wave in [*self._vendors.waves(), [self._vendors.unreadable()]]:
+        *waves, last = self._vendors.waves()
+        for wave in [*waves, [*last, self._vendors.unreadable()]]:
             self._vendors.post(wave)
             wait_for(self._is_loaded, "everything is loaded")
 
