@@ -37,24 +37,6 @@ def test_the_embedded_log_with_every_kind_of_fault(tmp_path: Path) -> None:
     assert can_mount(tmp_path) or report.impossible >= {Kind.FULL_LOG_DISK, Kind.FULL_WAREHOUSE_DISK}
 
 
-def test_gaps_lead_to_the_repair_of_what_the_log_lost_and_are_closed_or_say_what_they_wait_for(
-    tmp_path: Path,
-) -> None:
-    kinds = {Kind.KILL_RECEIVER, Kind.LOG_RESTORED, Kind.WAREHOUSE_RESTORED, Kind.KILL_RECONCILIATION_AT_STEP}
-    report = carry_out(
-        tmp_path,
-        "sqlite",
-        "duckdb",
-        seed=20267,
-        kills=3,
-        webhooks=600,
-        seconds=12,
-        kinds=frozenset(kinds),
-        reconcile=True,
-    )
-    check(report)
-
-
 @pytest.mark.skipif(find_library() is None, reason="no clock to jump: install libfaketime")
 @pytest.mark.parametrize("log", ["sqlite", pytest.param("kafka", marks=pytest.mark.kafka)])
 def test_clocks_that_jump(tmp_path: Path, log: str, request: pytest.FixtureRequest) -> None:

@@ -11,10 +11,10 @@ from ingest.event import Cause
 from receivers.completeness.causes import ReceiverLife
 from tests.referee.gap_life import GapLife
 from tests.referee.gaps import judge_gaps
-from tests.referee.life import Plan
+from tests.referee.plan import Plan
 
 _FAULTS = Plan(
-    hours=72,
+    hours=48,
     receiver_down=0.05,
     consumer_down=0.02,
     spooling=0.05,
