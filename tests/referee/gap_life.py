@@ -27,8 +27,9 @@ from receivers.completeness.closing import GapCloser
 from receivers.life import LifeReporter, RefusalCounter
 from receivers.reconcile.report import Report
 from tests.referee.clock import START
-from tests.referee.life import LOOKBACK, MINUTE, Life, Plan
+from tests.referee.life import LOOKBACK, MINUTE, Life
 from tests.referee.losses import GapProduct, Miss
+from tests.referee.plan import Plan
 from tests.referee.product import Killed
 
 _STEP = 10 * MINUTE

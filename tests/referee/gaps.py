@@ -16,8 +16,9 @@ from ingest.event import Cause
 from ingest.warehouse.completeness import HOUR
 from ingest.warehouse.gaps import Gap
 from tests.referee.gap_life import GapLife
-from tests.referee.life import MINUTE, plan_of
+from tests.referee.life import MINUTE
 from tests.referee.losses import Miss
+from tests.referee.plan import plan_of
 from tests.referee.truth import Judge
 
 _TOLERANCE = timedelta(minutes=1)  # between the clocks of a delivery and of what tells of it
@@ -75,7 +76,7 @@ def judge_gaps(life: GapLife) -> GapResult:
     """Live a life, and return what became of what was kept away."""
     judge, false = Judge(life), []
     with life.installed():
-        for hour in life.live():
+        for hour in life.run():
             if hour % 24 == 0:
                 false += [line for lines in judge.find_false().values() for line in lines]
         life.calm()

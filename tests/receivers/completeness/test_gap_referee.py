@@ -11,7 +11,7 @@ from ingest.event import Cause
 from receivers.completeness.causes import ReceiverLife
 from tests.referee.gap_life import GapLife
 from tests.referee.gaps import judge_gaps
-from tests.referee.life import Plan
+from tests.referee.plan import Plan
 
 _FAULTS = Plan(
     hours=72,
