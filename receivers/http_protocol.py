@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ingest.telemetry import REFUSED_REQUESTS
 from receivers.http_request import CONNECTION, TakesWholeRequests, WholeRequest
-from receivers.life import ANY_SOURCE, UNAVAILABLE
+from receivers.life import ANY_SOURCE, REFUSED
 
 log = structlog.get_logger()
 
@@ -177,7 +177,7 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.write(STATUS_LINE[self._head_status] + head)
             self.transport.close()
 
-    # The following methods do what uvicorn's do in a third of their time.
+    # Some of the following methods do all that uvicorn's do, with fewer calls and objects.
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -236,7 +236,7 @@ class BoundedHttp(HttpToolsProtocol):
         if limit is not None and max(len(self.connections), len(self.tasks)) >= limit:
             app = service_unavailable
             REFUSED_REQUESTS.labels("overloaded").inc()
-            UNAVAILABLE.note(ANY_SOURCE)
+            REFUSED.note(ANY_SOURCE)
             self.logger.warning("Exceeded concurrency limit.")
         earlier = self.cycle
         request = WholeRequest(self, scope, keep_alive=version != "1.0" and self.parser.should_keep_alive())

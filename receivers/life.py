@@ -2,7 +2,7 @@
 
 A worker says that it has started, each minute that it runs, and that it stops. Whoever reads that knows when
 no receiver ran, also when one was killed and could not say so. A sign also says which accounts' deliveries
-were answered 503 since the last one that the log has.
+were refused since the last one that the log has: answered 503, or refused for the time of their signature.
 """
 
 import threading
@@ -17,7 +17,7 @@ from functools import partial
 
 import orjson
 
-from ingest.event import ALIVE, RECEIVER_SOURCE, Event, digest
+from ingest.event import ALIVE, RECEIVER_SOURCE, Cause, Event, digest
 from ingest.log import Producer
 from ingest.times import format_instant
 
@@ -30,52 +30,60 @@ _MOST_SOURCES = 10_000  # of deliveries that are remembered
 
 ANY_SOURCE = ""
 """Stands for a delivery that was answered before its account was known."""
+REFUSALS = {Cause.UNAVAILABLE: "unavailable", Cause.CLOCK_WRONG: "untimely"}
+"""The causes of refusals that a sign tells of, with their names in it."""
+
+_Key = tuple[Cause, str]  # with the source
 
 
 @dataclass(slots=True)
 class Refused:
-    """How many deliveries of a source were answered 503, and when the first and the last one came."""
+    """How many deliveries of a source were refused for a cause, and when the first and the last one came."""
 
     count: int
     since: datetime
     until: datetime
 
 
-class UnavailableCounter:
-    """Counts deliveries that were answered 503, by source. Threads may share it."""
+class RefusalCounter:
+    """Counts deliveries that were refused although they may be right, by cause. Threads may share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._refused: dict[str, Refused] = {}
+        self._refused: dict[_Key, Refused] = {}
 
-    def note(self, source: str) -> None:
-        """Note that a delivery of a source is answered 503 now."""
-        now = datetime.now(UTC)
+    def note(self, source: str, cause: Cause = Cause.UNAVAILABLE, sent_at: datetime | None = None) -> None:
+        """Note that a delivery of a source is refused now, for a cause of REFUSALS.
+
+        `sent_at` is when the vendor sent it, where this machine's clock may be wrong.
+        """
+        at = sent_at or datetime.now(UTC)
         with self._lock:
-            if refused := self._refused.get(source):
-                refused.count, refused.until = refused.count + 1, max(now, refused.until)
+            if refused := self._refused.get((cause, source)):
+                refused.count += 1
+                refused.since, refused.until = min(at, refused.since), max(at, refused.until)
             elif len(self._refused) < _MOST_SOURCES:
-                self._refused[source] = Refused(1, now, now)
+                self._refused[cause, source] = Refused(1, at, at)
 
-    def take(self) -> dict[str, Refused]:
+    def take(self) -> dict[_Key, Refused]:
         """Return what was counted, and begin anew."""
         with self._lock:
             refused, self._refused = self._refused, {}
         return refused
 
-    def put_back(self, refused: Mapping[str, Refused]) -> None:
+    def put_back(self, refused: Mapping[_Key, Refused]) -> None:
         """Count what was taken, because the log did not take it."""
         with self._lock:
-            for source, earlier in refused.items():
-                later = self._refused.get(source, Refused(0, earlier.since, earlier.until))
-                self._refused[source] = Refused(
+            for key, earlier in refused.items():
+                later = self._refused.get(key, Refused(0, earlier.since, earlier.until))
+                self._refused[key] = Refused(
                     earlier.count + later.count,
                     min(earlier.since, later.since),
                     max(earlier.until, later.until),
                 )
 
 
-UNAVAILABLE = UnavailableCounter()
+REFUSED = RefusalCounter()
 """The counter of this process."""
 
 
@@ -90,7 +98,7 @@ class LifeReporter:
     producer: Producer
     topic: str
     spool: str
-    counter: UnavailableCounter = field(default_factory=lambda: UNAVAILABLE)
+    counter: RefusalCounter = field(default_factory=lambda: REFUSED)
     monotonic: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
@@ -126,26 +134,21 @@ class LifeReporter:
             return
         self.counter.put_back(refused)
 
-    def _on_answer(self, signed_at: float, refused: Mapping[str, Refused], answer: "Future[None]") -> None:
+    def _on_answer(self, signed_at: float, refused: Mapping[_Key, Refused], answer: "Future[None]") -> None:
         if answer.exception():
             self.counter.put_back(refused)
         else:
             self._covered_at = max(signed_at, self._covered_at)
 
-    def _event(self, state: str, now: datetime, since: datetime, refused: Mapping[str, Refused]) -> Event:
-        data = {
-            "state": state,
-            "since": format_instant(since),
-            "spool": self.spool,
-            "unavailable": {
-                source: {
-                    "count": of_source.count,
-                    "since": format_instant(of_source.since),
-                    "until": format_instant(of_source.until),
-                }
-                for source, of_source in refused.items()
-            },
-        }
+    def _event(self, state: str, now: datetime, since: datetime, refused: Mapping[_Key, Refused]) -> Event:
+        by_cause: dict[str, dict[str, object]] = {name: {} for name in REFUSALS.values()}
+        for (cause, source), of_source in refused.items():
+            by_cause[REFUSALS[cause]][source] = {
+                "count": of_source.count,
+                "since": format_instant(of_source.since),
+                "until": format_instant(of_source.until),
+            }
+        data = {"state": state, "since": format_instant(since), "spool": self.spool, **by_cause}
         return Event(
             id=digest(ALIVE, self._receiver, format_instant(now)),
             source=RECEIVER_SOURCE,

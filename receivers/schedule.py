@@ -16,11 +16,12 @@ from receivers.completeness.closing import GapCloser
 from receivers.reconcile.report import Report
 from receivers.reconcile.run import Reconciler, choose_accounts
 from receivers.subscriptions.check import check_subscriptions, open_gaps
-from receivers.subscriptions.state import open_state
+from receivers.subscriptions.state import open_state, read_changed
 
 log = structlog.get_logger()
 
 _GAP_SECONDS = 5.0
+_CHANGED_SECONDS = 5.0  # between two looks whether a command has changed subscriptions
 _ASK_AGAIN_SECONDS = 6 * 3600.0
 
 
@@ -43,6 +44,7 @@ class Schedule:
         self._current = current
         self._names = accounts
         self._reconciler = reconciler
+        self._changed = ""
         self._gaps = GapCloser(settings, reconciler.producer, self._run) if reconciler.producer else None
 
     def run(self, stop: threading.Event) -> None:
@@ -55,11 +57,12 @@ class Schedule:
             (self._check_subscriptions, lambda: check_every),
             (self._compare, lambda: every + random.uniform(-jitter, jitter) / 2),  # noqa: S311 - as above
             (self._close_gaps, lambda: _GAP_SECONDS),
+            (self._check_changed, lambda: _CHANGED_SECONDS),
             (self._ask_again, lambda: max(every, _ASK_AGAIN_SECONDS)),
         ]
         now = time.monotonic()
         first_comparison = now + random.uniform(0, min(jitter, every))  # noqa: S311 - as above
-        due = [now, first_comparison, now, first_comparison + every / 2]
+        due = [now, first_comparison, now, now, first_comparison + every / 2]
         while not stop.wait(max(0.0, min(due) - time.monotonic())):
             first = due.index(min(due))
             job, pause = jobs[first]
@@ -110,20 +113,27 @@ class Schedule:
         _log_reports(reports)
         return next(iter(reports), None)
 
+    def _check_changed(self) -> None:
+        """Check subscriptions if a command has changed them since, so that `ingest status` shows it soon."""
+        if read_changed(self._settings) != self._changed:
+            self._check_subscriptions()
+
     def _check_subscriptions(self) -> None:
         """Check subscriptions. What is wrong, or was made anew, is a gap."""
         settings, accounts = self._settings, self._accounts
+        self._changed = read_changed(settings)
         problems = check_subscriptions(settings)
         if not self._gaps:
             return
+        finder = self._gaps.finder
+        for account in accounts:
+            if account.source in problems:
+                finder.note_subscription(account, problems[account.source])
         try:
-            for account in accounts:
-                if account.source in problems:
-                    self._gaps.finder.note_subscription(account, problems[account.source])
             made_anew = open_gaps(settings, accounts)
             for gap in made_anew:
-                self._gaps.finder.note_made_anew(gap.account, gap.since)
-            self._gaps.state()
+                finder.note_made_anew(gap.account, gap.since)
+            self._gaps.find(accounts)
             for gap in made_anew:  # now that the log knows of them
                 open_state(settings, gap.account).close_gap(gap.since)
         except IngestError as error:

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from ingest.clock import CLOCK_REMEDY
 from ingest.dead_letter import DeadLetter, redact_headers, redact_query
 from ingest.errors import LogUnavailable, PayloadError, VerificationError, WrongTime
-from ingest.event import RECEIVED_BY, SENT_AT
+from ingest.event import RECEIVED_BY, SENT_AT, Cause
 from ingest.log import PolledProducer, Record
 from ingest.settings import Settings
 from ingest.telemetry import (
@@ -39,7 +39,7 @@ from receivers.clock import MeasuredClock, SignatureClock, judge
 from receivers.diagnosis import Diagnoser
 from receivers.http_request import WholeRequest, note_verified
 from receivers.in_flight import InFlight, Reservation
-from receivers.life import UNAVAILABLE
+from receivers.life import REFUSED
 from receivers.losses import report_loss
 
 log = structlog.get_logger()
@@ -290,6 +290,7 @@ class Webhooks:
         try again.
         """
         self._note_time(account, delivery, refusal.sent_at)
+        REFUSED.note(account.source, Cause.CLOCK_WRONG, refusal.sent_at)
         votes = self._signature_clock.votes(delivery.received_at)
         ahead = judge(self._settings, self._accounts.values(), votes)
         try:
@@ -333,7 +334,7 @@ def _build_appender(settings: Settings, producer: PolledProducer, traces: Traces
 
 def _count(account: AnyAccount, outcome: str, started: float) -> None:
     if outcome == "unavailable":
-        UNAVAILABLE.note(account.source)
+        REFUSED.note(account.source)
     _deliveries(account.vendor, account.name, outcome).inc()
     _delivery_seconds(account.vendor, account.name).observe(perf_counter() - started)
 

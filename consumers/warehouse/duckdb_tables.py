@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import md5
 from pathlib import Path
+from typing import Any
 
 import dlt
 import pyarrow as pa
@@ -224,17 +225,23 @@ class DuckDBTables(DirectTables):
     def _delete(self, table: Table, rows: pa.Table) -> None:
         name = self._client.make_qualified_table_name(table.name)
         ids = {str(value) for value in rows[table.id_column].to_pylist()}
-        if any((table.name, value) not in self._found for value in ids):
-            for _ in self.select((), table.name, table.id_column, ids):
-                pass
         keys = set(zip(*(rows[column].to_pylist() for column in table.key), strict=True))
-        numbers = [
-            number for value in ids for number, key in self._found[table.name, value] if tuple(key) in keys
-        ]
+        numbers = [number for number, key in self._stored_rows(table, ids) if tuple(key) in keys]
         if numbers:
             self._deleted[table.name] = set(numbers)
             self._client.native_connection.register("ingest_numbers", _numbers_table(numbers))
             self._client.execute_sql(f"DELETE FROM {name} WHERE rowid IN (SELECT number FROM ingest_numbers)")  # noqa: S608 - our own names
+
+    def _stored_keys(self, table: Table, ids: set[str]) -> set[tuple[Any, ...]]:
+        """Return the keys of the rows that have one of these ids, and read each row once."""
+        return {tuple(key) for _, key in self._stored_rows(table, ids)}
+
+    def _stored_rows(self, table: Table, ids: set[str]) -> list[tuple[int, Values]]:
+        """Return the number and the key of each row that has one of these ids, also of those read before."""
+        if any((table.name, value) not in self._found for value in ids):
+            for _ in self.select((), table.name, table.id_column, ids):
+                pass
+        return [row for value in ids for row in self._found[table.name, value]]
 
     def _insert(self, table: str, rows: pa.Table) -> None:
         connection, name = self._client.native_connection, self._client.make_qualified_table_name(table)

@@ -7,6 +7,7 @@ dataset, which is dropped.
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,6 +23,7 @@ from ingest.errors import IngestError, WarehouseUnavailable
 from ingest.readiness import Finding, failed, failure, ok, warning
 from ingest.settings import Settings
 from ingest.times import format_duration
+from ingest.warehouse.completeness import loads_table
 from ingest.warehouse.destination import (
     check_reachable,
     reading_client,
@@ -30,8 +32,10 @@ from ingest.warehouse.destination import (
 )
 from ingest.warehouse.duckdb_file import reading_turn
 from ingest.warehouse.errors import PERMISSION, has_type_named, translated
+from ingest.warehouse.query import query_or_empty
 
 _LOCK_SECONDS = 5.0
+_SHORTEST_INTERVAL = timedelta(seconds=1)  # a load takes as long
 _TABLE_NAMES = {table.name for table in TABLES}
 _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")  # which a load needs on existing tables
 # https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-ACCESS
@@ -50,7 +54,8 @@ def check_warehouse(settings: Settings) -> list[Finding]:
             return [_check_duckdb(settings, file), _try_beside(file, settings)]
         if settings.warehouse.kind is POSTGRES:
             return list(_check_postgres(settings))
-        return [_try("warehouse", settings), *_check_interval(settings)]
+        load = _try("warehouse", settings)
+        return [load, *_check_rate(settings, load), *_check_interval(settings)]
     except IngestError as error:
         return [failure("warehouse", error)]
 
@@ -98,6 +103,19 @@ def _try(check: str, settings: Settings) -> Finding:
         f"{kind.title} takes rows and returns them unchanged. A load took {seconds:.1f} s; a batch waits"
         f" {format_duration(settings.linger)} for more records{reason}. What loads cost: {kind.cost}",
     )
+
+
+def _check_rate(settings: Settings, load: Finding) -> Iterator[Finding]:
+    """Say how many loads there were in a day, and may be, which is what costs depend on."""
+    if load.failed:
+        return
+    since = datetime.now(UTC) - timedelta(days=1)
+    sql = f"SELECT count(*) FROM {loads_table(settings)} WHERE inserted_at >= %s"  # noqa: S608 - our own name
+    rows = query_or_empty(settings, sql, [since]).rows
+    most = timedelta(days=1) // max(settings.linger, _SHORTEST_INTERVAL)
+    number = rows[0][0] if rows else 0
+    rate = f"{number:,} loads in the last 24 hours; {most:,} a day are possible at this interval"
+    yield ok("warehouse rate", rate)
 
 
 def _check_interval(settings: Settings) -> Iterator[Finding]:

@@ -140,18 +140,23 @@ class Tables:
         return rows if table.replaces or keeps_first else self._absent(table, rows)
 
     def _absent(self, table: Table, rows: pa.Table) -> pa.Table:
-        """Return those of the rows whose keys the table does not have.
-
-        Mostly it has none of the ids, and their column is the only one that is read.
-        """
-        id_column = table.id_column
-        ids = {str(value) for value in rows[id_column].to_pylist()}
-        stored_ids = {str(row_id) for (row_id,) in self.select((id_column,), table.name, id_column, ids)}
-        if not stored_ids:
+        """Return those of the rows whose keys the table does not have."""
+        stored = self._stored_keys(table, {str(value) for value in rows[table.id_column].to_pylist()})
+        if not stored:
             return rows
-        stored = {tuple(key) for key in self.select(table.key, table.name, id_column, stored_ids)}
         keys = zip(*(rows[column].to_pylist() for column in table.key), strict=True)
         return rows.filter(pa.array([key not in stored for key in keys]))
+
+    def _stored_keys(self, table: Table, ids: set[str]) -> set[tuple[Any, ...]]:
+        """Return the keys of the rows that have one of these ids.
+
+        Mostly there are none, and the column of the ids is the only one that is read.
+        """
+        id_column = table.id_column
+        stored_ids = {str(row_id) for (row_id,) in self.select((id_column,), table.name, id_column, ids)}
+        if not stored_ids:
+            return set()
+        return {tuple(key) for key in self.select(table.key, table.name, id_column, stored_ids)}
 
     def make(self, empty: Mapping[str, pa.Table]) -> None:
         """Make missing tables and columns, by a load of these tables without rows. Raises as `write` does."""

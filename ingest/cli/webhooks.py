@@ -107,6 +107,7 @@ def apply(
     """
     from receivers.subscriptions.account_plan import make_plans
     from receivers.subscriptions.apply import Permissions
+    from receivers.subscriptions.state import note_changed
 
     settings = _settings(config)
     plans = make_plans(settings, _choose_accounts(settings, accounts), show_secrets=print_secrets)
@@ -124,6 +125,7 @@ def apply(
         # What was done for one account may be in another's way.
         for plan in plans:
             plan.ask_vendor(settings, stores[plan.name])
+    note_changed(settings)
     view.print_applied(changed)
     if any(plan.failure for plan in plans):
         raise typer.Exit(ExitCode.UNAVAILABLE)
@@ -167,6 +169,8 @@ def remove(
     Example:
         ingest webhooks remove sales
     """
+    from receivers.subscriptions.state import note_changed
+
     settings = _settings(config)
     chosen = _choose_accounts(settings, accounts)
     names = ", ".join(account.name for account in chosen)
@@ -185,6 +189,7 @@ def remove(
             removed = manager.remove(ids or [])
         for line in [f"removed {subscription.id}" for subscription in removed] or ["there is none of ours"]:
             print_line(f"{account.name}: {line}")
+    note_changed(settings)
 
 
 @group.command()
@@ -213,6 +218,7 @@ def rotate(
         ingest webhooks rotate sales --finish
     """
     from receivers.subscriptions.check import check_url
+    from receivers.subscriptions.state import note_changed
     from receivers.subscriptions.webhook_secrets import Rotation
 
     settings = _settings(config)
@@ -237,7 +243,9 @@ def rotate(
         view.print_steps(settings, *_choose_accounts(read_settings(config), [name]))
     done = f"a new secret is live, and the old one too; later: ingest webhooks rotate {name} --finish"
     print_line(f"{name}: {trouble or done}")
-    if not (no_reconcile or _fill_gaps(settings, [account])) or trouble:
+    is_filled = no_reconcile or _fill_gaps(settings, [account])
+    note_changed(settings)
+    if not is_filled or trouble:
         raise typer.Exit(ExitCode.FAILED)
 
 

@@ -110,6 +110,7 @@ def _run_apply(
     """Change the subscriptions of one account after the other, and keep the job's receipt up to date."""
     from receivers.subscriptions.account_plan import AccountPlan
     from receivers.subscriptions.check import open_manager
+    from receivers.subscriptions.state import note_changed
 
     applied: list[dict[str, Any]] = []
     job.result = {"applied": applied}
@@ -120,6 +121,7 @@ def _run_apply(
         with plan.noting_failure(), closing(open_manager(settings, account)) as manager:
             done = manager.apply(permissions)
             plan.done, plan.steps = done.done, done.plan
+        note_changed(settings)
         applied.append(
             {
                 "name": plan.name,

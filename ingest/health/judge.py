@@ -231,7 +231,8 @@ def _judge_webhooks(
     if needs := sorted(set(subscriptions) - _SUBSCRIPTION_OK - {"unknown"}):
         remedy = (
             f"`ingest webhooks plan {name}` asks the vendor now; if it wants a change, `ingest webhooks apply"
-            f" {name}`. What was changed since reconciliation last asked is seen within webhooks.every"
+            f" {name}`, which is seen here within seconds; what is changed at the vendor, within"
+            " webhooks.every"
         )
         yield failed(name, f"webhook subscriptions need: {', '.join(needs)}", remedy)
     elif "unknown" in subscriptions:

@@ -262,8 +262,8 @@ class ReconcileSettings(Section):
     )
     state_dir: LocalPath = Field(
         "data/reconcile",
-        description="Folder for the progress of runs, what is known about each account's key and about this "
-        "machine's clock, and renewed OAuth tokens. Keep this folder.",
+        description="Folder for the progress of runs, what is known about each account's key and API and "
+        "about this machine's clock, and renewed OAuth tokens. Keep this folder.",
     )
     undone_limit: Duration = _undone_limit(
         timedelta(minutes=10),

@@ -15,7 +15,7 @@ from ingest.event import Cause, Event
 from ingest.rhythm import Rhythm
 from ingest.times import describe_duration, describe_skew, format_instant, parse_instant
 from receivers.completeness.gaps import Suspicion
-from receivers.life import ANY_SOURCE, SIGN_EVERY
+from receivers.life import ANY_SOURCE, REFUSALS, SIGN_EVERY
 
 # A receiver that gave no sign for so long does not run.
 _SILENT = 3 * SIGN_EVERY
@@ -29,6 +29,10 @@ _NOTED = {
     Cause.WAREHOUSE_RESTORED: "the warehouse lacks loads whose records the log no longer has",
     Cause.SPOOL_LOST: "a receiver's spool was taken away with deliveries in it",
 }
+_REFUSED = {
+    Cause.UNAVAILABLE: "deliveries were answered 503",
+    Cause.CLOCK_WRONG: "deliveries were refused because they seemed to be signed long ago, or in the future",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class Downtime:
 
 
 @dataclass(frozen=True, slots=True)
-class _SpoolSign:
+class _LastSign:
     at: datetime
     has_stopped: bool
 
@@ -50,10 +54,11 @@ class ReceiverLife:
     """When receivers ran, by their signs of life: those of all receivers together."""
 
     _spans: list[tuple[datetime, datetime]] = field(default_factory=list)  # apart from each other, in order
-    _spools: dict[str, _SpoolSign] = field(default_factory=dict)
+    _receivers: dict[str, _LastSign] = field(default_factory=dict)
+    _spools: dict[str, _LastSign] = field(default_factory=dict)
 
     def add(self, sign: Event) -> list[Suspicion]:
-        """Add a sign of life, and return what its 503s show, of ANY_SOURCE where no account was known.
+        """Add a sign of life, and return what its refusals show, of ANY_SOURCE where no account was known.
 
         Raises PayloadError for a sign that is not one of ours.
         """
@@ -61,22 +66,30 @@ class ReceiverLife:
             data = orjson.loads(sign.data)
             since, spool = parse_instant(data["since"]), str(data["spool"])
             refused = [
-                _unavailable(str(source), of_source, sign)
-                for source, of_source in data["unavailable"].items()
+                _refused(cause, str(source), of_source, sign)
+                for cause, name in REFUSALS.items()
+                for source, of_source in data.get(name, {}).items()
             ]
             has_stopped = data["state"] == "stopped"
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PayloadError("the record is no sign of a receiver's life") from error
         if since <= sign.time:
             self._join(since, sign.time)
-        if spool and (spool not in self._spools or sign.time > self._spools[spool].at):
-            self._spools[spool] = _SpoolSign(sign.time, has_stopped)
+        last = _LastSign(sign.time, has_stopped)
+        for signs, owner in ((self._receivers, sign.subject), (self._spools, spool)):
+            if owner and (owner not in signs or last.at > signs[owner].at):
+                signs[owner] = last
         return refused
 
     @property
     def last_seen(self) -> datetime | None:
         """When a receiver last gave a sign; None before the first."""
         return self._spans[-1][1] if self._spans else None
+
+    @property
+    def running_since(self) -> datetime | None:
+        """Since when receivers run, or ran at the last sign, without a break; None before the first sign."""
+        return self._spans[-1][0] if self._spans else None
 
     def note_seen(self, at: datetime) -> None:
         """Note that a receiver ran at an instant, although the log may not have its sign any more."""
@@ -95,6 +108,26 @@ class ReceiverLife:
         if ends and now - ends[-1] > _SILENT:
             downtimes.append(Downtime(ends[-1], None))
         return downtimes
+
+    def killed(self, source: str, now: datetime) -> list[Suspicion]:
+        """Return the last minutes of receivers that were killed, also while others ran.
+
+        What they refused after their last sign, they could not tell.
+        """
+        detail = "a receiver was killed, and nobody knows what it refused after its last sign of life"
+        return [
+            Suspicion(
+                source,
+                Cause.RECEIVER_DOWN,
+                last.at,
+                last.at + SIGN_EVERY,
+                last.at + _SILENT,
+                f"{receiver} {format_instant(last.at)}",
+                detail,
+            )
+            for receiver, last in self._receivers.items()
+            if not last.has_stopped and now > last.at + _SILENT
+        ]
 
     def lost_spools(self, source: str, now: datetime) -> list[Suspicion]:
         """Return what spools may have taken along whose receivers did not come back."""
@@ -134,6 +167,15 @@ def suspect_downtime(source: str, downtime: Downtime) -> Suspicion:
         format_instant(downtime.since),
         "no receiver ran",
     )
+
+
+def suspect_rewound_log(newest: datetime, kept_until: datetime, now: datetime) -> Suspicion:
+    """Return that deliveries of ANY_SOURCE may be missing because the log lacks what it had.
+
+    It had a record of `newest`, and still has those up to `kept_until`.
+    """
+    detail, key = _NOTED[Cause.LOG_CHANGED], format_instant(newest)
+    return Suspicion(ANY_SOURCE, Cause.LOG_CHANGED, min(kept_until, now), now, now, key, detail)
 
 
 def read_note(note: Event, lookback: timedelta) -> Suspicion:
@@ -186,16 +228,10 @@ def suspect_subscription(source: str, why: str, right_until: datetime, now: date
     return Suspicion(source, Cause.SUBSCRIPTION, right_until, None, now, format_instant(right_until), detail)
 
 
-def _unavailable(source: str, refused: Mapping[str, object], sign: Event) -> Suspicion:
+def _refused(cause: Cause, source: str, refused: Mapping[str, object], sign: Event) -> Suspicion:
     since, until = parse_instant(str(refused["since"])), parse_instant(str(refused["until"]))
     return Suspicion(
-        source,
-        Cause.UNAVAILABLE,
-        since,
-        max(since, until),
-        sign.time,
-        f"{sign.id} {source}",
-        "deliveries were answered 503",
+        source, cause, since, max(since, until), sign.time, f"{sign.id} {source}", _REFUSED[cause]
     )
 
 

@@ -72,12 +72,10 @@ class GapCloser:
         What cannot be asked is logged once, and asked again with the next step.
         """
         try:
-            self.finder.look(accounts)
-            self._reopen(accounts)
-            self.state()
+            self.find(accounts)
             for account in accounts:
                 self._advance(account)
-            self.state()
+            self._state()
             self._trouble = ""
         except IngestError as error:
             if str(error) != self._trouble:  # once for each outage
@@ -85,15 +83,27 @@ class GapCloser:
             self._trouble = str(error)
         self._export(accounts)
 
+    def find(self, accounts: Sequence[AnyAccount]) -> None:
+        """Find the gaps of these accounts, and return when the log has them.
+
+        Raises WarehouseUnavailable, LogUnavailable; then nothing is forgotten.
+        """
+        self.finder.look(accounts)
+        self._reopen(accounts)
+        self._state()
+
     def _reopen(self, accounts: Sequence[AnyAccount]) -> None:
         """Look at accounts with new gaps soon, and open the hours that the warehouse may have lost.
 
-        Raises WarehouseUnavailable, LogUnavailable.
+        What was lost may have told of other gaps, so they are stated again. Raises WarehouseUnavailable,
+        LogUnavailable.
         """
         by_source = {account.source: account for account in accounts}
         for gap in self.book.changed():
             self._look_at.pop(gap.source, None)
             is_new = gap.found_at == gap.stated_at
+            if is_new and gap.cause in {Cause.LOG_CHANGED, Cause.WAREHOUSE_RESTORED}:
+                self.book.state_again(gap.source)
             if is_new and gap.cause is Cause.WAREHOUSE_RESTORED and gap.source in by_source:
                 hours = gap_hours(gap, time_of_vendors(self.settings))
                 self._ledger(by_source[gap.source]).reopen(hours, gap.detail)
@@ -101,7 +111,7 @@ class GapCloser:
     def _ledger(self, account: AnyAccount) -> Ledger:
         return Ledger(self.settings, CompletenessTable(self.settings), account, self.producer)
 
-    def state(self) -> None:
+    def _state(self) -> None:
         """Append the gaps that have changed to the log, and return when they are durable.
 
         Raises LogUnavailable; then they are appended the next time.

@@ -5,7 +5,7 @@ reads both, and the notes and signs of life that the log still has, so it forget
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 import structlog
 
-from ingest.clock import CLOCK_SKEW, LOOKBACK_IN_DOUBT, is_future, read_clock_ahead
+from ingest.clock import CLOCK_SKEW, LOOKBACK_IN_DOUBT, is_future, is_recent, read_clock_ahead
 from ingest.errors import ConfigurationError, PayloadError
 from ingest.event import ALIVE, GAP, LOST, Cause, Event
 from ingest.files import replace_private
@@ -31,6 +31,7 @@ from receivers.completeness.causes import (
     read_note,
     suspect_clock,
     suspect_downtime,
+    suspect_rewound_log,
     suspect_silence,
     suspect_subscription,
 )
@@ -39,10 +40,11 @@ from receivers.reconcile.report import Report
 
 log = structlog.get_logger()
 
-_OVERLAP = timedelta(minutes=10)  # machines' clocks differ, and a note may wait in a spool
+_OVERLAP = timedelta(minutes=10)  # partitions are not read in the order of time
 _REMEMBERED = (
     LOOKBACK_IN_DOUBT  # how long closed gaps are needed to recognise the suspicions that led to them
 )
+_RETAINED = timedelta(hours=1)  # for which no log deletes a record because it is old
 _SILENCE_SECONDS = 600.0  # between two looks at what was delivered
 _RHYTHM_SECONDS = 86_400.0  # for which a rhythm is used
 
@@ -51,6 +53,19 @@ def time_of_vendors(settings: Settings) -> datetime:
     """Return the time, by the vendors' clocks if this machine's is known to be wrong."""
     ahead = read_clock_ahead(Path(settings.reconcile.state_dir)) or timedelta(0)
     return datetime.now(UTC) - (ahead if abs(ahead) > CLOCK_SKEW else timedelta(0))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Mark:
+    """Which record was read: when it was appended, by the log's clock in Unix time, and where it is."""
+
+    timestamp: float
+    position: str
+
+    @property
+    def appended_at(self) -> datetime:
+        """When it was appended."""
+        return datetime.fromtimestamp(self.timestamp, UTC)
 
 
 class _LastSeen:
@@ -87,7 +102,9 @@ class GapFinder:
     book: GapBook
     _life: ReceiverLife = field(default_factory=ReceiverLife)
     _is_loaded: bool = False
-    _read_since: datetime | None = None
+    _sources: frozenset[str] = frozenset()
+    _newest: _Mark | None = None
+    _notes: list[Callable[[datetime], None]] = field(default_factory=list)
     _right_until: dict[tuple[str, Cause], datetime] = field(default_factory=dict)
     _rhythms: dict[str, tuple[float, Rhythm | None]] = field(default_factory=dict)
     _silence_due: float = 0.0
@@ -105,60 +122,106 @@ class GapFinder:
                 self._life.note_seen(seen)
             self._is_loaded = True
         self._read_audit(accounts, now)
+        while self._notes:  # one that fails is repeated with the next look
+            self._notes[0](now)
+            self._notes.pop(0)
         self._seen.write(self._life.last_seen)
         for account in accounts:
-            for downtime in self._life.downtimes(now):
-                self._suspect(suspect_downtime(account.source, downtime), now)
-            for suspicion in self._life.lost_spools(account.source, now):
-                self._suspect(suspicion, now)
+            self._judge_receivers(account.source, now)
         if time.monotonic() >= self._silence_due:
             self._silence_due = time.monotonic() + _SILENCE_SECONDS
             self._find_silence(accounts, now)
 
     def note_report(self, account: AnyAccount, report: Report) -> None:
-        """Note what a comparison of an account shows of this machine's clock."""
-        key, now = (account.source, Cause.CLOCK_WRONG), time_of_vendors(self.settings)
-        right_until = self._right_until.get(key, report.started_at - self.settings.reconcile.lookback)
-        if suspicion := suspect_clock(account.source, report.clock_ahead, right_until, now):
-            self._suspect(suspicion, now)
-        elif report.clock_ahead is not None:
-            self._note_right(*key, now)
+        """Note, for the next look, what a comparison of an account shows of this machine's clock."""
+
+        def judge(now: datetime) -> None:
+            key = (account.source, Cause.CLOCK_WRONG)
+            right_until = self._right_until.get(key, report.started_at - self.settings.reconcile.lookback)
+            if suspicion := suspect_clock(account.source, report.clock_ahead, right_until, now):
+                self._suspect(suspicion, now)
+            elif report.clock_ahead is not None:
+                self._note_right(*key, now)
+
+        self._notes.append(judge)
 
     def note_subscription(self, account: AnyAccount, why: str) -> None:
-        """Note what a check of an account's subscriptions found wrong, "" for nothing.
+        """Note, for the next look, what a check of an account's subscriptions found wrong, "" for nothing.
 
-        It was right when it was checked before, or when the newest delivery came. Raises
-        WarehouseUnavailable.
+        It was right when it was checked before, or when the newest delivery came.
         """
-        key, now = (account.source, Cause.SUBSCRIPTION), time_of_vendors(self.settings)
-        if not why:
-            self._note_right(*key, now)
-            return
-        right_until = self._right_until.get(key) or arrivals(self.settings, account.vendor, account.name).last
-        earliest = now - (LOOKBACK_IN_DOUBT if right_until else self.settings.reconcile.lookback)
-        since = max(right_until or earliest, earliest)
-        self._suspect(suspect_subscription(account.source, why, since, now), now)
+
+        def judge(now: datetime) -> None:
+            key = (account.source, Cause.SUBSCRIPTION)
+            if not why:
+                self._note_right(*key, now)
+                return
+            last = self._right_until.get(key) or arrivals(self.settings, account.vendor, account.name).last
+            earliest = now - (LOOKBACK_IN_DOUBT if last else self.settings.reconcile.lookback)
+            since = max(last or earliest, earliest)
+            self._suspect(suspect_subscription(account.source, why, since, now), now)
+
+        self._notes.append(judge)
 
     def note_made_anew(self, account: AnyAccount, since: datetime) -> None:
-        """Note that a subscription was made anew, after nothing may have come since then."""
-        now, key = time_of_vendors(self.settings), f"made anew {since.isoformat()}"
-        detail = "a webhook subscription was made anew"
-        self._suspect(Suspicion(account.source, Cause.SUBSCRIPTION, since, now, now, key, detail), now)
+        """Note, for the next look, that a subscription was made anew; nothing may have come since then."""
+
+        def judge(now: datetime) -> None:
+            detail, key = "a webhook subscription was made anew", f"made anew {since.isoformat()}"
+            self._suspect(Suspicion(account.source, Cause.SUBSCRIPTION, since, now, now, key, detail), now)
+
+        self._notes.append(judge)
 
     def _read_audit(self, accounts: Sequence[AnyAccount], now: datetime) -> None:
-        """Read what is new in the audit topic; all of it at first. Raises LogUnavailable."""
+        """Read what is new in the audit topic; all of it at first, and for new accounts.
+
+        What is new is told by the log's own times, because its clock may differ from this machine's. Raises
+        LogUnavailable.
+        """
+        sources = frozenset(account.source for account in accounts)
+        newest = self._newest
+        since = newest.appended_at - _OVERLAP if newest and sources <= self._sources else None
+        suspicions, marks = self._read_records(since)
+        if newest and newest not in marks:
+            suspicions, marks = self._read_records(None)
+            if is_recent(newest.appended_at, now, _RETAINED):
+                kept = [mark.appended_at for mark in marks if mark <= newest]
+                kept_until = max(kept, default=now - self.settings.reconcile.lookback)
+                suspicions.append(suspect_rewound_log(newest.appended_at, kept_until, now))
+        self._newest, self._sources = max(marks, default=None), sources
+        for suspicion in for_sources(suspicions, sorted(sources)):
+            self._suspect(suspicion, now)
+
+    def _read_records(self, since: datetime | None) -> tuple[list[Suspicion], list[_Mark]]:
+        """Read the audit topic, and return what it shows, and which records it has. Raises LogUnavailable."""
         suspicions: list[Suspicion] = []
-        began = datetime.now(UTC)  # as the log's own times are
-        reader = self.settings.build_log().reader(self._read_since, [self.settings.audit_topic])
+        marks: list[_Mark] = []
+        reader = self.settings.build_log().reader(since, [self.settings.audit_topic])
         try:
             for stored in reader.records():
+                marks.append(_Mark(stored.timestamp, stored.position))
                 with suppress(PayloadError):  # not one of ours
                     suspicions += self._read(Event.from_record(stored.record))
         finally:
             reader.close()
-        self._read_since = began - _OVERLAP
-        for suspicion in for_sources(suspicions, [account.source for account in accounts]):
+        return suspicions, marks
+
+    def _judge_receivers(self, source: str, now: datetime) -> None:
+        """Find when no receiver ran, and end what lasted until one did."""
+        downtimes = self._life.downtimes(now)
+        for suspicion in (
+            *(suspect_downtime(source, downtime) for downtime in downtimes),
+            *self._life.killed(source, now),
+            *self._life.lost_spools(source, now),
+        ):
             self._suspect(suspicion, now)
+        running_since = self._life.running_since
+        if running_since is None or any(downtime.until is None for downtime in downtimes):
+            return
+        # Signs that came late may show that receivers ran all the time.
+        for gap in self.book.of_cause(source, Cause.RECEIVER_DOWN):
+            if gap.is_open and gap.until_at is None:
+                self.book.update(gap, now, until_at=max(gap.from_at, running_since))
 
     def _read(self, event: Event) -> list[Suspicion]:
         """Read an event of the audit topic, and return what it shows. Raises PayloadError."""

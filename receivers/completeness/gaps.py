@@ -136,9 +136,9 @@ class GapBook:
         """Add a suspicion, and return the gap that it opens or extends; None where it says nothing new."""
         suspicion = _plausible(suspicion, now)
         gap_id = digest(suspicion.source, GAP, suspicion.cause, suspicion.key)
-        of_cause = self.of_cause(suspicion.source, suspicion.cause)
         if known := self._gaps.get(gap_id):
             return self._extend(known, suspicion, now) if known.is_open else None
+        of_cause = self.of_cause(suspicion.source, suspicion.cause)
         if any(_explains(gap, suspicion) for gap in of_cause):
             return None
         if joined := next((gap for gap in of_cause if gap.is_open and _touch(gap, suspicion)), None):
@@ -159,6 +159,10 @@ class GapBook:
         """Change fields of a gap, and return it; it is stated again only if one of them differs."""
         changed = replace(gap, **changes)
         return gap if changed == gap else self._put(changed, now)
+
+    def state_again(self, source: str) -> None:
+        """Have all gaps of a source stated again, because the log or the warehouse may have lost them."""
+        self._changed |= {gap.id: None for gap in self._gaps.values() if gap.source == source}
 
     def changed(self) -> list[Gap]:
         """Return the gaps that are to be stated, in the order in which they changed."""
@@ -202,9 +206,12 @@ def _explains(gap: Gap, suspicion: Suspicion) -> bool:
 
 
 def _touch(gap: Gap, suspicion: Suspicion) -> bool:
-    """Return whether both have an end, and are no farther apart than one gap's parts may be."""
+    """Return whether both last, or both have an end and are no farther apart than one gap's parts may be.
+
+    An account has one lasting gap of a cause: since when it lasts may be known differently after a restart.
+    """
     if gap.until_at is None or suspicion.until is None:
-        return False  # what lasts is ended by itself alone
+        return gap.until_at is suspicion.until
     return suspicion.since <= gap.until_at + _APART and gap.from_at <= suspicion.until + _APART
 
 

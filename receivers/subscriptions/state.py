@@ -1,7 +1,7 @@
 """The state of an account's subscriptions on disk: which were made here, and what may be missing."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,9 +13,11 @@ from ingest.errors import ConfigurationError, VendorUnavailable
 from ingest.files import replace_private
 from ingest.locks import exclusive
 from ingest.settings import Settings
+from ingest.times import format_instant
 from ingest.vendors import AnyAccount
 
 _LOCK_SECONDS = 120.0
+_CHANGED = "subscriptions.changed"  # in reconcile.state_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,22 @@ class StateFile:
             raise ConfigurationError(
                 f"reconcile.state_dir {folder} cannot be made: {error.strerror}"
             ) from None
+
+
+def note_changed(settings: Settings) -> None:
+    """Note that subscriptions may have been changed, so that a running reconciliation checks them soon."""
+    folder = Path(settings.reconcile.state_dir)
+    with suppress(OSError):  # then it checks them when it is time
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _CHANGED).write_text(format_instant(datetime.now(UTC)), encoding="ascii")
+
+
+def read_changed(settings: Settings) -> str:
+    """Return what differs after each call of `note_changed`."""
+    try:
+        return (Path(settings.reconcile.state_dir) / _CHANGED).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def open_state(settings: Settings, account: AnyAccount) -> StateFile:

@@ -33,7 +33,8 @@ from tests.support.polling import get, is_healthy, wait_for
 from tests.support.ports import free_port
 from tests.support.settings import CommandRunner
 
-_QUIET_SECONDS = 5.0  # without a change, after which a subscriber has all
+_JOIN_SECONDS = 5.0  # in which all subscribers have joined
+_QUIET_SECONDS = 5.0  # without a change, after which subscribers have all that was loaded
 _LOOK_SECONDS = 0.2
 _REQUEST = b"GET /api/changes HTTP/1.1\r\nHost: localhost\r\n\r\n"
 _EVENT_ID = re.compile(rb'"last_event_id":"([^"]*)"')
@@ -68,18 +69,18 @@ class _Subscriber(asyncio.Protocol):
         self._arrivals.dropped += b"event: dropped" in events
 
 
-def subscribe(port: int, subscribers: int) -> Arrivals:
-    """Return what arrived, once nothing has come for a while."""
-    return uvloop.run(_subscribe(port, subscribers))
+def subscribe(port: int, subscribers: int, loaded: Path) -> Arrivals:
+    """Return what arrived, once the file `loaded` exists and nothing has come for a while."""
+    return uvloop.run(_subscribe(port, subscribers, loaded))
 
 
-async def _subscribe(port: int, subscribers: int) -> Arrivals:
+async def _subscribe(port: int, subscribers: int, loaded: Path) -> Arrivals:
     arrivals, loop, used = Arrivals(), asyncio.get_running_loop(), time.process_time()
     with socket.create_connection(("127.0.0.1", port)) as never_read:
         never_read.sendall(_REQUEST)
         for _ in range(subscribers):
             await loop.create_connection(lambda: _Subscriber(arrivals), "127.0.0.1", port)
-        while not arrivals.last or time.monotonic() < arrivals.last + _QUIET_SECONDS:  # noqa: ASYNC110 - data ends it
+        while not loaded.exists() or time.monotonic() < arrivals.last + _QUIET_SECONDS:  # noqa: ASYNC110, ASYNC240 - a file says it
             await asyncio.sleep(_LOOK_SECONDS)
     arrivals.cpu_seconds = time.process_time() - used
     return arrivals
@@ -102,11 +103,14 @@ def measure_latency(folder: Path, rate: float, seconds: float, subscribers: int)
         receiver = runner.settings.receiver.port
         wait_for(lambda: is_healthy(f"http://127.0.0.1:{receiver}"), "the receiver listens")
         wait_for(lambda: get(f"http://127.0.0.1:{port}/healthz"), "the dashboard listens")
-        subscribing = pool.submit(subscribe, port, subscribers)
-        time.sleep(_QUIET_SECONDS)
+        subscribing = pool.submit(subscribe, port, subscribers, folder / "loaded")
+        time.sleep(_JOIN_SECONDS)
         dashboard = _child(process.pid, b"dashboard")
         before = processor_seconds(dashboard)
         sent = pool.submit(send, receiver, requests, rate).result()
+        log = runner.settings.build_log()
+        wait_for(lambda: not any(entry.lag for entry in log.backlog()), "everything is loaded")
+        (folder / "loaded").touch()
         arrivals = subscribing.result()
         used = processor_seconds(dashboard) - before
     sent_at = {event: sent.sent_at[number] for number, event in enumerate(ids)}

@@ -3,6 +3,8 @@
 Each receiver in turn has the first processor, and `wrk` and the broker have the second. `wrk` sends simulated
 deliveries of Calendly over its connections, each as soon as the one before is answered. Receivers to compare
 with are left out where they cannot be had: one in Go, and one of FastAPI and aiokafka.
+
+Then one worker and two of ours have all processors in turn, together with `wrk` and the broker.
 """
 
 import argparse
@@ -15,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,15 +157,15 @@ def in_fastapi(brokers: str, port: int) -> Receiver | None:
 
 
 @contextmanager
-def running(receiver: Receiver, port: int) -> Iterator[int]:
-    """Run a receiver on the first processor, and return its process id once it listens."""
+def running(receiver: Receiver, port: int, processors: Collection[int]) -> Iterator[int]:
+    """Run a receiver on some processors, and return its process id once it listens."""
     environ = {**os.environ, "PYTHONPATH": str(ROOT), **receiver.environ}
     process = subprocess.Popen(
         receiver.command,
         env=environ,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: os.sched_setaffinity(0, {_FIRST}),  # noqa: PLW1509 - no threads are started here
+        preexec_fn=lambda: os.sched_setaffinity(0, processors),  # noqa: PLW1509 - no threads are started here
     )
     try:
         deadline = time.monotonic() + _START_SECONDS
@@ -202,9 +204,17 @@ def send(folder: Path, port: int, seconds: int, connections: int) -> tuple[float
     return float(rate), float(median), float(p99), int(failed)
 
 
-def measure_round(receiver: Receiver, folder: Path, port: int, seconds: int, connections: int) -> Round:
+def measure_round(
+    receiver: Receiver,
+    folder: Path,
+    port: int,
+    seconds: int,
+    connections: int,
+    *,
+    processors: Collection[int],
+) -> Round:
     """Measure a receiver once, after it is warm."""
-    with running(receiver, port) as pid:
+    with running(receiver, port, processors) as pid:
         send(folder, port, _WARM_UP_SECONDS, connections)
         before = read_usage(pid).cpu_seconds
         rate, median, p99, failed = send(folder, port, seconds, connections)
@@ -214,8 +224,8 @@ def measure_round(receiver: Receiver, folder: Path, port: int, seconds: int, con
     return Round(rate, median, p99, failed, (usage.cpu_seconds - before) / (rate * seconds) * 1e6, usage)
 
 
-def measure(rounds: int, seconds: int, connections: int) -> dict[str, list[Round]]:
-    """Measure all receivers in turn, several times."""
+def measure(rounds: int, seconds: int, connections: int) -> list[Figures]:
+    """Measure all receivers in turn, several times, and then ours with one worker and with two."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="bench-receive-")))
         write_deliveries(folder / "deliveries.lua")
@@ -226,25 +236,49 @@ def measure(rounds: int, seconds: int, connections: int) -> dict[str, list[Round
             topic = {"num_partitions": 6, "replication_factor": 1}
             admin.create_topics(dict.fromkeys(map(_topic, ("Go", "fastapi")), topic), wait_for_metadata=True)
         port = free_port()
-        receivers = [
-            by_hand("ceiling", brokers, port),
-            in_go(brokers, port),
-            in_fastapi(brokers, port),
-            ours(folder, "ours, Kafka", f"kafka://{brokers}", port),
-            ours(folder, "ours, embedded log", f"sqlite:///{folder}/log.db", port),
+        logs = {"Kafka": f"kafka://{brokers}", "embedded log": f"sqlite:///{folder}/log.db"}
+
+        def results(
+            receivers: Iterable[Receiver | None], processors: Collection[int]
+        ) -> dict[str, list[Round]]:
+            measured: dict[str, list[Round]] = {receiver.name: [] for receiver in receivers if receiver}
+            for receiver in [*filter(None, receivers)] * rounds:
+                result = measure_round(receiver, folder, port, seconds, connections, processors=processors)
+                measured[receiver.name].append(result)
+            return measured
+
+        alone = results(
+            [
+                by_hand("ceiling", brokers, port),
+                in_go(brokers, port),
+                in_fastapi(brokers, port),
+                *(ours(folder, f"ours, {name}", log, port) for name, log in logs.items()),
+            ],
+            {_FIRST},
+        )
+        shared = [_FIRST, *_OTHERS]
+        os.sched_setaffinity(0, shared)
+        several = [
+            figures(
+                f"Ours on all cores with the sender and the broker, {title}",
+                results(
+                    [
+                        ours(folder, name, log, port, workers)
+                        for name, workers in (("one worker", 1), ("two workers", 2))
+                    ],
+                    shared,
+                ),
+                "one worker",
+            )
+            for title, log in logs.items()
         ]
-        results: dict[str, list[Round]] = {}
-        for _ in range(rounds):
-            for receiver in filter(None, receivers):
-                result = measure_round(receiver, folder, port, seconds, connections)
-                results.setdefault(receiver.name, []).append(result)
-        return results
+        return [figures("Receivers on one core, medians of all rounds", alone, "Go"), *several]
 
 
-def figures(results: Mapping[str, Sequence[Round]]) -> Figures:
-    """Return the medians of all rounds, and how many times Go's requests each answers."""
+def figures(title: str, results: Mapping[str, Sequence[Round]], base: str) -> Figures:
+    """Return the medians of all rounds, and how many times the requests of `base` each answers."""
     columns = [
-        *("receiver", "requests/s", "of Go's", "p50, ms", "p99, ms"),
+        *("receiver", "requests/s", f"of {base}", "p50, ms", "p99, ms"),
         *("processor, µs", "memory, MiB", "failed"),
     ]
     rates = {name: statistics.median(result.rate for result in rounds) for name, rounds in results.items()}
@@ -252,7 +286,7 @@ def figures(results: Mapping[str, Sequence[Round]]) -> Figures:
         (
             name,
             f"{rates[name]:.0f}",
-            f"{rates[name] / rates['Go']:.2f}" if "Go" in rates else "",
+            f"{rates[name] / rates[base]:.2f}" if base in rates else "",
             f"{statistics.median(result.median for result in rounds):.1f}",
             f"{statistics.median(result.p99 for result in rounds):.1f}",
             f"{statistics.median(result.cpu_microseconds for result in rounds):.0f}",
@@ -261,7 +295,7 @@ def figures(results: Mapping[str, Sequence[Round]]) -> Figures:
         )
         for name, rounds in results.items()
     ]
-    return Figures("Receivers on one core, medians of all rounds", columns, rows)
+    return Figures(title, columns, rows)
 
 
 def main() -> None:
@@ -274,8 +308,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("wrk is needed: install it, for example with `apt-get install wrk`")
-    results = measure(arguments.rounds, arguments.seconds, arguments.connections)
-    show("receive", [figures(results)], write=arguments.write)
+    tables = measure(arguments.rounds, arguments.seconds, arguments.connections)
+    show("receive", tables, write=arguments.write)
 
 
 if __name__ == "__main__":

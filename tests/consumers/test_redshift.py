@@ -22,7 +22,7 @@ from consumers.booking_rows import Row
 from consumers.loader import Loader
 from consumers.rows import plain_rows
 from consumers.warehouse import tables
-from consumers.warehouse.rights import check_warehouse
+from consumers.warehouse.rights import _check_rate, check_warehouse
 from ingest.destinations import DESTINATIONS, REDSHIFT
 from ingest.errors import ConfigurationError
 from ingest.readiness import State
@@ -145,7 +145,7 @@ def test_a_long_payload_is_kept_whole_by_a_staging_bucket(redshift_tree: Tree, b
         assert (whole["data"]["data"]["note"], whole["cut"]) == (long, None)
         assert (list(cut["data"]), cut["cut"]) == (["cut"], "data")
         assert redshift.column("select booking_id from bookings order by booking_id") == ["B1", "B2"]
-        [finding, _] = check_warehouse(redshift.settings)
+        finding, *_ = check_warehouse(redshift.settings)
         assert finding.state is State.OK, finding
     bucket.invalidate_cache()
     assert bucket.ls("lake/staged/ingest") == [f"lake/staged/ingest/{staged['warehouse']['dataset']}"]
@@ -199,12 +199,16 @@ def test_a_load_without_rows_works(redshift: ConsumerHarness) -> None:
 
 def test_check_tries_it_in_a_scratch_dataset_which_it_drops(redshift: ConsumerHarness) -> None:
     before = datasets(redshift)
-    [finding, interval] = check_warehouse(redshift.settings)
+    [finding, rate, interval] = check_warehouse(redshift.settings)
     assert finding.state is State.OK, finding
     assert interval.state is State.WARNING
     assert interval.detail.startswith("consumer.linger is 10ms, and the cluster commits")
     assert "Redshift takes rows and returns them unchanged" in finding.detail
+    assert rate.detail == "0 loads in the last 24 hours; 86,400 a day are possible at this interval"
     assert datasets(redshift) == before
+    redshift.load(sample(1))
+    [rate] = _check_rate(redshift.settings, finding)
+    assert re.match("[1-9][0-9]* loads in the last 24 hours", rate.detail)
 
 
 def test_check_tells_what_comes_back_changed(

@@ -1,5 +1,6 @@
 """Tests of how rows get into tables and are found there: all of a load or nothing, by keys and by indexes."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import duckdb
@@ -120,6 +121,21 @@ def test_tables_have_indexes_also_where_an_earlier_release_made_them(postgres_tr
         harness.load(sample(2, "B1", at=60))
         assert harness.column(indexes.format(harness.settings.warehouse.dataset)) == made
         assert pairs(harness, NEWEST) == [("B1", "E2")]
+
+
+def test_the_row_of_a_booking_is_read_once(harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness.load(sample(1, "B1"))
+    select, rows = duckdb_tables.DuckDBTables.select, []
+
+    def recording(tables: duckdb_tables.DuckDBTables, columns: Any, table: str, *where: Any) -> Iterator[Any]:
+        for row in select(tables, columns, table, *where):
+            rows.append(table)
+            yield row
+
+    monkeypatch.setattr(duckdb_tables.DuckDBTables, "select", recording)
+    harness.load(sample(2, "B1", at=60))  # which says nothing about some columns
+    assert rows.count("bookings") == 1
+    assert pairs(harness, NEWEST) == [("B1", "E2")]
 
 
 @pytest.mark.parametrize("row_id", ["", "B1", "ä€𝄞", "https://api.calendly.com/scheduled_events/1" * 20])

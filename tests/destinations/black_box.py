@@ -10,7 +10,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from ingest.destinations import FILESYSTEM
 from ingest.simulator.account import Row
 from ingest.times import parse_instant
 from tests.destinations.destination import Destination
@@ -54,7 +53,8 @@ class BlackBox:
 
     def load(self) -> None:
         """Every delivery is loaded; each wave comes when the tables have the waves before it."""
-        for wave in [*self._vendors.waves(), [self._vendors.unreadable()]]:
+        *waves, last = self._vendors.waves()
+        for wave in [*waves, [*last, self._vendors.unreadable()]]:
             self._vendors.post(wave)
             wait_for(self._is_loaded, "everything is loaded")
 
@@ -162,16 +162,16 @@ class BlackBox:
 
 
 class ForkedCommands(CommandRunner):
-    """Runs commands to their end in forks of one process, which has imported what they need."""
+    """Runs commands to their end in forks of one process, which has imported what they need.
+
+    It has not imported the destination's client: some start threads then, and a fork of them crashes.
+    """
 
     @contextmanager
     def forking(self) -> Iterator[None]:
         """Run the process from which commands are forked."""
-        warehouse = self.settings.warehouse
         modules = ["ingest.cli.commands", "ingest.cli.check", "consumers.warehouse.rights", "consumers.sync"]
         modules += ["consumers.replay", "consumers.dead_letters.letters", "receivers.reconcile.run"]
-        modules += [f"dlt.destinations.impl.{warehouse.kind.name}.{warehouse.kind.name}"]
-        modules += [f"consumers.warehouse.{warehouse.table_format}"] if warehouse.kind is FILESYSTEM else []
         serve = "from tests.destinations.programs.forked_commands import serve; serve()"
         with PythonProcess(serve, *modules, **self.environ) as self._process:
             yield

@@ -112,6 +112,10 @@ class Breaker:
         """Kill the worker that reaches the fault's step first."""
         return await self._order("receive", signal.SIGKILL, fault.moment)
 
+    async def kill_reconciliation_at_step(self, fault: Fault) -> bool:
+        """Kill reconciliation at the fault's step of finding and closing gaps."""
+        return await self._order("reconcile", signal.SIGKILL, fault.moment)
+
     async def freeze_consumer(self, fault: Fault) -> bool:
         """Freeze a consumer for the fault's seconds.
 
@@ -457,6 +461,7 @@ _METHODS: Mapping[Kind, Callable[[Breaker, Fault], Awaitable[bool]]] = {
     Kind.KILL_WORKER: Breaker.kill_worker,
     Kind.KILL_WORKER_AT_STEP: Breaker.kill_worker_at_step,
     Kind.KILL_RECEIVER: Breaker.kill_receiver,
+    Kind.KILL_RECONCILIATION_AT_STEP: Breaker.kill_reconciliation_at_step,
     Kind.FREEZE_CONSUMER: Breaker.freeze_consumer,
     Kind.FREEZE_CONSUMER_AT_STEP: Breaker.freeze_consumer_at_step,
     Kind.FREEZE_WORKER: Breaker.freeze_worker,

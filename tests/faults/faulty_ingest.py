@@ -43,6 +43,12 @@ STEPS = {
         "append": "receivers.appender:Appender._append",
         "answer": "receivers.webhook:Webhooks._conclude",
     },
+    "reconcile": {
+        "look": "receivers.completeness.finding:GapFinder.look",
+        "state": "receivers.completeness.closing:GapCloser._state",
+        "judge": "receivers.completeness.closing:GapCloser._judge",
+        "compare": "receivers.completeness.closing:GapCloser._compare",
+    },
 }
 STEPS_OF_DUCKDB = ("note of keys", "key file")
 STEPS_OF_SQLITE = ("publish",)

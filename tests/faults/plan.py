@@ -17,6 +17,7 @@ class Kind(StrEnum):
     KILL_WORKER = "kill a receiver's worker"
     KILL_WORKER_AT_STEP = "kill a receiver's worker at a step"
     KILL_RECEIVER = "kill a receiver's parent"
+    KILL_RECONCILIATION_AT_STEP = "kill reconciliation at a step of closing gaps"
     KILL_BROKER = "kill a broker"
     KILL_LEADER = "kill a partition leader's broker"
     FREEZE_CONSUMER = "freeze a consumer"
@@ -56,6 +57,7 @@ _KILLS = {
     Kind.KILL_WORKER: 25,
     Kind.KILL_WORKER_AT_STEP: 15,
     Kind.KILL_RECEIVER: 10,
+    Kind.KILL_RECONCILIATION_AT_STEP: 20,
     Kind.KILL_BROKER: 5,
     Kind.KILL_LEADER: 5,
 }
@@ -88,6 +90,7 @@ _STEPS = {
     Kind.KILL_CONSUMER_AT_STEP: "consume",
     Kind.FREEZE_CONSUMER_AT_STEP: "consume",
     Kind.KILL_WORKER_AT_STEP: "receive",
+    Kind.KILL_RECONCILIATION_AT_STEP: "reconcile",
 }
 _OTHERS_PER_KILL = 0.2
 _QUIET_SECONDS = 1.0  # at the start, so that there is something to break
@@ -130,6 +133,7 @@ OF_WAREHOUSE: Mapping[str, frozenset[Kind]] = {
     "duckdb": frozenset({Kind.WAREHOUSE_RESTORED}),
     "postgres": frozenset({Kind.WAREHOUSE_DOWN}),
 }
+RECONCILED = frozenset({Kind.KILL_RECONCILIATION_AT_STEP})  # only where reconciliation runs
 CLOCKS = frozenset({Kind.CONSUMER_CLOCK, Kind.RECEIVER_CLOCK})
 ALL = frozenset(Kind)
 

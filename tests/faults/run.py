@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.faults.breaker import Breaker
 from tests.faults.faulty_ingest import STEPS_OF_DUCKDB, STEPS_OF_KAFKA, STEPS_OF_SQLITE
 from tests.faults.feed import FeedReader
 from tests.faults.load import Deliveries, Vendors
-from tests.faults.plan import ALL, CLOCKS, KINDS, OF_WAREHOUSE, Kind, Plan, draw
+from tests.faults.plan import ALL, CLOCKS, KINDS, OF_WAREHOUSE, RECONCILED, Kind, Plan, draw
 from tests.faults.servers import serving
 from tests.faults.system import System
 from tests.faults.verdict import Backlog, Verdict, verdict
@@ -29,7 +29,8 @@ class RunOptions:
     """The parameters of a run, and the folder that it runs in.
 
     `log` is one of plan.KINDS and `warehouse` one of plan.OF_WAREHOUSE; `kinds` may choose among their kinds
-    of faults. `seconds` of 0 means as many as the rest needs. `plan` replaces the drawn plan.
+    of faults. `seconds` of 0 means as many as the rest needs. `plan` replaces the drawn plan. `reconcile`
+    runs reconciliation as well: what is cut out of the log is to be repaired because of the gaps it finds.
 
     Clocks jump only on request: what makes it possible costs several times the processor time of all that
     runs.
@@ -44,6 +45,7 @@ class RunOptions:
     seconds: float = 0.0
     kinds: frozenset[Kind] = ALL - CLOCKS
     plan: Plan | None = None
+    reconcile: bool = False
 
     @property
     def clocks(self) -> bool:
@@ -53,7 +55,8 @@ class RunOptions:
     @property
     def possible(self) -> frozenset[Kind]:
         """Return the kinds of faults that this log and warehouse have and that the run may use."""
-        return (KINDS[self.log] | OF_WAREHOUSE[self.warehouse]) & self.kinds
+        reconciled = RECONCILED if self.reconcile else frozenset()
+        return (KINDS[self.log] | OF_WAREHOUSE[self.warehouse] | reconciled) & self.kinds
 
     @property
     def pace(self) -> Pace:
@@ -114,7 +117,14 @@ async def run(options: RunOptions, on_progress: OnProgress) -> Report:
     async with serving(options.log, options.warehouse, options.folder.parent) as servers:
         with ExitStack() as ending:
             return await _run_on(
-                System(options.folder, options.seed, servers, ending, clocks=options.clocks),
+                System(
+                    options.folder,
+                    options.seed,
+                    servers,
+                    ending,
+                    clocks=options.clocks,
+                    reconcile=options.reconcile,
+                ),
                 options,
                 on_progress,
             )
@@ -137,6 +147,7 @@ async def _run_on(system: System, options: RunOptions, on_progress: OnProgress) 
         progress = asyncio.create_task(_report_progress(lambda: on_progress(vendors, breaker, plan)))
         await _break(system, options.pace, plan, vendors, breaker)
         progress.cancel()
+        await system.wait_until_repaired()
     exits = await system.stop()
     # The proxies in front of the brokers run on this thread.
     judgement = await asyncio.to_thread(_judge, system, vendors.deliveries(breaker.cut), feed)
@@ -167,6 +178,9 @@ def _judge(system: System, deliveries: Deliveries, feed: FeedReader) -> Verdict:
         remainder,
         feed.finish(),
     )
+    if system.reconciliation:
+        wrong = system.gap_faults()
+        judgement = replace(judgement, gap_faults=len(wrong), examples=(*judgement.examples, *wrong)[:20])
     if judgement.faults():
         system.keep()
     return judgement

@@ -8,19 +8,23 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import tomlkit
 
 from ingest.cli.demo.sandbox import Sandbox
-from ingest.errors import LogUnavailable
+from ingest.errors import LogUnavailable, WarehouseUnavailable
 from ingest.settings import Settings
 from ingest.settings.sources import load_settings, secrets_path
+from ingest.simulator.account import differences
+from ingest.warehouse.gaps import read_gaps
+from ingest.warehouse.query import query
 from receivers.spool.folder import spool_states
 from tests.faults.clock import Clock, find_library
 from tests.faults.disk import Disk, can_mount
-from tests.faults.faulty_ingest import ORDERS
+from tests.faults.faulty_ingest import ORDERS, STEPS
 from tests.faults.plan import CLOCKS, Kind
 from tests.faults.servers import Servers
 from tests.faults.supervised_process import SupervisedProcess
@@ -29,6 +33,7 @@ from tests.support.processes import environment
 _LOOK_SECONDS = 0.05
 _START_SECONDS = 120.0
 _SETTLE_SECONDS = 300.0
+_REPAIR_SECONDS = 120.0  # a gap is compared within a minute after its end
 _WORKERS = 2
 
 
@@ -38,10 +43,19 @@ class System:
     `consumers` are by their instance names.
     """
 
-    def __init__(self, folder: Path, seed: int, servers: Servers, ending: ExitStack, *, clocks: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        servers: Servers,
+        ending: ExitStack,
+        *,
+        clocks: bool,
+        reconcile: bool = False,
+    ) -> None:
         self.folder, self.servers, self._ending = folder, servers, ending
         self.sandbox = Sandbox(folder, "", workers=_WORKERS, seed=seed)
-        self.orders = {command: folder / f"orders.{command}" for command in ("consume", "receive")}
+        self.orders = {command: folder / f"orders.{command}" for command in STEPS}
         self.clocks = {command: Clock(folder / f"clock.{command}") for command in ("consume", "receive")}
         self._library = find_library() if clocks else None
         self.disks = self._make_disks()
@@ -50,6 +64,10 @@ class System:
         self._ended: list[SupervisedProcess] = []
         self.consumers = {"": self._start("consume")}
         self.receiver = self._start("receive")
+        self.reconciliation: SupervisedProcess | None = None
+        if reconcile:
+            ending.enter_context(self.sandbox.server.serving())
+            self.reconciliation = self._start("reconcile", "--watch")
 
     def impossible(self) -> frozenset[Kind]:
         """Return the kinds of faults that cannot happen here, for want of rights or a library."""
@@ -95,6 +113,28 @@ class System:
         while await asyncio.to_thread(self._busy) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - other processes end it
             await asyncio.sleep(1.0)
 
+    async def wait_until_repaired(self) -> None:
+        """Wait until gaps led to the repair of everything, where reconciliation runs, or for long."""
+        deadline = asyncio.get_running_loop().time() + _REPAIR_SECONDS
+        while self.reconciliation and asyncio.get_running_loop().time() < deadline:
+            with suppress(WarehouseUnavailable):
+                if not await asyncio.to_thread(self.gap_faults):
+                    return
+            await asyncio.sleep(1.0)
+
+    def gap_faults(self) -> list[str]:
+        """Return the open gaps that do not say what they wait for, and what is not repaired.
+
+        Raises WarehouseUnavailable.
+        """
+        gaps = read_gaps(self.settings, datetime.now(UTC))
+        stored = query(self.settings, "select * from bookings").dicts()
+        wrong = differences(self.sandbox.world, self.sandbox.accounts, stored)
+        return [
+            *(f"a gap that says nothing: {gap}" for gap in gaps if gap.is_open and not gap.waits_for),
+            *(f"not repaired: {difference}" for difference in wrong),
+        ]
+
     def lag(self) -> int:
         """Return how many records of the log are not loaded.
 
@@ -115,11 +155,12 @@ class System:
         The receiver's last sign of life is loaded before the consumers stop. The count has the exit codes of
         the clean stops, and of all processes that ended by themselves before.
         """
-        codes = Counter([await asyncio.to_thread(self.receiver.stop)])
+        first = [*filter(None, [self.reconciliation]), self.receiver]
+        codes = Counter([await asyncio.to_thread(child.stop) for child in first])
         await self.drain()
         consumers = list(self.consumers.values())
         codes.update([await asyncio.to_thread(consumer.stop) for consumer in consumers])
-        for child in (self.receiver, *consumers, *self._ended):
+        for child in (*first, *consumers, *self._ended):
             codes.update(child.exits)
         return codes
 
@@ -136,15 +177,17 @@ class System:
 
     async def _supervise(self) -> None:
         while True:
-            for child in (self.receiver, *self.consumers.values()):
+            for child in (self.receiver, *self.consumers.values(), *filter(None, [self.reconciliation])):
                 child.look()
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def _start(self, command: str, **variables: str) -> SupervisedProcess:
-        clock = self.clocks[command].environ(self._library) if self._library else {}
+    def _start(self, command: str, *options: str, **variables: str) -> SupervisedProcess:
+        clock: Mapping[str, str] = {}
+        if self._library and command in self.clocks:
+            clock = self.clocks[command].environ(self._library)
         environ = environment(**{ORDERS: str(self.orders[command])}, **clock, **variables)
         child = SupervisedProcess(
-            self.folder, [command, "--config", str(self.sandbox.config)], environ, self._chance
+            self.folder, [command, *options, "--config", str(self.sandbox.config)], environ, self._chance
         )
         self._ending.callback(child.end)
         return child
@@ -168,6 +211,8 @@ class System:
         tree["log"] = self.servers.url if self.servers.brokers else f"sqlite:///{log}/log.db"
         tree["kafka"] = {"replication_factor": self.servers.replication} if self.servers.brokers else {}
         tree["receiver"]["admin_port"] = tree["consumer"]["admin_port"] = 0
+        # Nothing but gaps leads to comparisons.
+        tree["reconcile"] |= {"admin_port": 0, "every": "24h", "jitter": "24h"}
         tree["consumer"]["max_records"] = 200  # so that a backlog has many batches, which are read ahead
         tree["feed"] = {"enabled": True}
         tree["receiver"]["spool_dir"] = f"{log}/spool"

@@ -42,6 +42,7 @@ class Verdict:
     `cut` counts the events that a fault took out of the log before they were loaded. `stale` counts the
     bookings that are there and not as they truly are now. `feed_older` counts states that the feed of changes
     had after a newer one of the same booking, `feed_behind` bookings whose last state in it is not their row.
+    `gap_faults` counts open gaps that do not say what they wait for, and bookings that no gap led to repair.
     """
 
     cut: int
@@ -58,6 +59,7 @@ class Verdict:
     dead_letters: int
     feed_older: int = 0
     feed_behind: int = 0
+    gap_faults: int = 0
     examples: tuple[str, ...] = ()
 
     def faults(self) -> dict[str, int]:

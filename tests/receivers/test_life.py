@@ -13,7 +13,7 @@ from ingest.event import ALIVE, Event
 from ingest.log import Record
 from ingest.times import parse_instant
 from receivers import life
-from receivers.life import LifeReporter, UnavailableCounter
+from receivers.life import LifeReporter, RefusalCounter
 from tests.support.polling import wait_for
 
 SALES = "/calendly/sales"
@@ -54,7 +54,7 @@ def log() -> Log:
 
 @pytest.fixture
 def reporter(log: Log) -> LifeReporter:
-    return LifeReporter(log, "audit", "spool-1", UnavailableCounter())
+    return LifeReporter(log, "audit", "spool-1", RefusalCounter())
 
 
 def test_it_says_that_it_started_and_that_it_stops(log: Log, reporter: LifeReporter) -> None:
@@ -105,7 +105,7 @@ def test_it_has_run_since_the_last_sign_by_a_clock_that_nobody_sets_unless_it_wa
     log: Log, pause: float, covered: float
 ) -> None:
     now = 1000.0
-    reporter = LifeReporter(log, "audit", "", UnavailableCounter(), lambda: now)
+    reporter = LifeReporter(log, "audit", "", RefusalCounter(), lambda: now)
     reporter.sign("started")
     now += 100
     reporter.sign("runs")

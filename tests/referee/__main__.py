@@ -9,7 +9,8 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from tests.referee.life import Life, plan_of
+from tests.referee.life import Life
+from tests.referee.plan import plan_of
 from tests.referee.report import LifeResult, Results, VendorResult, describe_life, describe_lives
 from tests.referee.truth import Judge
 
@@ -51,7 +52,7 @@ def live(seed: int, days: int) -> LifeResult:
         life = Life(Path(folder), plan_of(seed, days), seed)
         judge = Judge(life)
         with life.installed():
-            false = [judge.find_false() for hour in life.live() if hour % 24 == 0]
+            false = [judge.find_false() for hour in life.run() if hour % 24 == 0]
             life.calm()
             judgements = judge.judge()
     for name, judgement in judgements.items():

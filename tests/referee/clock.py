@@ -10,7 +10,9 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 _MODULES = (
     "ingest.rest.adapter",
     "ingest.vendors.rest",
+    "receivers.completeness.finding",
     "receivers.completeness.ledger",
+    "receivers.life",
     "receivers.reconcile.checkpoint",
     "receivers.reconcile.run",
 )

@@ -1,7 +1,8 @@
-"""What runs cost, and the fewest requests that could have shown as much."""
+"""What happened in a life, what its runs cost, and the fewest requests that could have shown as much."""
 
+from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from ingest.errors import VendorUnavailable
@@ -23,6 +24,18 @@ class Cost:
     requests: int = 0
     fewest: int = 0
     seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What happened: faults by kind, and what the runs of each account cost."""
+
+    faults: dict[str, int] = field(default_factory=dict)
+    costs: dict[str, Cost] = field(default_factory=lambda: defaultdict(Cost))
+
+    def note(self, kind: str) -> None:
+        """Count a fault."""
+        self.faults[kind] = self.faults.get(kind, 0) + 1
 
 
 def fewest_requests(account: AnyAccount, report: Report, meetings: Collection[Meeting], page: int) -> int:

@@ -3,7 +3,6 @@
 import heapq
 import random
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,6 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 from unittest.mock import patch
 
@@ -22,7 +22,6 @@ from ingest.settings import Settings
 from ingest.simulator import load_simulated_vendor
 from ingest.simulator.server import RestServer
 from ingest.simulator.world import Change, Meeting, World
-from ingest.vendors import AnyAccount
 from ingest.warehouse.bookings import BookingsTable
 from ingest.warehouse.completeness import HOUR
 from receivers.completeness.asking import ask_again
@@ -30,7 +29,8 @@ from receivers.reconcile.repairs import Repairs
 from receivers.reconcile.report import Report
 from receivers.reconcile.run import AccountRun, Reconciler
 from tests.referee.clock import START, Clock
-from tests.referee.cost import Cost, fewest_requests
+from tests.referee.cost import Tally, fewest_requests
+from tests.referee.plan import Plan
 from tests.referee.product import Killed, Product
 from tests.referee.transport import Transport
 from tests.referee.warehouse import Contents
@@ -44,57 +44,9 @@ LAG = 2 * MINUTE
 LOOKBACK = timedelta(days=2)
 _MOST_ARRIVALS = 6
 _ASKED_EVERY = 6  # hours
-_BACKUPS_AN_HOUR = 0.2
-_BACKUPS = 10
+_BACKUPS_AN_HOUR = 0.1
+_BACKUPS = 5
 _LOG_BACKUPS = 11
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How long a life is, how much happens in it, and what goes wrong. Shares are of hours or of webhooks."""
-
-    hours: int = 24 * 14
-    bookings_an_hour: float = 1.0
-    every_hours: int = 1
-    page: int = 4
-    webhooks_lost: float = 0.03
-    webhooks_late: float = 0.05
-    webhooks_doubled: float = 0.05
-    dead_lettered: float = 0.005
-    receiver_down: float = 0.01
-    consumer_down: float = 0.01
-    rest_down: float = 0.02
-    rest_errors: float = 0.02
-    spooling: float = 0.01
-    skewed: float = 0.005
-    without_date: float = 0.01
-    kills: float = 0.1
-    warehouse_restored: float = 0.004
-    log_restored: float = 0.004
-    retention: float = 0.02
-    deleted: float = 0.005
-
-
-def plan_of(seed: int, days: int) -> Plan:
-    """Return the plan of a seed: each has other intervals, other pages, and other numbers of bookings."""
-    return Plan(
-        hours=24 * days,
-        every_hours=(1, 6, 12, 24)[seed % 4],
-        page=(4, 20, 100)[seed // 4 % 3],
-        bookings_an_hour=(0.25, 1.0, 2.0)[seed // 12 % 3],
-    )
-
-
-@dataclass(slots=True)
-class Tally:
-    """What happened: faults by kind, and what the runs of each account cost."""
-
-    faults: dict[str, int] = field(default_factory=dict)
-    costs: dict[str, Cost] = field(default_factory=lambda: defaultdict(Cost))
-
-    def note(self, kind: str) -> None:
-        """Count a fault."""
-        self.faults[kind] = self.faults.get(kind, 0) + 1
 
 
 class _SamePool(Executor):
@@ -194,7 +146,7 @@ class Life:
                 patches.enter_context(patch(f"ingest.vendors.{vendor}.rest._PAGE", self.plan.page))
             yield
 
-    def live(self) -> Iterator[int]:
+    def run(self) -> Iterator[int]:
         """Live hour after hour, and yield the number of each one that has passed."""
         for hour in range(1, self.plan.hours + 1):
             end = START + hour * HOUR
@@ -234,13 +186,12 @@ class Life:
 
     def ask_again(self, name: str, until: datetime) -> None:
         """Run an account over the hours before `until` that are not proven, as the schedule does."""
-        ask_again(self.settings, cast("Reconciler", self), self.accounts[name], None, until)
 
-    def run(
-        self, accounts: Sequence[AnyAccount], since: datetime | None, until: datetime | None
-    ) -> list[Report]:
-        """Run accounts, as `Reconciler` has it."""
-        return [report for account in accounts if (report := self.reconcile(account.name, since, until))]
+        def run(_: object, since: datetime, until: datetime | None) -> list[Report]:
+            return [report] if (report := self.reconcile(name, since, until)) else []
+
+        reconciler = cast("Reconciler", SimpleNamespace(run=run))
+        ask_again(self.settings, reconciler, self.accounts[name], None, until)
 
     def reconcile(
         self, name: str, since: datetime | None = None, until: datetime | None = None

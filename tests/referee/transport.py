@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import patch
 from urllib.parse import urlsplit
 
+import orjson
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 from starlette.types import ASGIApp, Message
@@ -26,6 +27,7 @@ class Transport:
     def __init__(self, app: ASGIApp, clock: Clock, trouble: Trouble) -> None:
         self._app, self._clock, self._trouble = app, clock, trouble
         self.has_date = True
+        self.garbled: set[str] = set()  # the accounts of which the first record of a list cannot be read
         self.requests: Counter[str] = Counter()  # by account
 
     @contextmanager
@@ -57,6 +59,8 @@ class Transport:
         if self.has_date:
             headers["Date"] = format_datetime(self._clock.now, usegmt=True)
         body = b"".join(part.get("body", b"") for part in parts)
+        if status is None and url.path.split("/")[1] in self.garbled:
+            body = _garble(body)
         return HTTPResponse(
             body=BytesIO(body), headers=headers, status=start["status"], preload_content=False
         )
@@ -87,6 +91,17 @@ class Transport:
             messages.append(message)
 
         _finish(self._app(scope, receive, send))  # type: ignore[arg-type]
+
+
+def _garble(body: bytes) -> bytes:
+    """Return an answer whose first listed record has no values."""
+    answer = orjson.loads(body)
+    values = answer.values() if isinstance(answer, dict) else [answer]
+    for value in values:
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            value[0] = dict.fromkeys(value[0])
+            break
+    return orjson.dumps(answer)
 
 
 def _finish(coroutine: Coroutine[Any, Any, None]) -> None:

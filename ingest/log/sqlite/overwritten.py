@@ -13,6 +13,7 @@ import os
 import sqlite3
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 _HEADER = struct.Struct(">16x H 10x I 28x i")  # of the main file: page size, pages, user_version
@@ -27,6 +28,7 @@ _VERSION_AT = 60  # on the first page
 _MAX_LOOKS = 10
 
 
+@lru_cache(maxsize=64)  # each transaction asks for these
 def beside(path: Path, kind: str) -> Path:
     """Return the path of the file that SQLite keeps beside the main one."""
     return path.with_name(f"{path.name}-{kind}")

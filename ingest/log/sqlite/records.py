@@ -5,6 +5,8 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from functools import cache
+from itertools import chain
 
 import orjson
 
@@ -14,6 +16,9 @@ _RECORDS = """
 SELECT offset, key, value, headers, appended_at FROM records
 WHERE topic = ? AND offset >= ? AND offset < ? ORDER BY offset LIMIT ?
 """
+# How many rows a statement may insert; the last is 1. Each statement releases Python's lock, and then waits
+# for it while another thread runs.
+_INSERTED_TOGETHER = (64, 16, 4, 1)
 
 
 def next_offsets(connection: sqlite3.Connection) -> dict[str, int]:
@@ -52,9 +57,19 @@ def insert_records(connection: sqlite3.Connection, topic: str, records: Sequence
     rows = []
     for offset, record in enumerate(records, start=after_last - len(records)):
         try:
-            headers = orjson.dumps(dict(record.headers)).decode()
+            headers = orjson.dumps(record.headers, default=dict).decode()
         except orjson.JSONEncodeError:  # for half a surrogate pair
             headers = json.dumps(dict(record.headers))
         rows.append((topic, offset, record.key, record.value, headers, now))
-    connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
+    start = 0
+    for count in _INSERTED_TOGETHER:
+        while start + count <= len(rows):
+            connection.execute(_insertion(count), [*chain.from_iterable(rows[start : start + count])])
+            start += count
     return after_last
+
+
+@cache
+def _insertion(count: int) -> str:
+    """Return the statement that inserts so many rows."""
+    return f"INSERT INTO records VALUES {', '.join(['(?, ?, ?, ?, ?, ?)'] * count)}"  # noqa: S608 - no input

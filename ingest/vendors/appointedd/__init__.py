@@ -11,10 +11,11 @@ REST:     https://developers.appointedd.com/reference/booking-entity
 import re
 from base64 import b64encode
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import orjson
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from msgspec import Struct
+from pydantic import Field, SecretStr, model_validator
 
 from ingest.booking import Booking
 from ingest.errors import VerificationError
@@ -32,7 +33,7 @@ from ingest.vendors import (
 )
 from ingest.vendors.appointedd.booking import BookingData, Record, booking_of_data
 from ingest.vendors.delivery import Headers
-from ingest.vendors.fields import Id, Payload, Text, read_json
+from ingest.vendors.fields import Id, NoObject, Payload, read_fields, read_id, read_json, read_text
 
 if TYPE_CHECKING:
     from ingest.vendors.rest import Rest
@@ -127,40 +128,39 @@ class AppointeddSettings(AccountSettings):
         return "Basic " + b64encode(f"{self.webhook_user}:{secret}".encode()).decode()
 
 
-def _to_object(value: object) -> object:
-    return value if isinstance(value, dict) else {}
+class _Entity(Struct):
+    id: object = None
 
 
-class _Entity(Payload):
-    id: Text = None
+class _Data(Struct):
+    organisation: _Entity | NoObject = None
+    customer: _Entity | NoObject = None
+    booking: _Entity | NoObject = None
 
 
-_AnyEntity = Annotated[_Entity, BeforeValidator(_to_object)]
-
-
-class _Data(Payload):
-    organisation: _AnyEntity = _Entity()
-    customer: _AnyEntity = _Entity()
-    booking: _AnyEntity = _Entity()
-
-
-class _Envelope(Payload):
-    """The envelope of any delivery, including events that Appointedd adds later.
+class _Envelope(Struct):
+    """The fields that identify any event, including events that Appointedd adds later.
 
     Only the type is required.
     """
 
-    event_type: Id
-    event_data: Annotated[_Data, BeforeValidator(_to_object)] = _Data()
+    event_type: object = None
+    event_data: _Data | NoObject = None
+
+    def entity(self, name: str) -> object:
+        """Return the id of an entity in the data as it is; None where there is none."""
+        entity = getattr(self.event_data, name, None)
+        return entity.id if isinstance(entity, _Entity) else None
 
     def has_booking(self) -> bool:
-        """Return whether the delivery is about a booking.
+        """Return whether the delivery is about a booking. Raises PayloadError.
 
         The known types always are. Other types are if they have a similar name and the delivery contains a
         booking.
         """
-        is_similar = self.event_type.startswith("booking_") and self.event_data.booking.id is not None
-        return is_similar or self.event_type in _BOOKING_EVENTS
+        event_type = read_id("event_type", self.event_type)
+        is_similar = event_type.startswith("booking_") and read_text(self.entity("booking")) is not None
+        return is_similar or event_type in _BOOKING_EVENTS
 
 
 class _BookingEnvelope(Payload):
@@ -208,7 +208,7 @@ class Appointedd(Account[AppointeddSettings]):
         credential = delivery.headers.get_single(self.credential_header)
         if not credential.isascii():
             raise VerificationError("the credential is not ASCII")
-        expected = [self.settings.credential(secret) for secret in self.settings.live_secrets()]
+        expected = [self.settings.credential(secret) for secret in self.live_secrets]
         return Proof(which_matches([credential], expected))
 
     def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
@@ -217,21 +217,21 @@ class Appointedd(Account[AppointeddSettings]):
         Organisation, type, booking and `updated` in the body distinguish two deliveries. No payload says when
         its event happened, so the time is that of receipt. If two versions tie, the one received later wins.
         """
-        envelope = read_json(_Envelope, delivery.body)
-        data = envelope.event_data
-        if envelope.has_booking():  # one that cannot be read is already refused here, at its receipt
-            subject = read_json(_BookingEnvelope, delivery.body).event_data.booking.id
+        envelope = read_fields(_Envelope, delivery.body)
+        if envelope.has_booking():
+            subject = read_id("event_data.booking.id", envelope.entity("booking"))
         else:
-            subject = data.booking.id or data.customer.id or data.organisation.id or self.source
+            ids = (read_text(envelope.entity(name)) for name in ("booking", "customer", "organisation"))
+            subject = next(filter(None, ids), self.source)
         return EventIdentity(
             id=digest(self.source, delivery.body),
-            type=envelope.event_type,
+            type=read_id("event_type", envelope.event_type),
             subject=subject,
             time=delivery.delivery.received_by or delivery.received_at,
         )
 
     def booking_of_webhook(self, event: Event) -> Booking | None:
-        if not read_json(_Envelope, event.data).has_booking():
+        if not read_fields(_Envelope, event.data).has_booking():
             return None
         envelope = read_json(_BookingEnvelope, event.data)
         return booking_of_data(envelope.event_data, cancelled=envelope.event_type in _CANCELLATIONS)

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 from zoneinfo import ZoneInfo
 
 import orjson
+from msgspec import Struct
 from pydantic import Field, SecretStr, field_validator
 
 from ingest.booking import Booking
@@ -31,9 +32,9 @@ from ingest.vendors import (
     VerifiedDelivery,
 )
 from ingest.vendors.account_settings import EVENTS_DESCRIPTION, Words
-from ingest.vendors.bookeo.booking import Item, MaybeNumber, Part, Record, booking_of, mark_deleted
+from ingest.vendors.bookeo.booking import Item, Part, Record, booking_of, mark_deleted, read_number
 from ingest.vendors.delivery import Headers
-from ingest.vendors.fields import ABSENT, MaybeInstant, read_json
+from ingest.vendors.fields import ABSENT, MaybeInstant, NoObject, read_fields, read_id, read_json
 
 TIMESTAMP = "x-bookeo-timestamp"
 MESSAGE_ID = "x-bookeo-messageid"
@@ -107,24 +108,25 @@ class BookeoSettings(AccountSettings):
         return super().live_secrets() or secret_key
 
 
-class _ItemId(Part):
-    booking_number: MaybeNumber = None
-    id: MaybeNumber = None
+class _ItemId(Struct, rename="camel"):
+    booking_number: object = None
+    id: object = None
 
 
-class _Envelope(Part):
-    """The envelope of any delivery, including those of domains that Bookeo adds later."""
+class _Envelope(Struct, rename="camel"):
+    """The fields that identify any event, including those of domains that Bookeo adds later."""
 
-    item_id: MaybeNumber = None
-    item: Annotated[_ItemId | None, ABSENT] = None
+    item_id: object = None
+    item: _ItemId | NoObject = None
 
     def subject(self) -> str:
         """Return the id of what the delivery is about. Raises PayloadError when there is none."""
-        item = self.item or _ItemId()
-        subject = self.item_id or item.booking_number or item.id
-        if subject is None:
-            raise PayloadError("not the documented shape: neither itemId nor an id in item")
-        return subject
+        item = self.item if isinstance(self.item, _ItemId) else _ItemId()
+        ids = {"itemId": self.item_id, "item.bookingNumber": item.booking_number, "item.id": item.id}
+        for field, value in ids.items():
+            if (number := read_number(value)) is not None:
+                return read_id(field, number)
+        raise PayloadError("not the documented shape: neither itemId nor an id in item")
 
 
 class _BookingEnvelope(Part):
@@ -175,10 +177,7 @@ class Bookeo(Account[BookeoSettings]):
         if not _MILLISECONDS.fullmatch(sent) or not _MESSAGE_ID.fullmatch(message_id):
             raise VerificationError("the timestamp or the message id is garbled")
         url = self.registered_url(delivery.query)
-        expected = [
-            _signature(secret, sent, message_id, url, delivery.body)
-            for secret in self.settings.live_secrets()
-        ]
+        expected = [_signature(secret, sent, message_id, url, delivery.body) for secret in self.live_secrets]
         return Proof(which_matches([signature], expected), _from_milliseconds(sent))
 
     def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
@@ -192,7 +191,7 @@ class Bookeo(Account[BookeoSettings]):
         return EventIdentity(
             id=message_id,
             type=f"{_single_word(parameters, 'domain')}.{_single_word(parameters, 'type')}",
-            subject=read_json(_Envelope, delivery.body).subject(),
+            subject=read_fields(_Envelope, delivery.body).subject(),
             time=_creation_time(message_id, _from_milliseconds(headers.get_single(TIMESTAMP))),
         )
 

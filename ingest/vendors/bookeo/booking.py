@@ -53,18 +53,23 @@ _CANCELED_SOURCES: Sources = {"cancelled_at": ("cancelation_time",), "cancelled_
 _SELF, _UNKNOWN = "PSELF", "PUNKNOWN"
 
 
-def _number(value: object) -> object:
+def read_number(value: object) -> object:
     """Return a booking number as text, even if it is a number in JSON; None for an empty text.
 
     Bookeo asks clients to treat it always as text.
     """
     if value == "":
         return None
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    try:
+        return str(value)
+    except ValueError:  # a number with more digits than Python writes out, which is no id
+        return value
 
 
-Number = Annotated[Id, BeforeValidator(_number)]
-MaybeNumber = Annotated[Id | None, BeforeValidator(_number)]
+Number = Annotated[Id, BeforeValidator(read_number)]
+MaybeNumber = Annotated[Id | None, BeforeValidator(read_number)]
 # The number of people is limited, so that no sum of such numbers exceeds the warehouse's integer.
 _People = Annotated[int, Field(ge=0, le=1_000_000)]
 

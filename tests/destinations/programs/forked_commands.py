@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import sys
-from contextlib import suppress
 
 from ingest.cli import main
 
@@ -16,11 +15,10 @@ def serve() -> None:
     """Run the commands that standard input has, each a line of JSON, and print their exit codes.
 
     A command is a list: its folder, the files for its standard output and standard error, its arguments. The
-    arguments of the process are names of modules to import first, where they exist.
+    arguments of the process are names of modules to import first.
     """
     for module in sys.argv[1:]:
-        with suppress(ModuleNotFoundError):
-            importlib.import_module(module)
+        importlib.import_module(module)
     for line in sys.stdin:
         child = os.fork()
         if not child:

@@ -335,12 +335,14 @@ def test_a_wrong_clock_is_a_gap_until_it_is_right(world: World) -> None:
     world.append(lost("bookeo", NOON - 5 * MINUTE, NOON - 6 * MINUTE))
     world.clock_ahead = timedelta(minutes=20)
     world.step()
+    world.step()
     assert [gap.cause for gap in world.open()] == [Cause.LOG_DELETED, Cause.CLOCK_WRONG]
     (_, wrong) = world.open()
     assert (wrong.from_at, wrong.until_at) == (NOON - world.settings.reconcile.lookback, None)
     world.clock_ahead = timedelta(0)
     report = world.run(world.account("bookeo"), NOON, None)
     world.closer.finder.note_report(world.account("bookeo"), report)
+    world.step()
     assert next(gap for gap in world.open() if gap.cause is Cause.CLOCK_WRONG).until_at == world.now
 
 
@@ -352,11 +354,13 @@ def test_a_subscription_is_a_gap_while_it_is_not_right_and_once_it_was_made_anew
     finder, bookeo = world.closer.finder, world.account("bookeo")
     finder.note_subscription(bookeo, "Bookeo blocked it")
     finder.note_subscription(bookeo, "Bookeo blocked it")
+    world.step()
     (gap,) = world.open()
     assert (gap.from_at, gap.until_at) == (NOON - LOOKBACK_IN_DOUBT, None)
     world.now += HOUR
     finder.note_made_anew(bookeo, NOON)
     finder.note_subscription(bookeo, "")
+    world.step()
     (gap,) = world.open()
     assert gap.until_at == world.now
 

@@ -50,8 +50,7 @@ def test_what_was_lost_is_repaired_and_the_gap_closed_also_by_a_process_that_sta
     pipeline.harness.append_records(settings.audit_topic, note.to_record())
 
     closer = open_closer(pipeline)
-    closer.finder.look([account])
-    closer.state()
+    closer.find([account])
     (found,) = gaps(pipeline)
     assert (found["cause"], found["closed_at"], found["until_at"]) == ("log_deleted", None, lost_at)
     closer = open_closer(pipeline)  # the first process was killed

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.referee.life import Life, Plan
+from tests.referee.life import Life
+from tests.referee.plan import Plan
 from tests.referee.truth import Judge, Judgement
 
 _CALM = Plan(
@@ -23,7 +24,7 @@ def judge_life(folder: Path, plan: Plan, seed: int) -> tuple[Life, dict[str, Jud
     life = Life(folder, plan, seed)
     judge = Judge(life)
     with life.installed():
-        false = [judge.find_false() for _ in life.live()]
+        false = [judge.find_false() for _ in life.run()]
         life.calm()
         judgements = judge.judge()
     for name, judgement in judgements.items():

@@ -17,7 +17,7 @@ from ingest.warehouse.query import query
 from tests.receivers.reconcile.pipeline import Pipeline
 from tests.support.polling import get, wait_for
 from tests.support.ports import free_port
-from tests.support.processes import IngestProcess, start_ingest
+from tests.support.processes import IngestProcess, ingest, start_ingest
 from tests.support.settings import Tree, write_settings
 
 pytestmark = pytest.mark.skipif(
@@ -90,11 +90,15 @@ def test_a_subscription_that_is_not_there_is_made_where_that_is_allowed_and_seen
         calendly = pipeline.rest["calendly"]
         assert isinstance(calendly, CalendlyApi)
         calendly.subscriptions.clear()
-        tree = pipeline.tree() | {"webhooks": {"every": "1s"}}
+        tree = pipeline.tree() | {"webhooks": {"every": "1h"}}
         metric = 'ingest_subscription_state{account="calendly",state="%s",vendor="calendly"} 1.0'
         with up(tmp_path, tree):
             wait_for(lambda: metric % "create" in metrics(port), "it is seen")
-        assert calendly.subscriptions.all() == []
+            assert calendly.subscriptions.all() == []
+            applied = ingest(tmp_path, "webhooks", "apply", "--yes", "--no-reconcile")
+            assert applied.code == 0, applied
+            wait_for(lambda: metric % "keep" in metrics(port), "what a command has made is seen soon")
+        calendly.subscriptions.clear()
         tree["webhooks"]["repair"] = True
         with up(tmp_path, tree):
             wait_for(lambda: metric % "keep" in metrics(port), "it is made")

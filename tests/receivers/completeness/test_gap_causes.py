@@ -1,0 +1,184 @@
+"""Each cause of a gap, made to happen: found once, also over restarts, and ended when it is over."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing as closed
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+import pytest
+
+from ingest.errors import WarehouseUnavailable
+from ingest.event import Cause, Event
+from ingest.times import format_instant
+from ingest.warehouse.completeness import HOUR
+from ingest.warehouse.deliveries import Arrivals
+from ingest.warehouse.gaps import Gap
+from receivers.completeness import finding
+from tests.receivers.completeness.test_closing import MINUTE, NOON, World, lost, sign
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(finding, "arrivals", lambda *_: Arrivals(last=NOON - HOUR))
+    world = World(tmp_path, monkeypatch)
+    yield world
+    world.producer.close()
+
+
+def sign_of(receiver: str, minutes: float, state: str = "runs", **refused: float) -> Event:
+    """Return a receiver's sign of life at a minute after noon, with the minutes of its refusals."""
+    at = NOON + minutes * MINUTE
+    event = sign(at, state, at if state == "started" else at - MINUTE)
+    data = orjson.loads(event.data)
+    for cause, refused_at in refused.items():
+        instant = format_instant(NOON + refused_at * MINUTE)
+        data[cause] = {"/bookeo/bookeo": {"count": 1, "since": instant, "until": instant}}
+    return replace(event, id=f"{receiver} {event.id}", subject=receiver, data=orjson.dumps(data))
+
+
+def minutes(gap: Gap) -> tuple[float, float | None]:
+    """Return the span of a gap in minutes after noon."""
+    until = None if gap.until_at is None else (gap.until_at - NOON) / MINUTE
+    return (gap.from_at - NOON) / MINUTE, until
+
+
+def test_a_downtime_ends_also_if_signs_that_came_late_show_that_there_was_none(world: World) -> None:
+    world.append(sign(NOON - 20 * MINUTE, "started"), sign(NOON - 10 * MINUTE, "runs", NOON - 20 * MINUTE))
+    world.step()
+    assert [gap.until_at for gap in world.open()] == [None]
+    world.append(sign(NOON + MINUTE, "runs", NOON - 11 * MINUTE))  # the log took none meanwhile
+    world.step(minutes=1)
+    assert [minutes(gap) for gap in world.open()] == [(-10, -10)]
+
+
+def test_a_downtime_ends_also_while_nobody_looks(world: World) -> None:
+    world.append(sign(NOON - 20 * MINUTE, "started"), sign(NOON - 10 * MINUTE, "runs", NOON - 20 * MINUTE))
+    world.step()
+    world.restart()
+    world.append(sign(NOON + 2 * MINUTE, "started"))
+    world.step(minutes=3)
+    assert [minutes(gap) for gap in world.open()] == [(-10, 2)]
+
+
+def test_what_a_killed_receiver_refused_last_is_a_gap_although_another_one_runs(world: World) -> None:
+    world.append(*(sign_of("other", minute) for minute in range(-1, 10)))
+    world.append(sign_of("killed", 0, "started"), sign_of("killed", 1))
+    world.append(sign_of("stopped", 0, "started"), sign_of("stopped", 1, "stopped"))
+    world.step(minutes=3.5)
+    assert world.open() == [], "it may be slow"
+    for _ in range(2):
+        world.step(minutes=1)
+        assert [(gap.cause, *minutes(gap)) for gap in world.open()] == [(Cause.RECEIVER_DOWN, 1, 2)]
+        world.restart()
+
+
+def test_a_refusal_for_the_time_of_a_signature_is_a_gap_at_that_time(world: World) -> None:
+    world.append(sign_of("only", 1, untimely=-90, unavailable=0.5))
+    world.step(minutes=1)
+    assert {(gap.cause, *minutes(gap)) for gap in world.open()} == {
+        (Cause.CLOCK_WRONG, -90, -90),
+        (Cause.UNAVAILABLE, 0.5, 0.5),
+    }
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_wrong_subscription_is_one_gap_and_ends_although_a_process_starts_meanwhile(
+    world: World, is_restarted: bool
+) -> None:
+    bookeo = world.account("bookeo")
+    for why in ("", "Bookeo blocked it", "Bookeo blocked it", "Bookeo blocked it"):
+        world.closer.finder.note_subscription(bookeo, why)
+        world.step(minutes=60)
+        if is_restarted:
+            world.restart()
+    world.step()
+    (gap,) = world.open()
+    assert gap.until_at is None
+    world.restart()
+    world.closer.finder.note_subscription(bookeo, "")
+    world.step()
+    assert [gap.until_at for gap in world.open()] == [world.now]
+
+
+def test_a_wrong_clock_is_one_gap_although_a_process_starts_meanwhile(world: World) -> None:
+    bookeo = world.account("bookeo")
+    for ahead in (0, 20, 20, 20):
+        world.clock_ahead = ahead * MINUTE
+        world.closer.finder.note_report(bookeo, world.run(bookeo, NOON, None))
+        world.step(minutes=20)
+        world.restart()
+    world.step()
+    (gap,) = world.open()
+    assert (gap.cause, gap.until_at) == (Cause.CLOCK_WRONG, None)
+
+
+def test_what_a_check_found_is_not_forgotten_while_the_warehouse_is_away(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Arrivals:
+        raise WarehouseUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finding, "arrivals", fail)
+        world.closer.finder.note_subscription(world.account("bookeo"), "Calendly disabled it")
+        world.closer.finder.note_made_anew(world.account("bookeo"), NOON - 2 * HOUR)
+        world.step()
+        assert world.open() == []
+    world.closer.finder.note_subscription(world.account("bookeo"), "")
+    world.step()
+    assert sorted(minutes(gap) for gap in world.open()) == [(-120, 0), (-60, 0)]
+
+
+def test_an_account_that_comes_later_has_the_gaps_of_before(world: World) -> None:
+    world.append(lost("oncehub", NOON - 5 * MINUTE, NOON - 6 * MINUTE))
+    world.step("bookeo")
+    world.step("bookeo", "oncehub", minutes=30)
+    assert [gap.account for gap in world.open()] == ["oncehub"]
+
+
+def test_a_log_whose_clock_is_behind_is_read_to_its_end(world: World) -> None:
+    file = world.settings.build_log().file
+    assert file
+    for number in range(3):
+        world.append(lost("bookeo", NOON, NOON - (number + 1) * HOUR, [*Cause][number]))
+        with closed(sqlite3.connect(file)) as connection:
+            connection.execute(
+                "UPDATE records SET appended_at = appended_at - 86400 WHERE offset = ?", [number]
+            )
+            connection.commit()
+        world.step()
+        assert len(world.open()) == number + 1
+
+
+@pytest.mark.parametrize("cause", [Cause.LOG_CHANGED, Cause.WAREHOUSE_RESTORED])
+def test_a_store_that_has_lost_something_gets_all_gaps_again(world: World, cause: Cause) -> None:
+    world.append(lost("bookeo", NOON - 5 * MINUTE, NOON - 3 * HOUR, Cause.GIVEN_UP))
+    world.step()
+    closer = world.closer
+    world.renew_log()
+    world.closer, closer.producer = closer, world.producer
+    world.append(lost("bookeo", NOON, NOON - 10 * MINUTE, cause))
+    world.step(minutes=1)
+    assert {row["cause"] for row in world.statements()} == {Cause.GIVEN_UP, cause}
+
+
+def test_a_log_that_is_rewound_while_no_consumer_runs_is_a_gap_since_what_it_still_has(world: World) -> None:
+    file = world.settings.build_log().file
+    assert file
+    appended_at = [NOON - 30 * MINUTE, NOON - 20 * MINUTE, NOON - MINUTE]
+    world.append(*(sign(at, "runs", appended_at[0] - MINUTE) for at in appended_at))
+    with closed(sqlite3.connect(file)) as connection:
+        for offset, at in enumerate(appended_at):
+            connection.execute(
+                "UPDATE records SET appended_at = ? WHERE offset = ?", [at.timestamp(), offset]
+            )
+        connection.commit()
+        world.step()
+        assert world.open() == []
+        connection.execute("DELETE FROM records WHERE offset = 2")
+        connection.commit()
+    for _ in range(2):
+        world.step(minutes=1)
+        assert [(gap.cause, *minutes(gap)) for gap in world.open()] == [(Cause.LOG_CHANGED, -20, 1)]
