@@ -59,8 +59,9 @@ _NEWEST = "SELECT appended_at FROM records ORDER BY rowid DESC LIMIT 1"
 
 
 def group_lock(path: Path, group: str) -> Path:
-    """Return the file that the consumer of a group locks."""
-    return path.with_name(f"{path.name}.{group}.lock")
+    """Return the file that the consumer of a group locks: one, also where several links lead to the log."""
+    main = path.resolve()
+    return main.with_name(f"{main.name}.{group}.lock")
 
 
 class SqliteConsumer:

@@ -66,7 +66,7 @@ class _SharedPath:
     @classmethod
     def of(cls, path: Path) -> "_SharedPath":
         """Return what is shared for a path."""
-        return _SHARED_PATHS.setdefault(path.absolute(), cls())
+        return _SHARED_PATHS.setdefault(path.resolve(), cls())
 
     def open_raw(self, path: Path) -> RawFiles:
         """Open the files that are at the path now, and return them. Raises OSError."""
@@ -278,7 +278,8 @@ class LogFile:
         def busy(holder: str) -> sqlite3.OperationalError:
             return sqlite3.OperationalError(f"another process holds its .lock file{holder}")
 
-        return exclusive(self._path.with_name(f"{self._path.name}.lock"), self._wait, busy, private=True)
+        main = self._path.resolve()
+        return exclusive(main.with_name(f"{main.name}.lock"), self._wait, busy, private=True)
 
     def _open(self) -> sqlite3.Connection:
         connection = self._connect()

@@ -30,8 +30,12 @@ _MAX_LOOKS = 10
 
 @lru_cache(maxsize=64)  # each transaction asks for these
 def beside(path: Path, kind: str) -> Path:
-    """Return the path of the file that SQLite keeps beside the main one."""
-    return path.with_name(f"{path.name}-{kind}")
+    """Return the path of the file that SQLite keeps beside the main one: where a link leads to, if it is one.
+
+    https://www.sqlite.org/wal.html
+    """
+    main = path.resolve() if path.is_symlink() else path
+    return main.with_name(f"{main.name}-{kind}")
 
 
 def _signed(number: int) -> int:

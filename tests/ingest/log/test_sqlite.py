@@ -274,6 +274,22 @@ def test_a_second_consumer_of_a_group_is_refused_and_told_why(sqlite_log: Sqlite
     first.commit(read(first, 1))
 
 
+def test_whoever_opens_the_log_by_a_link_is_one_of_its_users(tmp_path: Path) -> None:
+    path, link = tmp_path / "log.db", tmp_path / "elsewhere" / "link.db"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    with ExitStack() as stack:
+        producer = stack.enter_context(closing(SqliteProducer(path)))
+        by_link = stack.enter_context(closing(SqliteProducer(link)))
+        for number, some_producer in enumerate([producer, by_link, producer]):
+            some_producer.append("topic", numbered(1)).result(PATIENCE)
+            assert [entry.lag for entry in backlog(link, "group", ["topic"])] == [number + 1]
+        stack.enter_context(closing(SqliteConsumer(link, "group", ["topic"], timedelta(days=14))))
+        with pytest.raises(LogUnavailable, match="group"):
+            SqliteConsumer(path, "group", ["topic"], timedelta(days=14), patience=0.1)
+    assert [file.name for file in link.parent.iterdir()] == ["link.db"]
+
+
 def test_consumers_of_two_groups_each_read_everything(sqlite_log: SqliteFixture) -> None:
     append(sqlite_log.producer(), sqlite_log.topic, *numbered(3))
     with closing(SqliteConsumer(sqlite_log.path, "another", [sqlite_log.topic], timedelta(days=14))) as other:
