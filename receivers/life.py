@@ -17,8 +17,10 @@ from functools import partial
 
 import orjson
 
+from ingest.clock import LOOKBACK_IN_DOUBT
 from ingest.event import ALIVE, RECEIVER_SOURCE, Cause, Event, digest
 from ingest.log import Producer
+from ingest.rhythm import start_of_hour
 from ingest.times import format_instant
 
 SIGN_EVERY = timedelta(minutes=1)
@@ -26,19 +28,19 @@ SIGN_EVERY = timedelta(minutes=1)
 _FROZEN_SECONDS = 3 * SIGN_EVERY.total_seconds()
 # By which the machine's clock may have been corrected between two signs.
 _DRIFT_SECONDS = 5.0
-_MOST_SOURCES = 10_000  # of deliveries that are remembered
+_MOST_SPANS = 10_000  # of refused deliveries that are remembered
 
 ANY_SOURCE = ""
 """Stands for a delivery that was answered before its account was known."""
 REFUSALS = {Cause.UNAVAILABLE: "unavailable", Cause.CLOCK_WRONG: "untimely"}
 """The causes of refusals that a sign tells of, with their names in it."""
 
-_Key = tuple[Cause, str]  # with the source
+_Key = tuple[Cause, str, datetime]  # with the source, and the hour in which the deliveries were sent
 
 
 @dataclass(slots=True)
 class Refused:
-    """How many deliveries of a source were refused for a cause, and when the first and the last one came."""
+    """How many deliveries of an hour were refused, and when the first and the last one were sent."""
 
     count: int
     since: datetime
@@ -46,7 +48,10 @@ class Refused:
 
 
 class RefusalCounter:
-    """Counts deliveries that were refused although they may be right, by cause. Threads may share it."""
+    """Counts deliveries that were refused although they may be right, by cause, source and hour.
+
+    Threads may share it.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -55,15 +60,19 @@ class RefusalCounter:
     def note(self, source: str, cause: Cause = Cause.UNAVAILABLE, sent_at: datetime | None = None) -> None:
         """Note that a delivery of a source is refused now, for a cause of REFUSALS.
 
-        `sent_at` is when the vendor sent it, where this machine's clock may be wrong.
+        `sent_at` is when the vendor sent it, where this machine's clock may be wrong. One that was sent
+        longer ago than LOOKBACK_IN_DOUBT counts as sent then: an old delivery that somebody sends again must
+        not lead to a comparison of years.
         """
-        at = sent_at or datetime.now(UTC)
+        now = datetime.now(UTC)
+        at = max(sent_at or now, now - LOOKBACK_IN_DOUBT)
+        key = cause, source, start_of_hour(min(at, now))  # so that a source has only so many
         with self._lock:
-            if refused := self._refused.get((cause, source)):
+            if refused := self._refused.get(key):
                 refused.count += 1
                 refused.since, refused.until = min(at, refused.since), max(at, refused.until)
-            elif len(self._refused) < _MOST_SOURCES:
-                self._refused[cause, source] = Refused(1, at, at)
+            elif len(self._refused) < _MOST_SPANS:
+                self._refused[key] = Refused(1, at, at)
 
     def take(self) -> dict[_Key, Refused]:
         """Return what was counted, and begin anew."""
@@ -141,13 +150,14 @@ class LifeReporter:
             self._covered_at = max(signed_at, self._covered_at)
 
     def _event(self, state: str, now: datetime, since: datetime, refused: Mapping[_Key, Refused]) -> Event:
-        by_cause: dict[str, dict[str, object]] = {name: {} for name in REFUSALS.values()}
-        for (cause, source), of_source in refused.items():
-            by_cause[REFUSALS[cause]][source] = {
-                "count": of_source.count,
-                "since": format_instant(of_source.since),
-                "until": format_instant(of_source.until),
+        by_cause: dict[str, dict[str, list[object]]] = {name: {} for name in REFUSALS.values()}
+        for (cause, source, _), of_hour in refused.items():
+            span = {
+                "count": of_hour.count,
+                "since": format_instant(of_hour.since),
+                "until": format_instant(of_hour.until),
             }
+            by_cause[REFUSALS[cause]].setdefault(source, []).append(span)
         data = {"state": state, "since": format_instant(since), "spool": self.spool, **by_cause}
         return Event(
             id=digest(ALIVE, self._receiver, format_instant(now)),

@@ -66,9 +66,10 @@ class ReceiverLife:
             data = orjson.loads(sign.data)
             since, spool = parse_instant(data["since"]), str(data["spool"])
             refused = [
-                _refused(cause, str(source), of_source, sign)
+                _refused(cause, str(source), span, sign)
                 for cause, name in REFUSALS.items()
-                for source, of_source in data.get(name, {}).items()
+                for source, spans in data.get(name, {}).items()
+                for span in spans
             ]
             has_stopped = data["state"] == "stopped"
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -230,9 +231,8 @@ def suspect_subscription(source: str, why: str, right_until: datetime, now: date
 
 def _refused(cause: Cause, source: str, refused: Mapping[str, object], sign: Event) -> Suspicion:
     since, until = parse_instant(str(refused["since"])), parse_instant(str(refused["until"]))
-    return Suspicion(
-        source, cause, since, max(since, until), sign.time, f"{sign.id} {source}", _REFUSED[cause]
-    )
+    key = f"{sign.id} {source} {format_instant(since)}"
+    return Suspicion(source, cause, since, max(since, until), sign.time, key, _REFUSED[cause])
 
 
 def for_sources(suspicions: Iterable[Suspicion], sources: Iterable[str]) -> list[Suspicion]:

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 import pytest
 
+from ingest.clock import LOOKBACK_IN_DOUBT
 from ingest.errors import LogUnavailable
-from ingest.event import ALIVE, Event
+from ingest.event import ALIVE, Cause, Event
 from ingest.log import Record
 from ingest.times import parse_instant
 from receivers import life
@@ -17,6 +18,7 @@ from receivers.life import LifeReporter, RefusalCounter
 from tests.support.polling import wait_for
 
 SALES = "/calendly/sales"
+HOUR = timedelta(hours=1)
 
 
 class Log:
@@ -90,9 +92,30 @@ def test_what_the_log_does_not_take_is_covered_by_the_next_sign(log: Log, report
     reporter.sign("runs")
     started, runs = log.events
     assert began(log, 1) == pytest.approx(started.time.timestamp(), abs=1)
-    assert orjson.loads(runs.data)["unavailable"][SALES]["count"] == 2
+    assert [span["count"] for span in orjson.loads(runs.data)["unavailable"][SALES]] == [2]
     reporter.sign("runs")
     assert log.signs[-1]["unavailable"] == {}, "once"
+
+
+def test_refusals_of_different_hours_are_told_apart_and_none_is_older_than_what_is_looked_for() -> None:
+    counter, now = RefusalCounter(), datetime.now(UTC)
+    hours_ago = (24 * 365, 24 * 300, 50, 50, 7, 0, -9000)
+    for hours in hours_ago:
+        counter.note(SALES, Cause.CLOCK_WRONG, now - hours * HOUR)
+    taken = counter.take()
+    counter.put_back(taken)
+    assert counter.take() == taken
+    spans = sorted(taken.values(), key=lambda span: span.since)
+    assert [span.count for span in spans] == [2, 2, 1, 2], "what is in the future belongs to the present"
+    assert spans[0].since >= now - LOOKBACK_IN_DOUBT
+    assert all(span.until - span.since < HOUR for span in spans[:3])
+
+
+def test_deliveries_of_any_time_take_no_more_room_than_the_hours_that_are_looked_for() -> None:
+    counter, now = RefusalCounter(), datetime.now(UTC)
+    for hours in range(-3000, 3000):
+        counter.note(SALES, Cause.CLOCK_WRONG, now + hours * HOUR)
+    assert len(counter.take()) <= LOOKBACK_IN_DOUBT / HOUR + 2
 
 
 def began(log: Log, number: int) -> float:

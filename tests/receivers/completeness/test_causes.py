@@ -43,7 +43,9 @@ def sign(
     """Return a sign of life, a minute after the one before. `refused` says since when before it."""
     begin = minutes if state == "started" else minutes - 1 if since is None else since
     unavailable = {
-        source: {"count": 1, "since": format_instant(at(minutes - ago)), "until": format_instant(at(minutes))}
+        source: [
+            {"count": 1, "since": format_instant(at(minutes - ago)), "until": format_instant(at(minutes))}
+        ]
         for source, ago in (refused or {}).items()
     }
     data = {"state": state, "since": format_instant(at(begin)), "spool": spool, "unavailable": unavailable}

@@ -1,7 +1,7 @@
 """Each cause of a gap, made to happen: found once, also over restarts, and ended when it is over."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing as closed
 from dataclasses import replace
 from pathlib import Path
@@ -27,14 +27,15 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     world.producer.close()
 
 
-def sign_of(receiver: str, minutes: float, state: str = "runs", **refused: float) -> Event:
+def sign_of(receiver: str, minutes: float, state: str = "runs", **refused: Sequence[float]) -> Event:
     """Return a receiver's sign of life at a minute after noon, with the minutes of its refusals."""
     at = NOON + minutes * MINUTE
     event = sign(at, state, at if state == "started" else at - MINUTE)
     data = orjson.loads(event.data)
     for cause, refused_at in refused.items():
-        instant = format_instant(NOON + refused_at * MINUTE)
-        data[cause] = {"/bookeo/bookeo": {"count": 1, "since": instant, "until": instant}}
+        instants = [format_instant(NOON + minute * MINUTE) for minute in refused_at]
+        spans = [{"count": 1, "since": instant, "until": instant} for instant in instants]
+        data[cause] = {"/bookeo/bookeo": spans}
     return replace(event, id=f"{receiver} {event.id}", subject=receiver, data=orjson.dumps(data))
 
 
@@ -75,9 +76,10 @@ def test_what_a_killed_receiver_refused_last_is_a_gap_although_another_one_runs(
 
 
 def test_a_refusal_for_the_time_of_a_signature_is_a_gap_at_that_time(world: World) -> None:
-    world.append(sign_of("only", 1, untimely=-90, unavailable=0.5))
+    world.append(sign_of("only", 1, untimely=[-9000, -90], unavailable=[0.5]))
     world.step(minutes=1)
     assert {(gap.cause, *minutes(gap)) for gap in world.open()} == {
+        (Cause.CLOCK_WRONG, -9000, -9000),
         (Cause.CLOCK_WRONG, -90, -90),
         (Cause.UNAVAILABLE, 0.5, 0.5),
     }
