@@ -149,6 +149,20 @@ class ReceiverLife:
                 begin = last.at + step
         return suspicions
 
+    def forget(self, now: datetime) -> None:
+        """Forget receivers and spools of which `killed` and `lost_spools` have returned all by now.
+
+        Signs that are read again bring them back, with the same suspicions.
+        """
+        self._receivers = {
+            receiver: last for receiver, last in self._receivers.items() if now <= last.at + _SILENT
+        }
+        self._spools = {
+            spool: last
+            for spool, last in self._spools.items()
+            if now <= last.at + (_SILENT if last.has_stopped else _SPOOL_STEPS[-1])
+        }
+
     def _join(self, since: datetime, until: datetime) -> None:
         apart = [span for span in self._spans if span[1] < since or span[0] > until]
         joined = [span for span in self._spans if not (span[1] < since or span[0] > until)]

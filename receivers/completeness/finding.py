@@ -128,6 +128,7 @@ class GapFinder:
         self._seen.write(self._life.last_seen)
         for account in accounts:
             self._judge_receivers(account.source, now)
+        self._life.forget(now)
         if time.monotonic() >= self._silence_due:
             self._silence_due = time.monotonic() + _SILENCE_SECONDS
             self._find_silence(accounts, now)

@@ -142,6 +142,26 @@ def test_a_spool_whose_receiver_stopped_or_came_back_is_not_lost(last: Event) ->
     assert life(sign(0, "started", spool="a"), sign(1, spool="a"), last).lost_spools(SALES, at(70)) == []
 
 
+def test_receivers_and_spools_are_forgotten_once_nothing_more_can_be_said_of_them() -> None:
+    def signs_of(name: str, *states: str) -> list[Event]:
+        signs = [sign(minute, state, spool=name) for minute, state in enumerate(states)]
+        return [replace(each, subject=name) for each in signs]
+
+    killed, stopped = signs_of("killed", "started", "runs"), signs_of("stopped", "started", "stopped")
+    lives = life(*killed, *stopped)
+    (told,) = lives.killed(SALES, at(5))
+    lives.forget(at(3))
+    assert lives.killed(SALES, at(5)) == [told], "it may be slow"
+    lives.forget(at(5))
+    assert lives.killed(SALES, at(5)) == []
+    assert len(lives.lost_spools(SALES, at(1445))) == 4, "a spool may still come back"
+    lives.forget(at(1445))
+    assert lives.lost_spools(SALES, at(1445)) == []
+    for each in (*killed, *stopped):
+        lives.add(each)
+    assert lives.killed(SALES, at(5)) == [told], "it is the same when it is read again"
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"[]", b"{}", b'{"state": "runs", "since": "yesterday", "spool": "", "unavailable": {}}']
 )

@@ -75,6 +75,15 @@ def test_what_a_killed_receiver_refused_last_is_a_gap_although_another_one_runs(
         world.restart()
 
 
+def test_a_killed_receiver_that_was_forgotten_is_a_gap_of_an_account_that_comes_later(world: World) -> None:
+    world.append(*(sign_of("other", minute) for minute in range(-1, 20)))
+    world.append(sign_of("killed", 0, "started"), sign_of("killed", 1))
+    for names in (["bookeo"], ["bookeo"], ["bookeo", "oncehub"]):
+        world.step(*names, minutes=5)
+        assert {(gap.account, *minutes(gap)) for gap in world.open()} == {(name, 1, 2) for name in names}
+        assert world.closer.finder._life.killed("/bookeo/bookeo", world.now) == []
+
+
 def test_a_refusal_for_the_time_of_a_signature_is_a_gap_at_that_time(world: World) -> None:
     world.append(sign_of("only", 1, untimely=[-9000, -90], unavailable=[0.5]))
     world.step(minutes=1)
