@@ -38,12 +38,13 @@ def has_event(settings: Settings, vendor: str, account: str, event_id: str) -> b
     return bool(query_or_empty(settings, sql, [vendor, account, event_id]).rows)
 
 
-def arrivals(settings: Settings, vendor: str, account: str) -> Arrivals:
+def arrivals(settings: Settings, vendor: str, account: str, until: datetime | None = None) -> Arrivals:
     """Return the arrivals of an account, empty where nothing was loaded yet. Raises WarehouseUnavailable.
 
-    Times in the future, which a wrong clock has written, are left out.
+    Those after `until` are left out, and times in the future, which a wrong clock has written.
     """
     latest = add_span(datetime.now(UTC), CLOCK_SKEW)
+    latest = min(until, latest) if until else latest
     last_sql = f"SELECT max(received_at) {_EVENTS} AND received_at <= %s"
     missed_sql = f"{_MISSED} AND updated_at <= %s"
     last, missed = (

@@ -5,9 +5,9 @@ reads both, and the notes and signs of life that the log still has, so it forget
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,8 +15,8 @@ import orjson
 import structlog
 
 from ingest.clock import CLOCK_SKEW, LOOKBACK_IN_DOUBT, is_future, is_recent, read_clock_ahead
-from ingest.errors import ConfigurationError, PayloadError
-from ingest.event import ALIVE, GAP, LOST, Cause, Event
+from ingest.errors import ConfigurationError, PayloadError, WarehouseUnavailable
+from ingest.event import ALIVE, GAP, LOST, Cause, Event, vendor_and_account
 from ingest.files import replace_private
 from ingest.rhythm import WEEKS, Rhythm, learn_rhythm, start_of_hour
 from ingest.settings import Settings
@@ -68,6 +68,22 @@ class _Mark:
         return datetime.fromtimestamp(self.timestamp, UTC)
 
 
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """What was found when something was checked: a suspicion where it was wrong.
+
+    The suspicion's `since` is as long ago as that can be if nothing tells when it was right last.
+    """
+
+    at: datetime
+    suspicion: Suspicion | None
+
+    @property
+    def is_right(self) -> bool:
+        """Whether nothing was wrong."""
+        return self.suspicion is None
+
+
 class _LastSeen:
     """The file with the time of the last sign of a receiver's life.
 
@@ -104,7 +120,8 @@ class GapFinder:
     _is_loaded: bool = False
     _sources: frozenset[str] = frozenset()
     _newest: _Mark | None = None
-    _notes: list[Callable[[datetime], None]] = field(default_factory=list)
+    _checks: dict[tuple[str, Cause], list[_Check]] = field(default_factory=dict)  # that wait for a look
+    _made_anew: dict[str, Suspicion] = field(default_factory=dict)  # by source; they wait as well
     _right_until: dict[tuple[str, Cause], datetime] = field(default_factory=dict)
     _rhythms: dict[str, tuple[float, Rhythm | None]] = field(default_factory=dict)
     _silence_due: float = 0.0
@@ -122,9 +139,7 @@ class GapFinder:
                 self._life.note_seen(seen)
             self._is_loaded = True
         self._read_audit(accounts, now)
-        while self._notes:  # one that fails is repeated with the next look
-            self._notes[0](now)
-            self._notes.pop(0)
+        self._judge_checks(now)
         self._seen.write(self._life.last_seen)
         for account in accounts:
             self._judge_receivers(account.source, now)
@@ -135,43 +150,74 @@ class GapFinder:
 
     def note_report(self, account: AnyAccount, report: Report) -> None:
         """Note, for the next look, what a comparison of an account shows of this machine's clock."""
-
-        def judge(now: datetime) -> None:
-            key = (account.source, Cause.CLOCK_WRONG)
-            right_until = self._right_until.get(key, report.started_at - self.settings.reconcile.lookback)
-            if suspicion := suspect_clock(account.source, report.clock_ahead, right_until, now):
-                self._suspect(suspicion, now)
-            elif report.clock_ahead is not None:
-                self._note_right(*key, now)
-
-        self._notes.append(judge)
+        if report.clock_ahead is None:
+            return
+        earliest, at = report.started_at - self.settings.reconcile.lookback, report.finished_at
+        suspicion = suspect_clock(account.source, report.clock_ahead, earliest, at)
+        self._note(account.source, Cause.CLOCK_WRONG, _Check(at, suspicion))
 
     def note_subscription(self, account: AnyAccount, why: str) -> None:
         """Note, for the next look, what a check of an account's subscriptions found wrong, "" for nothing.
 
-        It was right when it was checked before, or when the newest delivery came.
+        It was right when it was checked before, or when the newest delivery before this check came.
         """
-
-        def judge(now: datetime) -> None:
-            key = (account.source, Cause.SUBSCRIPTION)
-            if not why:
-                self._note_right(*key, now)
-                return
-            last = self._right_until.get(key) or arrivals(self.settings, account.vendor, account.name).last
-            earliest = now - (LOOKBACK_IN_DOUBT if last else self.settings.reconcile.lookback)
-            since = max(last or earliest, earliest)
-            self._suspect(suspect_subscription(account.source, why, since, now), now)
-
-        self._notes.append(judge)
+        at = time_of_vendors(self.settings)
+        earliest = at - self.settings.reconcile.lookback
+        suspicion = suspect_subscription(account.source, why, earliest, at) if why else None
+        self._note(account.source, Cause.SUBSCRIPTION, _Check(at, suspicion))
 
     def note_made_anew(self, account: AnyAccount, since: datetime) -> None:
         """Note, for the next look, that a subscription was made anew; nothing may have come since then."""
+        source, at = account.source, time_of_vendors(self.settings)
+        if earlier := self._made_anew.get(source):
+            since = min(since, earlier.since)
+        detail, key = "a webhook subscription was made anew", f"made anew {since.isoformat()}"
+        self._made_anew[source] = Suspicion(source, Cause.SUBSCRIPTION, since, at, at, key, detail)
 
-        def judge(now: datetime) -> None:
-            detail, key = "a webhook subscription was made anew", f"made anew {since.isoformat()}"
-            self._suspect(Suspicion(account.source, Cause.SUBSCRIPTION, since, now, now, key, detail), now)
+    def _note(self, source: str, cause: Cause, check: _Check) -> None:
+        """Keep a check for the next look, and of those that wait the ones that tell when it was wrong.
 
-        self._notes.append(judge)
+        Of right ones in a row these are the first and the last, of wrong ones the first. What was wrong twice
+        is taken for wrong meanwhile too, so that a long outage does not fill the memory.
+        """
+        checks = self._checks.setdefault((source, cause), [])
+        if checks and not checks[-1].is_right and not check.is_right:
+            return
+        if len(checks) > 1 and checks[-2].is_right and checks[-1].is_right and check.is_right:
+            checks.pop()
+        checks.append(check)
+        wrong = [position for position, waiting in enumerate(checks) if not waiting.is_right]
+        if check.is_right and len(wrong) > 1:
+            del checks[wrong[0] + 1 : -1]
+
+    def _judge_checks(self, now: datetime) -> None:
+        """Find what the checks show that wait. Those that need a warehouse that is away go on waiting."""
+        for suspicion in self._made_anew.values():
+            self._suspect(suspicion, now)
+        self._made_anew.clear()
+        for (source, cause), checks in self._checks.items():
+            try:
+                while checks:
+                    self._judge_check(source, cause, checks[0], now)
+                    checks.pop(0)
+            except WarehouseUnavailable as error:
+                log.warning("gaps.waiting", source=source, why=str(error), throttle=True)
+
+    def _judge_check(self, source: str, cause: Cause, check: _Check, now: datetime) -> None:
+        """Find a gap since it was right last, or end the one that lasted. Raises WarehouseUnavailable."""
+        if check.suspicion is None:
+            self._right_until[source, cause] = check.at
+            for gap in self.book.of_cause(source, cause):
+                if gap.is_open and gap.until_at is None:
+                    self.book.update(gap, now, until_at=max(gap.from_at, check.at))
+            return
+        right_until = self._right_until.get((source, cause))
+        if right_until is None and cause is Cause.SUBSCRIPTION:
+            right_until = arrivals(self.settings, *vendor_and_account(source), check.at).last
+        since = check.suspicion.since
+        if right_until:
+            since = max(right_until, check.at - LOOKBACK_IN_DOUBT)
+        self._suspect(replace(check.suspicion, since=since, key=format_instant(since)), now)
 
     def _read_audit(self, accounts: Sequence[AnyAccount], now: datetime) -> None:
         """Read what is new in the audit topic; all of it at first, and for new accounts.
@@ -285,10 +331,3 @@ class GapFinder:
                 until=gap.until_at and gap.until_at.isoformat(),
                 why=gap.detail,
             )
-
-    def _note_right(self, source: str, cause: Cause, now: datetime) -> None:
-        """Note that a condition is over, which ends the gap that lasted meanwhile."""
-        self._right_until[source, cause] = now
-        for gap in self.book.of_cause(source, cause):
-            if gap.is_open and gap.until_at is None:
-                self.book.update(gap, now, until_at=now)

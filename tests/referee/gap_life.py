@@ -106,7 +106,7 @@ class GapLife(Life):
                 f"{finding}.read_gaps": self._read_gaps,
                 f"{finding}.last_deliveries": lambda _: self._last,
                 f"{finding}.hourly_deliveries": self._hourly_deliveries,
-                f"{finding}.arrivals": lambda _, *key: Arrivals(self._last.get(key)),
+                f"{finding}.arrivals": lambda _, *key: Arrivals(self._last.get(key[:2])),
                 f"{finding}.read_clock_ahead": self._read_clock,
                 "receivers.reconcile.run.read_clock_ahead": self._read_clock,
             }.items():

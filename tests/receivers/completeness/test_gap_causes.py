@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing as closed
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import orjson
@@ -11,6 +12,7 @@ import pytest
 
 from ingest.errors import WarehouseUnavailable
 from ingest.event import Cause, Event
+from ingest.settings import Settings
 from ingest.times import format_instant
 from ingest.warehouse.completeness import HOUR
 from ingest.warehouse.deliveries import Arrivals
@@ -128,18 +130,104 @@ def test_a_wrong_clock_is_one_gap_although_a_process_starts_meanwhile(world: Wor
 def test_what_a_check_found_is_not_forgotten_while_the_warehouse_is_away(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> Arrivals:
-        raise WarehouseUnavailable("away")
-
     with monkeypatch.context() as patch:
         patch.setattr(finding, "arrivals", fail)
         world.closer.finder.note_subscription(world.account("bookeo"), "Calendly disabled it")
         world.closer.finder.note_made_anew(world.account("bookeo"), NOON - 2 * HOUR)
         world.step()
-        assert world.open() == []
+        assert [minutes(gap) for gap in world.open()] == [(-120, 0)], "that needs no warehouse"
     world.closer.finder.note_subscription(world.account("bookeo"), "")
     world.step()
     assert sorted(minutes(gap) for gap in world.open()) == [(-120, 0), (-60, 0)]
+
+
+def fail(*_: object) -> Arrivals:
+    raise WarehouseUnavailable("away")
+
+
+def test_what_a_check_found_is_dated_when_it_was_checked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finder, bookeo = world.closer.finder, world.account("bookeo")
+    with monkeypatch.context() as patch:
+        patch.setattr(finding, "read_gaps", fail)
+        finder.note_subscription(bookeo, "")
+        finder.note_report(bookeo, world.run(bookeo, NOON, None))
+        world.step(minutes=60)
+        assert world.open() == []
+    world.clock_ahead = timedelta(0)
+    finder.note_report(bookeo, world.run(bookeo, NOON, None))
+    world.step(minutes=30)
+    world.clock_ahead = timedelta(minutes=20)
+    finder.note_subscription(bookeo, "Bookeo blocked it")
+    finder.note_report(bookeo, world.run(bookeo, NOON, None))
+    finder.note_made_anew(bookeo, NOON - HOUR)
+    world.step(minutes=30)
+    assert {(gap.cause, *minutes(gap)) for gap in world.open()} == {
+        (Cause.SUBSCRIPTION, 0, None),
+        (Cause.SUBSCRIPTION, -60, 90),
+        (Cause.CLOCK_WRONG, 60, None),
+    }
+
+
+def test_what_is_wrong_began_before_it_was_found_whatever_came_since(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came = [NOON - HOUR, NOON + HOUR]
+
+    def arrivals(_settings: Settings, _vendor: str, _account: str, until: datetime) -> Arrivals:
+        return Arrivals(last=max(at for at in came if at <= until))
+
+    monkeypatch.setattr(finding, "arrivals", arrivals)
+    world.closer.finder.note_subscription(world.account("bookeo"), "Bookeo blocked it")
+    world.now += 50 * MINUTE
+    world.closer.finder.note_subscription(world.account("bookeo"), "")
+    world.step(minutes=60)
+    assert [minutes(gap) for gap in world.open()] == [(-60, 50)]
+
+
+def test_an_account_whose_arrivals_cannot_be_read_does_not_keep_others_waiting(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def arrivals(_settings: Settings, vendor: str, *_: object) -> Arrivals:
+        if vendor == "bookeo":
+            raise WarehouseUnavailable("away")
+        return Arrivals(last=NOON - HOUR)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finding, "arrivals", arrivals)
+        for name in ("bookeo", "oncehub"):
+            world.closer.finder.note_subscription(world.account(name), "it is switched off")
+        world.step("bookeo", "oncehub")
+        assert [gap.account for gap in world.open()] == ["oncehub"]
+    world.step("bookeo", "oncehub")
+    assert sorted(gap.account for gap in world.open()) == ["bookeo", "oncehub"]
+
+
+@pytest.mark.parametrize(
+    ("checks", "expected"),
+    [
+        ("rrrwww", [(2, None)]),
+        ("rwwrrw", [(0, 3), (4, None)]),
+        ("rwrrrrwwr", [(0, 8)]),  # one for all that came and went
+        ("rwrwrwrwrw" * 50, [(0, 498), (498, None)]),
+    ],
+)
+def test_checks_of_a_long_outage_take_little_room_and_none_that_was_wrong_is_left_out(
+    world: World, monkeypatch: pytest.MonkeyPatch, checks: str, expected: list[tuple[float, float | None]]
+) -> None:
+    finder, bookeo = world.closer.finder, world.account("bookeo")
+    with monkeypatch.context() as patch:
+        patch.setattr(finding, "read_gaps", fail)
+        for check in checks:
+            finder.note_subscription(bookeo, "it is switched off" if check == "w" else "")
+            finder.note_made_anew(bookeo, NOON - HOUR)
+            world.now += MINUTE
+        world.step()
+        assert sum(map(len, finder._checks.values())) < 10
+    world.step()
+    made_anew = (-60, len(checks) - 1)
+    assert sorted(minutes(gap) for gap in world.open() if minutes(gap) != made_anew) == expected
 
 
 def test_an_account_that_comes_later_has_the_gaps_of_before(world: World) -> None:

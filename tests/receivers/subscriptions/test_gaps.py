@@ -57,6 +57,8 @@ def test_what_came_is_told_by_type_and_by_which_secret(tmp_path: Path) -> None:
         pipeline.deliver(pipeline.simulate(5))
         newest = max(pipeline.harness.column("select received_at from booking_events"))
         assert arrivals(settings, "appointedd", "appointedd").last == newest
+        assert arrivals(settings, "appointedd", "appointedd", newest).last == newest
+        assert arrivals(settings, "appointedd", "appointedd", BEGINNING).last is None
         assert arrived_types(settings, "appointedd", "appointedd")["appointedd.booking_created"] <= newest
         assert last_signed(settings, "appointedd", "appointedd", BEGINNING, ["2", "3"]) == (newest, None)
         assert last_signed(settings, "appointedd", "appointedd", BEGINNING, ["1"]) == (None, newest)
