@@ -29,7 +29,7 @@ _MAX_LOOKS = 10
 
 
 def beside(path: Path, kind: str) -> Path:
-    """Return the path of the file that SQLite keeps beside the main one: where a link leads to now, if it is one.
+    """Return the path of the file that SQLite keeps beside the main one, also where a link leads to that.
 
     https://www.sqlite.org/wal.html
     """
