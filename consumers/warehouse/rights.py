@@ -83,10 +83,14 @@ def _check_duckdb(settings: Settings, file: Path) -> Finding:
 def _try_beside(file: Path, settings: Settings) -> Finding:
     """Try a load into a scratch file on the disk of a DuckDB file, which a consumer may have open."""
     folder = next(parent for parent in file.parents if parent.is_dir())
-    with TemporaryDirectory(prefix=f".{_probe_name()}_", dir=folder) as scratch:
-        beside = {"credentials": SecretStr(f"{scratch}/scratch.duckdb")}
-        warehouse = settings.warehouse.model_copy(update=beside)
-        return _try("warehouse load", settings.model_copy(update={"warehouse": warehouse}))
+    try:
+        with TemporaryDirectory(prefix=f".{_probe_name()}_", dir=folder) as scratch:
+            beside = {"credentials": SecretStr(f"{scratch}/scratch.duckdb")}
+            warehouse = settings.warehouse.model_copy(update=beside)
+            return _try("warehouse load", settings.model_copy(update={"warehouse": warehouse}))
+    except OSError as error:
+        detail = f"no load was tried: {folder} cannot be written to: {error.strerror}"
+        return failed("warehouse load", detail, f"let this user write to {folder}, and free space there")
 
 
 def _try(check: str, settings: Settings) -> Finding:

@@ -7,9 +7,10 @@ from typing import Any
 
 import orjson
 
+from ingest.errors import ConfigurationError
 from ingest.files import replace_private
 
-_VALID_SECONDS = 7 * 86400  # after which it is asked for again: vendors change
+_VALID_SECONDS = 86400  # after which it is asked for again: vendors change
 
 
 class Learned:
@@ -22,7 +23,8 @@ class Learned:
         self._facts: dict[str, Any] = {}
         with suppress(OSError, ValueError, KeyError, TypeError):
             stored = orjson.loads(file.read_bytes())
-            if stored["identity"] == identity and time.time() - file.stat().st_mtime < _VALID_SECONDS:
+            age = time.time() - file.stat().st_mtime
+            if stored["identity"] == identity and 0 <= age < _VALID_SECONDS:
                 self._facts = dict(stored["facts"])
 
     def get(self, name: str) -> Any:
@@ -42,5 +44,5 @@ class Learned:
             self._write()
 
     def _write(self) -> None:
-        with suppress(OSError):
+        with suppress(OSError, ConfigurationError):  # the file may be another user's
             replace_private(self._file, orjson.dumps({"identity": self._identity, "facts": self._facts}))

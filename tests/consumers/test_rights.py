@@ -1,6 +1,6 @@
 """Tests that missing rights of consumer and sync are found before they are needed, without a trace."""
 
-import os
+import errno
 import re
 import socket
 from collections.abc import Iterator
@@ -281,11 +281,17 @@ def test_a_duckdb_file_that_another_program_holds_is_told(tree: Tree, tmp_path: 
     assert "loads wait until the other program closes it" in finding.detail
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_to_is_told(tree: Tree, tmp_path: Path) -> None:
-    (tmp_path / "locked").mkdir(mode=0o500)
-    [finding] = check_warehouse(settings_of(tree, credentials=f"{tmp_path}/locked/warehouse.duckdb"))
-    assert "cannot be written to: Permission denied" in finding.detail
+def test_a_folder_that_may_not_be_written_to_is_told(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")  # which root never gets
+
+    monkeypatch.setattr("consumers.warehouse.rights.TemporaryDirectory", refuse)
+    findings = check_warehouse(settings_of(tree, credentials=f"{tmp_path}/locked/warehouse.duckdb"))
+    assert [finding.check for finding in findings] == ["warehouse", "warehouse load"]
+    assert "cannot be written to: Permission denied" in findings[-1].detail
+    assert "let this user write" in findings[-1].remedy
 
 
 def test_a_folder_that_is_a_file_is_told(tree: Tree, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import typer
 from ingest.cli import ExitCode
 from ingest.cli.options import AsJson, Config, read_settings
 from ingest.cli.output import Console, print_json, print_line
-from ingest.destinations import DUCKDB, POSTGRES
 from ingest.errors import IngestError
 from ingest.readiness import Finding, State, failed, failure
 from ingest.settings import Settings
@@ -111,7 +110,6 @@ def _check_groups(settings: Settings) -> "Iterator[list[list[Check]]]":
         _ = account.rest_class  # imports the vendor's REST side
     log = settings.build_log()
     feed = [Check("feed", log.check_feed)] if settings.feed.enabled else []
-    is_tried = settings.warehouse.kind not in (DUCKDB, POSTGRES)
     yield [
         [Check("public url", partial(checks.check_public_url, settings))],
         [Check("clock", partial(checks.check_clock, settings))],
@@ -121,7 +119,7 @@ def _check_groups(settings: Settings) -> "Iterator[list[list[Check]]]":
             for account in accounts
         ),
         [  # one group, because DuckDB lets a process open a file in one way at a time
-            Check("warehouse", partial(check_warehouse, settings), _TRIAL_SECONDS if is_tried else None),
+            Check("warehouse", partial(check_warehouse, settings), _TRIAL_SECONDS),
             Check("tables", partial(check_tables, settings)),
             *(
                 Check(f"webhooks {account.name}", partial(checks.check_webhooks, settings, account))

@@ -7,6 +7,7 @@ https://cwiki.apache.org/confluence/display/KAFKA/KIP-447%3A+Producer+scalabilit
 """
 
 import struct
+import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
@@ -69,10 +70,20 @@ class FeedTransactions:
         if member.generation_id == _NO_GENERATION:  # which brokers would not compare
             raise CommitFailed("the group is just continuing without this consumer")
         client, self._client = self._client, None  # kept only when the transaction succeeds
-        transaction = run_in_thread(
-            partial(self._carry_out, client, changes, offsets, member), "feed-transaction"
-        )
+        given_up = threading.Event()
+
+        def carry_out() -> Producer:
+            connected = client or self._connect(given_up)
+            try:
+                self._transact(connected, changes, offsets, member)
+            except BaseException:
+                _abort(connected)
+                raise
+            return connected
+
+        transaction = run_in_thread(carry_out, "feed-transaction")
         if not wait([transaction], _TRANSACTION_SECONDS).done:
+            given_up.set()
             raise self._cluster.unavailable(
                 errors.KafkaTimeoutError(f"a transaction did not end within {_TRANSACTION_SECONDS:.0f} s")
             )
@@ -87,28 +98,20 @@ class FeedTransactions:
         if client is not None:
             wait([run_in_thread(partial(_abort, client), "feed-transaction")], _TRANSACTION_SECONDS)
 
-    def _connect(self) -> Producer:
+    def _connect(self, given_up: threading.Event) -> Producer:
+        """Return a client, whose connection ends what an earlier one left open.
+
+        Raises KafkaException when the transaction for which it connects was given up meanwhile: as the newest
+        client it would be taken for the right one, and what it appends is older than what others have.
+        """
         self._cluster.ensure_topics([self._topic], COMPACTED)
         client = Producer(
             self._cluster.librdkafka_options() | PRODUCER_OPTIONS | _OPTIONS | {"transactional.id": self._id}
         )
-        client.init_transactions(_ANSWER_SECONDS)  # ends what an earlier client left open
-        return client
-
-    def _carry_out(
-        self,
-        client: Producer | None,
-        changes: Sequence[Record],
-        offsets: Mapping[ConsumedPartition, OffsetAndMetadata],
-        member: Any,
-    ) -> Producer:
-        """Carry out a transaction, and return the client for the next one. A failed one is aborted."""
-        client = client or self._connect()
-        try:
-            self._transact(client, changes, offsets, member)
-        except BaseException:
-            _abort(client)
-            raise
+        if not given_up.is_set():
+            client.init_transactions(_ANSWER_SECONDS)
+        if given_up.is_set():
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001 - which is its public name
         return client
 
     def _transact(

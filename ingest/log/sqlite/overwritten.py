@@ -28,13 +28,16 @@ _VERSION_AT = 60  # on the first page
 _MAX_LOOKS = 10
 
 
-@lru_cache(maxsize=64)  # each transaction asks for these
 def beside(path: Path, kind: str) -> Path:
-    """Return the path of the file that SQLite keeps beside the main one: where a link leads to, if it is one.
+    """Return the path of the file that SQLite keeps beside the main one, also where a link leads to that.
 
     https://www.sqlite.org/wal.html
     """
-    main = path.resolve() if path.is_symlink() else path
+    return _named(path.resolve() if path.is_symlink() else path, kind)
+
+
+@lru_cache(maxsize=64)  # each transaction asks for these
+def _named(main: Path, kind: str) -> Path:
     return main.with_name(f"{main.name}-{kind}")
 
 

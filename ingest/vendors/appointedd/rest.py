@@ -65,6 +65,8 @@ class AppointeddV1(Rest[AppointeddSettings]):
         self._services = self._list_cache("services")
         self._resources = self._list_cache("resources")
         self._profiles = RecordCache(self._read_profile, _CACHED_PROFILES)
+        # Known for this run alone: where it is not true any more, all bookings would seem gone.
+        self._single_reads_work = False
 
     def credential(self) -> Credential:
         """Return the API key.
@@ -144,13 +146,15 @@ class AppointeddV1(Rest[AppointeddSettings]):
         because otherwise every booking would seem gone.
         """
         record = self.find(f"bookings/{quote(booking_id, safe='')}", "data")
-        if record is None and not self.learned.get("single_reads_work"):
+        if record is None and not self._single_reads_work:
             page = next(self.pages("bookings", "data", limit=1), [])
-            if page and self.get_optional(f"bookings/{quote(self.key(page[0]), safe='')}") is None:
+            if not page:
+                return None
+            if self.get_optional(f"bookings/{quote(self.key(page[0]), safe='')}") is None:
                 raise VendorRefused(
                     f"{self.label}: single bookings cannot be read, not even one that is listed", NOT_FOUND
                 )
-        self.learned.note("single_reads_work", value=True)
+        self._single_reads_work = True
         return None if record is None else self.complete(record)[0]
 
     def error_message(self, body: Record) -> str:

@@ -89,8 +89,9 @@ class OncehubRest(Rest[OncehubSettings]):
         super().__init__(*account, **options)
         self._users = ListCache(lambda: chain.from_iterable(self.pages("users", "data", limit=_PAGE)))
         self._contacts: dict[str, Record | None] = {}
-        self._expansions = list(self.learned.get("expansions") or _EXPANSIONS)
-        self._list_expansions = list(self.learned.get("list_expansions") or _LIST_EXPANSIONS)
+        accepted, accepted_in_lists = self.learned.get("expansions"), self.learned.get("list_expansions")
+        self._expansions = list(_EXPANSIONS if accepted is None else accepted)
+        self._list_expansions = list(_LIST_EXPANSIONS if accepted_in_lists is None else accepted_in_lists)
 
     def credential(self) -> Credential:
         """Return the API key.

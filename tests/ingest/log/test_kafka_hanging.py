@@ -14,7 +14,7 @@ from ingest.log.kafka import KafkaLogProducer
 from ingest.log.kafka.cluster import Cluster
 from ingest.log.kafka.transactions import FeedTransactions
 from ingest.log.kafka_settings import KafkaSettings
-from tests.support.polling import PATIENCE
+from tests.support.polling import PATIENCE, wait_for
 
 MEMBER = SimpleNamespace(group_id="group", member_id="member", generation_id=1)
 TOPIC = "bookings.calendly"
@@ -25,8 +25,10 @@ class Client:
 
     def __init__(self, hanging: str, end: threading.Event) -> None:
         self._hanging, self._end = hanging, end
+        self.called: list[str] = []
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
+        self.called.append(method)
         return lambda *_, **__: self._end.wait(PATIENCE) if method == self._hanging else 0
 
     def poll(self, seconds: float) -> int:
@@ -64,6 +66,25 @@ def test_a_transaction_that_hangs_is_given_up_and_the_next_one_has_a_new_client(
                 transactions.commit([Record("booking-1", b"")], {}, MEMBER)
         transactions.commit([Record("booking-1", b"")], {}, MEMBER)
     assert not clients
+
+
+def test_a_transaction_that_was_given_up_while_it_connected_appends_nothing_later(
+    clients: list[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = clients[-1]
+    late._hanging = "init_transactions"
+    transactions = FeedTransactions(Cluster(["127.0.0.1:1"], KafkaSettings()), "group", "feed")
+    with monkeypatch.context() as patch:
+        patch.setattr("ingest.log.kafka.transactions._TRANSACTION_SECONDS", 0.1)
+        with pytest.raises(LogUnavailable, match="did not end"):
+            transactions.commit([Record("booking-1", b"older")], {}, MEMBER)
+    transactions.commit([Record("booking-1", b"newer")], {}, MEMBER)
+    late._end.set()
+    wait_for(
+        lambda: not any(thread.name == "feed-transaction" for thread in threading.enumerate()),
+        "what was given up has ended",
+    )
+    assert late.called == ["init_transactions"]
 
 
 def test_an_append_fails_in_time_while_the_client_would_hang(clients: list[Client]) -> None:

@@ -290,6 +290,22 @@ def test_whoever_opens_the_log_by_a_link_is_one_of_its_users(tmp_path: Path) -> 
     assert [file.name for file in link.parent.iterdir()] == ["link.db"]
 
 
+def test_a_link_that_leads_elsewhere_is_followed(tmp_path: Path) -> None:
+    link = tmp_path / "log.db"
+    for name in ("first", "second"):
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / f"{name}.db")
+        with closing(SqliteProducer(link)) as producer:
+            producer.append("topic", numbered(1)).result(PATIENCE)
+            assert [entry.lag for entry in backlog(link, "group", ["topic"])] == [1]
+    with closing(SqliteProducer(link)) as producer:
+        producer.append("topic", numbered(1)).result(PATIENCE)
+        link.unlink()
+        link.symlink_to(tmp_path / "first.db")
+        producer.append("topic", numbered(1)).result(PATIENCE)
+        assert [entry.lag for entry in backlog(link, "group", ["topic"])] == [2]
+
+
 def test_consumers_of_two_groups_each_read_everything(sqlite_log: SqliteFixture) -> None:
     append(sqlite_log.producer(), sqlite_log.topic, *numbered(3))
     with closing(SqliteConsumer(sqlite_log.path, "another", [sqlite_log.topic], timedelta(days=14))) as other:

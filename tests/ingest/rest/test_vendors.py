@@ -325,6 +325,17 @@ def test_appointedd_not_finding_what_it_lists_is_no_proof_that_a_booking_is_gone
         rest.fetch(next(iter(listed(rest)))["id"])
 
 
+def test_appointedd_is_doubted_anew_in_each_run(appointedd: Side) -> None:
+    rest = appointedd.open()
+    booking = next(iter(listed(rest)))["id"]
+    assert rest.fetch(booking)
+    appointedd.server.faults.append(
+        lambda _, request: Response(status_code=404) if "/bookings/" in request.url.path else None
+    )
+    with pytest.raises(VendorRefused, match="not even one that is listed"):
+        appointedd.open().fetch(booking)
+
+
 def test_appointedd_is_doubted_once(appointedd: Side) -> None:
     rest = appointedd.open()
     requested = paths(appointedd)
