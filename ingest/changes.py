@@ -60,7 +60,7 @@ class BookingRow(BaseModel):
     customer_phone: str | None = Field(description="Telephone number of the first participant, as typed.")
     participants: int | None = Field(description="Number of people or places that are booked.")
     price: Decimal | None = Field(
-        description="In major units of `currency`, as text so that no digit is lost.",
+        description="In major units of `currency`; text in the API and the feed, so that no digit is lost.",
         json_schema_extra={"anyOf": [{"type": "string", "pattern": r"^-?\d+(\.\d+)?$"}, {"type": "null"}]},
     )
     currency: str | None = Field(description="ISO 4217.")

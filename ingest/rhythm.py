@@ -14,8 +14,8 @@ Two things make chance greater than that, and both are estimated from the same w
 - The rhythm is known from a few weeks only. With the deliveries that it rests on, chance is that of the
   negative binomial distribution instead of e^-x.
 
-Where the last week had fewer deliveries than the rhythm says, the rhythm is lowered to that. Hours of known
-gaps are left out, so that an outage does not become a part of the rhythm.
+Where the last week had fewer deliveries than the rhythm says, the rhythm is lowered to that. Hours of
+known outages can be left out, so that an outage does not become a part of the rhythm.
 """
 
 import math

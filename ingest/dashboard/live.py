@@ -28,6 +28,9 @@ def _read_live(dashboard: Dashboard, request: Request) -> Content:
     page = read_page(settings, wanted, _ROWS)
     chosen = {name: request.query_params.get(name, "") for name in ("account", "status")}
     query = {name: value for name, value in chosen.items() if value}
+    # Whatever its status: the page has to see the change by which a booking no longer matches.
+    followed = {"account": chosen["account"]} if chosen["account"] else {}
+    followed["since"] = format_instant(since)
     options = [
         f"--{name} {value}" for name, value in query.items() if value in {*settings.accounts, *BookingStatus}
     ]
@@ -36,7 +39,7 @@ def _read_live(dashboard: Dashboard, request: Request) -> Content:
         data={
             "bookings": page.rows,
             "columns": _COLUMNS,
-            "source": f"/api/changes?{urlencode({**query, 'since': format_instant(since)})}" if is_on else "",
+            "source": f"/api/changes?{urlencode(followed)}" if is_on else "",
             "refresh": 0 if is_on else _REFRESH_SECONDS,
             "filter": chosen,
             "is_filtered": bool(query),

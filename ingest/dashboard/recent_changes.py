@@ -60,7 +60,7 @@ class RecentChanges:
         self._bytes = 0
         self._first = 0
         # Changes from this number on are all that was read after `_begins`, and none of another log.
-        self._unbroken = 0
+        self._first_of_this_log = 0
         self._begins: dict[int, int] = {}
         self.position: dict[int, int] = {}
 
@@ -72,7 +72,7 @@ class RecentChanges:
     def begin(self, position: Mapping[int, int]) -> None:
         """Forget all changes, and go on with those after a position."""
         self._first, self._changes, self._bytes = self.next, [], 0
-        self._unbroken, self._begins, self.position = self._first, dict(position), dict(position)
+        self._first_of_this_log, self._begins, self.position = self._first, dict(position), dict(position)
 
     def add(self, records: Sequence[StoredRecord], position: Mapping[int, int]) -> None:
         """Add the changes of records, and drop the oldest ones where there are too many.
@@ -81,12 +81,12 @@ class RecentChanges:
         """
         for stored in records:
             partition = stored.partition.number
-            self._note_way_back(partition, stored.offset)
+            self._note_rewound(partition, stored.offset)
             if sent := change_to_send(stored, self.position):
                 self._changes.append(sent)
                 self._bytes += len(sent.text)
         for partition, offset in position.items():
-            self._note_way_back(partition, offset)
+            self._note_rewound(partition, offset)
             self.position[partition] = offset
         self._drop_oldest()
 
@@ -99,7 +99,7 @@ class RecentChanges:
 
     def place(self, wanted: ChangeFilter, position: Mapping[int, int]) -> Place:
         """Return the place of a subscriber that has what is before a position, which is covered."""
-        number = self.next if position == self.position else self._unbroken
+        number = self.next if position == self.position else self._first_of_this_log
         return Place(wanted, number, self.next, dict(position))
 
     def has_lost(self, place: Place) -> bool:
@@ -121,22 +121,22 @@ class RecentChanges:
         place.next = self._first + index
         return b"".join(texts)
 
-    def _note_way_back(self, partition: int, offset: int) -> None:
+    def _note_rewound(self, partition: int, offset: int) -> None:
         """Note that the log was restored or made anew, if the offset is not after the changes."""
         if offset < self.position.get(partition, 0):
-            self._unbroken, self._begins = self.next, {**self.position, partition: offset}
+            self._first_of_this_log, self._begins = self.next, {**self.position, partition: offset}
 
     def _drop_oldest(self) -> None:
         count = 0
         while self._bytes > self._most_bytes:
             change = self._changes[count]
-            if self._first + count >= self._unbroken:
+            if self._first + count >= self._first_of_this_log:
                 self._begins[change.partition] = change.offset + 1
             self._bytes -= len(change.text)
             count += 1
         del self._changes[:count]
         self._first += count
-        self._unbroken = max(self._unbroken, self._first)
+        self._first_of_this_log = max(self._first_of_this_log, self._first)
 
 
 def change_to_send(stored: StoredRecord, position: dict[int, int]) -> SentChange | None:

@@ -25,11 +25,11 @@ from ingest.dashboard.page import (
     status_of,
 )
 from ingest.errors import ConfigurationError, IngestError
-from ingest.warehouse import Bounds
+from ingest.warehouse import MOST_ROWS, Bounds
 from ingest.warehouse.query import query_bounded
 
 _PATH = "/query"
-_BOUNDS = Bounds(seconds=10, rows=1000)
+_SECONDS, _SHOWN_ROWS = 10, 1000  # of the page; files have all rows, or a query with too many is refused
 _EXAMPLE = "select status, count(*) as bookings from bookings group by status order by 2 desc"
 
 
@@ -61,7 +61,7 @@ def _read_box(dashboard: Dashboard, request: Request) -> Content:
 
 
 def _box(sql: str, **changes: Any) -> dict[str, Any]:
-    limits = {"seconds": _BOUNDS.seconds, "most_rows": _BOUNDS.rows}
+    limits = {"seconds": _SECONDS, "shown_rows": _SHOWN_ROWS, "most_rows": MOST_ROWS}
     command = shlex.join(["ingest", "query", sql])
     return {"sql": sql, "columns": [], "rows": None, "error": "", "command": command, **limits, **changes}
 
@@ -70,10 +70,11 @@ def _run(dashboard: Dashboard, request: Request, fields: Fields) -> Response:
     """Run a query as `ingest query` does, and show its rows, or what is wrong with it."""
     sql = first(fields, "sql")
     is_for_scripts = request.url.path != _PATH
+    bounds = Bounds(_SECONDS, rows=None if is_for_scripts else _SHOWN_ROWS)
     try:
         if not sql:
             raise ConfigurationError("write one statement into the box")
-        answer = query_bounded(dashboard.settings, sql, _BOUNDS)
+        answer = query_bounded(dashboard.settings, sql, bounds)
     except IngestError as error:
         if is_for_scripts:
             return json_response({"error": str(error)}, status_of(error))

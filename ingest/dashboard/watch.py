@@ -12,7 +12,7 @@ from ingest.health.gather import Rhythms, gather
 from ingest.settings import Settings
 
 _SHORTEST_AGE = timedelta(seconds=10)
-_REST = 9  # times as long as the facts took to gather, they are good enough
+_PAUSE_FACTOR = 9  # the pause after a gathering is so many times as long as it took
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class HealthWatch:
         try:
             latest = Health(self._read(self._settings()), datetime.now(UTC))
             took = timedelta(seconds=time.monotonic() - started)
-            self._longest_age = max(_SHORTEST_AGE, _REST * took)
+            self._longest_age = max(_SHORTEST_AGE, _PAUSE_FACTOR * took)
         finally:
             with self._condition:
                 self._latest = latest or self._latest

@@ -62,11 +62,19 @@ class Rhythms:
         Raises WarehouseUnavailable.
         """
         from ingest.warehouse.deliveries import hourly_deliveries
+        from ingest.warehouse.gaps import read_gaps
+        from receivers.completeness.gaps import outage_hours
 
         if time.monotonic() >= self._learned_at + _RHYTHM_SECONDS:
-            deliveries = hourly_deliveries(settings, start_of_hour(now) - timedelta(weeks=WEEKS))
-            learned = {account: learn_rhythm(counts, now) for account, counts in deliveries.items()}
-            self._rhythms = {account: rhythm for account, rhythm in learned.items() if rhythm}
+            since = start_of_hour(now) - timedelta(weeks=WEEKS)
+            gaps = read_gaps(settings, since)
+            learned = {
+                key: learn_rhythm(
+                    counts, now, outage_hours((gap for gap in gaps if (gap.vendor, gap.account) == key), now)
+                )
+                for key, counts in hourly_deliveries(settings, since).items()
+            }
+            self._rhythms = {key: rhythm for key, rhythm in learned.items() if rhythm}
             self._learned_at = time.monotonic()
         return self._rhythms
 

@@ -195,7 +195,7 @@ def _judge_accounts(facts: Facts, settings: Settings, now: datetime) -> Iterator
         key = (account.vendor, name)
         problems = list(
             _judge_webhooks(
-                name, answers.get(key, {}), stored.get(key, unknown), subscriptions.get(key, {}).keys()
+                name, answers.get(key, {}), stored.get(key, unknown), subscriptions.get(key, {}).keys(), now
             )
         )
         if account.can_reconcile():
@@ -206,7 +206,11 @@ def _judge_accounts(facts: Facts, settings: Settings, now: datetime) -> Iterator
 
 
 def _judge_webhooks(
-    name: str, answers: Mapping[str, float], stored: Mapping[str, Any] | None, subscriptions: Collection[str]
+    name: str,
+    answers: Mapping[str, float],
+    stored: Mapping[str, Any] | None,
+    subscriptions: Collection[str],
+    now: datetime,
 ) -> Iterator[Finding]:
     """Judge how an account's deliveries were answered, whether any came, and what its subscriptions need."""
     rejected, accepted = int(answers.get("rejected", 0)), answers.get("accepted", 0)
@@ -223,10 +227,8 @@ def _judge_webhooks(
         remedy = f"`ingest webhooks plan {name}` says what the vendor has"
         yield warning(name, "no webhook was ever delivered", remedy)
     elif stored and stored.get("is_silent"):
-        detail = (
-            "no webhook was delivered since the last one, in a time in which"
-            f" {stored['usual_since_delivery']} are usual"
-        )
+        age = describe_duration(now - stored["last_delivery"])
+        detail = f"no webhook has come for {age}, in which {stored['usual_since_delivery']} are usual"
         yield warning(name, detail, f"`ingest webhooks test {name}` says where deliveries stop")
     if needs := sorted(set(subscriptions) - _SUBSCRIPTION_OK - {"unknown"}):
         remedy = (

@@ -123,7 +123,7 @@ class Bounds:
         """Return the error of a query that took too long."""
         return ConfigurationError(
             f"the query took longer than {self.seconds:g} s: ask for less, or give it more time with"
-            " --timeout"
+            " `ingest query --timeout`"
         )
 
     def fetch(self, fetch_many: Callable[[int], Sequence[tuple[Any, ...]]]) -> Iterator[tuple[Any, ...]]:
@@ -134,8 +134,8 @@ class Bounds:
             size += sum(map(_memory_of, rows))
             if self.rows is None and number > MOST_ROWS:
                 raise ConfigurationError(
-                    f"the answer has more than {MOST_ROWS} rows: ask for fewer, or say with --limit how many"
-                    " you want"
+                    f"the answer has more than {MOST_ROWS} rows: ask for fewer, or say how many you want with"
+                    " `ingest query --limit`"
                 )
             if size > _MOST_BYTES:
                 raise ConfigurationError(

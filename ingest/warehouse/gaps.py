@@ -1,6 +1,7 @@
 """Gaps, spans of time in which deliveries of an account may be missing, as the table `gaps` has them."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -58,9 +59,16 @@ _COLUMNS = [field.name for field in fields(Gap)]
 
 
 def read_gaps(settings: Settings, since: datetime) -> list[Gap]:
-    """Return the gaps that are open, or were stated since then. Raises WarehouseUnavailable."""
+    """Return the gaps that are open, or were stated since then. Raises WarehouseUnavailable.
+
+    Rows of a form that is not known here are left out: they may be of a later release.
+    """
     sql = f"SELECT {', '.join(_COLUMNS)} FROM gaps WHERE closed_at IS NULL OR stated_at >= %s"  # noqa: S608 - our own names
-    return [gap_of(row) for row in query_or_empty(settings, sql, [since]).dicts()]
+    gaps = []
+    for row in query_or_empty(settings, sql, [since]).dicts():
+        with suppress(ValueError, KeyError, TypeError):
+            gaps.append(gap_of(row))
+    return gaps
 
 
 def gap_of(row: Mapping[str, Any]) -> Gap:

@@ -35,7 +35,7 @@ from receivers.completeness.causes import (
     suspect_silence,
     suspect_subscription,
 )
-from receivers.completeness.gaps import GapBook, Suspicion, gap_hours
+from receivers.completeness.gaps import GapBook, Suspicion, outage_hours
 from receivers.reconcile.report import Report
 
 log = structlog.get_logger()
@@ -310,14 +310,8 @@ class GapFinder:
             since = start_of_hour(now) - timedelta(weeks=WEEKS)
             key = (account.vendor, account.name)
             counts = hourly_deliveries(self.settings, since, key).get(key, {})
-            outages = {
-                hour
-                for cause in Cause
-                for gap in self.book.of_cause(account.source, cause)
-                if gap.missed or cause is Cause.RECEIVER_DOWN
-                for hour in gap_hours(gap, now)
-            }
-            rhythm = learn_rhythm(counts, now, outages)
+            gaps = (gap for cause in Cause for gap in self.book.of_cause(account.source, cause))
+            rhythm = learn_rhythm(counts, now, outage_hours(gaps, now))
             self._rhythms[account.source] = time.monotonic(), rhythm
         return rhythm
 

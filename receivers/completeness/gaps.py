@@ -57,6 +57,12 @@ def gap_hours(gap: Gap, now: datetime) -> list[datetime]:
     return hours
 
 
+def outage_hours(gaps: Iterable[Gap], now: datetime) -> set[datetime]:
+    """Return the hours of those gaps in which no receiver ran, or something was missed."""
+    outages = (gap for gap in gaps if gap.missed or gap.cause is Cause.RECEIVER_DOWN)
+    return {hour for gap in outages for hour in gap_hours(gap, now)}
+
+
 def unproven_hours(
     gap: Gap, hours: Iterable[datetime], verdicts: Mapping[datetime, HourVerdict]
 ) -> list[datetime]:

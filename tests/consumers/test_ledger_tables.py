@@ -96,7 +96,13 @@ def test_gaps_and_freshness_are_rows_too(harness: ConsumerHarness) -> None:
         "found_at": "2026-05-01T10:00:00Z",
     }
     fresh = common | {"id": "F", "hour": "2026-05-01T09:00:00Z", "events": 2, "p50": 1, "p95": 1.5, "p99": 2}
-    load(harness, build_statement(GAP, SOURCE, gap, START), build_statement(MEASURED, SOURCE, fresh, START))
+    of_later_release = gap | {"id": "L", "cause": "of_a_later_release"}
+    load(
+        harness,
+        *(build_statement(GAP, SOURCE, row, START) for row in (gap, of_later_release)),
+        build_statement(MEASURED, SOURCE, fresh, START),
+    )
+    assert harness.column("select count(*) from gaps") == [2]
     [stored] = read_gaps(harness.settings, START + HOUR)
     assert (stored.id, stored.cause, stored.until_at, stored.missed) == ("G", "silence", None, 1)
     assert harness.column("select p95 from freshness") == [1.5]

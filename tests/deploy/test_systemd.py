@@ -3,6 +3,7 @@
 import re
 import shutil
 import socket
+import stat
 import subprocess
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from typer.main import get_command
 
 from ingest.cli.commands import app
+from ingest.settings.sources import load_settings
 from tests.deploy.roles import SECTIONS
 from tests.receivers.requests import SECRET
 from tests.support.polling import PATIENCE
@@ -58,6 +60,25 @@ def test_each_role_has_a_service_that_runs_a_command_there_is() -> None:
     assert {service.stem for service in SERVICES} == {f"ingest-{role}" for role in (*SECTIONS, "dashboard")}
     target = (FOLDER / "ingest.target").read_text()
     assert set(re.findall(r"ingest-\w+\.service", target)) == {service.name for service in SERVICES}
+
+
+def test_the_dashboard_starts_only_with_the_token_that_the_steps_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = (FOLDER / "ingest-dashboard.service").read_text()
+    (needed,) = re.findall(r"^AssertFileNotEmpty=(.+)$", unit, re.MULTILINE)
+    ((prefix, credentials),) = re.findall(r"^LoadCredential=(\w+):(.+)$", unit, re.MULTILINE)
+    name = needed.removeprefix(f"{credentials}/")
+    (step,) = [
+        line for line in (FOLDER / "README.md").read_text().splitlines() if line.endswith(f" {needed}")
+    ]
+    token = tmp_path / f"{prefix}_{name}"  # as systemd calls a credential of a folder
+    subprocess.run(["sh", "-c", step.replace(needed, str(token))], check=True)
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(environ={"INGEST_SECRETS_DIR": str(tmp_path)})
+    assert settings.dashboard.token
+    assert len(settings.dashboard.token.get_secret_value()) >= 32
 
 
 @pytest.mark.parametrize("command", [("receive",), ("consume",), ("reconcile", "--watch"), ("dashboard",)])

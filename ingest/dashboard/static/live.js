@@ -8,6 +8,7 @@ const changes = document.getElementById("changes");
 const body = changes.querySelector("tbody");
 const pause = document.getElementById("pause");
 const waiting = new Map(); // the newest row of each booking that is not shown yet
+const leaving = new Set(); // the keys of rows whose bookings no longer have the chosen status
 let paused = ""; // by what
 let state = "connecting";
 
@@ -35,6 +36,10 @@ function rowOf(key, booking) {
   return row;
 }
 
+function shownRows() {
+  return new Map([...body.rows].map((row) => [row.dataset.key, row]));
+}
+
 function tell() {
   const count = waiting.size ? `, ${waiting.size} new` : "";
   document.getElementById("live-state").textContent = paused ? `paused${count}` : state;
@@ -42,16 +47,18 @@ function tell() {
 }
 
 function flush() {
-  if (!paused && waiting.size) {
-    const shown = new Map([...body.rows].map((row) => [row.dataset.key, row]));
+  if (!paused && (waiting.size || leaving.size)) {
+    const shown = shownRows();
+    for (const key of leaving) shown.get(key)?.remove();
     for (const [key, booking] of waiting) {
       shown.get(key)?.remove();
       body.prepend(rowOf(key, booking));
     }
+    leaving.clear();
     waiting.clear();
     while (body.rows.length > MOST_ROWS) body.lastElementChild.remove();
-    changes.hidden = false;
-    document.getElementById("nothing").hidden = true;
+    changes.hidden = !body.rows.length;
+    document.getElementById("nothing").hidden = !changes.hidden;
   }
   tell();
 }
@@ -60,6 +67,10 @@ function take(message) {
   const booking = JSON.parse(message.data).data;
   const key = `${booking.vendor}/${booking.account}/${booking.booking_id}`;
   waiting.delete(key); // the newest comes last
+  if (changes.dataset.status && booking.status !== changes.dataset.status) {
+    if (shownRows().has(key)) leaving.add(key);
+    return;
+  }
   waiting.set(key, booking);
   if (waiting.size > MOST_ROWS) waiting.delete(waiting.keys().next().value);
 }

@@ -15,7 +15,6 @@ from tests.support.processes import ROOT
 
 FOLDER = ROOT / "docs" / "api"
 TABLES = ROOT / "docs" / "tables.md"
-_COLUMN = re.compile(r"\| (?!column \|)([\w, ]+) \| [^|]+ \| (.+) \|")
 MEANINGS = ROOT / "ingest" / "dashboard" / "columns.json"
 
 

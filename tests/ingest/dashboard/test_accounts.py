@@ -57,7 +57,8 @@ def test_what_is_live_follows_the_feed_with_its_filter_or_asks_again_without_a_f
     dashboard_tree["feed"] = {"enabled": True}
     page = browse().get("/live?account=sales&status=cancelled").text
     assert 'data-refresh="0"' in page
-    assert 'data-source="/api/changes?account=sales&amp;status=cancelled&amp;since=' in page
+    assert 'data-source="/api/changes?account=sales&amp;since=' in page, "also what is no longer cancelled"
+    assert 'data-status="cancelled"' in page
     assert "ingest tail --account sales --status cancelled" in page
 
 

@@ -97,6 +97,15 @@ def test_a_query_only_reads_and_what_is_wrong_is_said_beside_the_statement(brows
     assert submit(browser, "/query.csv", sql="select '=1+1' as n").text == "n\r\n'=1+1\r\n"
 
 
+def test_a_file_has_all_rows_of_a_query_or_says_that_there_are_too_many(browser: TestClient) -> None:
+    pairs = "select a.booking_id from bookings as a cross join bookings as b"
+    assert submit(browser, "/query", sql=pairs).text.count("<tr data-row>") == 1000
+    assert len(submit(browser, "/query.csv", sql=pairs).text.splitlines()) == 1 + 60 * 60
+    assert len(submit(browser, "/query.json", sql=pairs).json()) == 60 * 60
+    refused = submit(browser, "/query.csv", sql=f"{pairs} cross join bookings as c")
+    assert (refused.status_code, "more than 100000 rows" in refused.json()["error"]) == (400, True)
+
+
 def test_a_query_is_not_run_by_a_link(browser: TestClient) -> None:
     page = browser.get("/query?sql=select+42+as+answer").text
     assert "select 42 as answer" in page

@@ -134,6 +134,21 @@ def test_changes_show_live_and_stay_out_of_the_way_of_who_moves(page: Page, prod
     assert page.locator("[data-key$=Live1]").count() == 1
 
 
+def test_a_booking_leaves_what_is_live_when_it_no_longer_has_the_chosen_status(
+    page: Page, product: Pipeline
+) -> None:
+    load(product, sample(20, "Leaves"))
+    page.goto("/live?status=confirmed")
+    expect(page.get_by_role("link", name="Leaves")).to_be_visible()
+    expect(page.locator("#live-state")).to_have_text("live")
+    load(product, sample(21, "Leaves", at=1, status="canceled"))
+    load(product, sample(22, "Stays"))
+    expect(page.get_by_role("link", name="Leaves")).to_have_count(0)
+    expect(page.get_by_role("link", name="Stays")).to_be_visible()
+    load(product, sample(23, "Leaves", at=2))
+    expect(page.get_by_role("link", name="Leaves")).to_be_visible()
+
+
 def test_subscriptions_are_planned_confirmed_and_made(page: Page, product: Pipeline) -> None:
     page.goto("/subscriptions")
     page.get_by_label(f"Choose {ACCOUNT}").check()

@@ -124,7 +124,7 @@ def test_silence_that_the_rhythm_does_not_explain_is_a_warning(is_silent: bool, 
     silent = health(facts(row("calendly", "sales", is_silent=is_silent, usual_since_delivery=40)))
     assert silent.verdict is verdict
     assert silent.command == ("ingest webhooks test sales" if is_silent else "")
-    assert ("40 are usual" in silent.why) is is_silent
+    assert ("no webhook has come for 3 min, in which 40 are usual" in silent.why) is is_silent
 
 
 def test_freshness_is_read_from_the_consumers_buckets() -> None:
