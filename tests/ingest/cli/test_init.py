@@ -91,9 +91,11 @@ def test_the_examples_in_the_files_are_right_for_every_vendor(folder: Path) -> N
         "public url",
         "clock",
         "log",
+        "feed",
         "spool",
         *(f"REST {account}" for account in EXAMPLES),
         "warehouse",
+        "warehouse load",
         "tables",
         *(f"webhooks {account}" for account in EXAMPLES),
     ]
