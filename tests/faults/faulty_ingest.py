@@ -35,7 +35,7 @@ STEPS = {
         "process": "consumers.loader:Loader._process",
         "publish": "ingest.log.sqlite.consumer:insert_records",
         "publish to Kafka": "ingest.log.kafka.transactions:FeedTransactions._produce",
-        "transaction of Kafka": "ingest.log.kafka.transactions:FeedTransactions._carry_out",
+        "transaction of Kafka": "ingest.log.kafka.transactions:FeedTransactions._transact",
         "settle": "consumers.loader:Loader._settle",
     },
     "receive": {
