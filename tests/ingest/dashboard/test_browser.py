@@ -187,6 +187,7 @@ def test_keys_move_open_search_and_explain(page: Page) -> None:
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()  # until then keys go to it
     page.keyboard.press("/")
     expect(page.get_by_label("Id, customer or service")).to_be_focused()
     page.keyboard.press("Tab")
