@@ -266,6 +266,11 @@ class Account(ABC, Generic[A]):
         module = load_module(self.vendor, "subscriptions")
         return module.SUBSCRIPTIONS if module else None
 
+    @property
+    def manages_subscriptions(self) -> bool:
+        """Whether subscriptions are made by the vendor's API: it has one, and its credential is set."""
+        return self.subscriptions_class is not None and self.settings.can_read()
+
     def subscriptions(self, state_dir: Path, budget: "RetryBudget", timeout: float) -> "Subscriptions[A]":
         """Open the vendor's API for webhook subscriptions.
 

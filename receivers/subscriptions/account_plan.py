@@ -89,7 +89,7 @@ def make_plans(
 
 def make_plan(settings: Settings, account: AnyAccount, *, show_secrets: bool = False) -> AccountPlan:
     """Return what differs for an account, what is to be done by hand, or why neither is known."""
-    if account.subscriptions_class is None or not account.settings.can_read():
+    if not account.manages_subscriptions:
         return plan_by_hand(settings, account, show_secrets=show_secrets)
     plan = AccountPlan(account)
     plan.ask_vendor(settings)

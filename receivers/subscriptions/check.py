@@ -114,11 +114,7 @@ def check_subscriptions(settings: Settings) -> dict[str, str]:
     `webhooks.repair` allows it. An account that cannot be checked is logged as well, and seen in
     `ingest_subscription_state`; it is left out of the result.
     """
-    accounts = [
-        account
-        for account in settings.choose_accounts(())
-        if account.subscriptions_class and account.settings.can_read()
-    ]
+    accounts = [account for account in settings.choose_accounts(()) if account.manages_subscriptions]
     problems = {}
     for account in accounts:
         try:
