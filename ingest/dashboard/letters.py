@@ -16,9 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ingest.dashboard.jobs import Job, JobState
+from ingest.dashboard.jobs import Job
 from ingest.dashboard.page import Content, Dashboard, Fields, Page, action, first, render
-from ingest.dashboard.work import job_page
+from ingest.dashboard.work import confirmed_plan, job_page
 from ingest.dead_letter import REASONS
 from ingest.errors import ConfigurationError
 from ingest.settings import Settings
@@ -182,10 +182,9 @@ def _plan(dashboard: Dashboard, request: Request, fields: Fields) -> Response:
 def _redrive(dashboard: Dashboard, request: Request, fields: Fields) -> Response:
     """Start the job that redrives what a plan has found readable."""
     del request
-    settings, plan = dashboard.settings, dashboard.jobs.find(first(fields, "plan"))
-    ids: Sequence[str] = plan.result.get("readable", [])
-    if plan.kind != "redrive-plan" or plan.state is not JobState.DONE or not ids:
-        raise ConfigurationError("there is no plan with anything to redrive: make one first")
+    settings = dashboard.settings
+    plan = confirmed_plan(dashboard, fields, "redrive-plan", "readable", "redrive")
+    ids: Sequence[str] = plan.result["readable"]
     command = plan.command.removesuffix(" --dry-run")
     job = Job("redrive", "Redrive of dead letters", command, total=len(ids))
     dashboard.jobs.start(job, lambda job: _run(settings, job, ids, dry_run=False))

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ingest.dashboard.jobs import Job, JobState
+from ingest.dashboard.jobs import Job
 from ingest.dashboard.page import Content, Dashboard, Fields, Page, action, first
-from ingest.dashboard.work import job_page
+from ingest.dashboard.work import confirmed_plan, job_page
 from ingest.errors import ConfigurationError
 from ingest.health.facts import subscription_states
 from ingest.settings import NO_ACCOUNT, Settings
@@ -33,7 +33,7 @@ def _read_list(dashboard: Dashboard, request: Request) -> Content:
         {
             "vendor": account.vendor,
             "account": account.name,
-            "made_by": "its API" if account.subscriptions_class and account.settings.can_read() else "hand",
+            "made_by": "its API" if account.manages_subscriptions else "hand",
             "states": {
                 state: int(number) for state, number in states.get((account.vendor, account.name), {}).items()
             },
@@ -87,10 +87,9 @@ def _apply(dashboard: Dashboard, request: Request, fields: Fields) -> Response:
     from receivers.subscriptions.apply import Permissions
 
     del request
-    settings, plan = dashboard.settings, dashboard.jobs.find(first(fields, "plan"))
-    names: list[str] = plan.result.get("differing", [])
-    if plan.kind != "subscriptions-plan" or plan.state is not JobState.DONE or not names:
-        raise ConfigurationError("there is no plan with anything to do: make one first")
+    settings = dashboard.settings
+    plan = confirmed_plan(dashboard, fields, "subscriptions-plan", "differing", "do")
+    names: list[str] = plan.result["differing"]
     permissions = Permissions(elsewhere=True, take_over=bool(first(fields, "take_over")))
     options = ["--yes", "--no-reconcile", *(["--take-over"] if permissions.take_over else [])]
     job = Job(

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from ingest.dashboard.jobs import Job
+from ingest.dashboard.jobs import Job, JobState
 from ingest.dashboard.page import Content, Dashboard, Fields, Page, action, first
 from ingest.errors import ConfigurationError
 
@@ -17,6 +17,18 @@ _COLUMNS = ("id", "kind", "title", "state", "started_at", "finished_at", "done",
 def job_page(job: Job) -> Response:
     """Return the answer that leads a browser to a job."""
     return RedirectResponse(f"/jobs/job?id={job.id}", 303)
+
+
+def confirmed_plan(dashboard: Dashboard, fields: Fields, kind: str, planned: str, to_do: str) -> Job:
+    """Return the plan that a person confirms by a form.
+
+    Raises ConfigurationError where it is another `kind` of job, has not ended well, or has nothing in
+    `planned`, which is a list in its result; `to_do` is the verb for that.
+    """
+    plan = dashboard.jobs.find(first(fields, "plan"))
+    if plan.kind != kind or plan.state is not JobState.DONE or not plan.result.get(planned):
+        raise ConfigurationError(f"there is no plan with anything to {to_do}: make one first")
+    return plan
 
 
 def _read_jobs(dashboard: Dashboard, request: Request) -> Content:
