@@ -12,7 +12,7 @@ from consumers.contents import Content, Mapper, Unreadable, read_contents, why_u
 from consumers.letter_rows import dead_letter_row
 from consumers.message import BookingMessage, Key
 from consumers.rows import TABLES, TABLES_BY_NAME, event_row, reported_row
-from consumers.version_guard import may_have_written, need_whole_row, needs_whole_row, newest_wins
+from consumers.version_guard import are_partial, may_have_written, needs_whole_row, newest_wins
 from ingest.dead_letter import DeadLetter, redact_headers
 from ingest.event import OUR_HEADERS, REPLAY_OF, ROW_TYPES, Event, Via
 from ingest.log import Record, StoredRecord
@@ -196,9 +196,9 @@ def by_booking(messages: Iterable[BookingMessage]) -> dict[Key, list[BookingMess
     return groups
 
 
-def find_sparse(chunk: Chunk) -> set[Key]:
+def find_partial(chunk: Chunk) -> set[Key]:
     """Return the bookings whose whole rows `plan_load` needs, if there are any, whatever is in them."""
-    return {key for key, messages in chunk.messages.items() if need_whole_row(messages)}
+    return {key for key, messages in chunk.messages.items() if are_partial(messages)}
 
 
 def find_incomplete(chunk: Chunk, stored: Mapping[Key, Row]) -> set[Key]:

@@ -46,8 +46,13 @@ def _fit_row(table: Table, row: Row, destination: Destination, longest_payload: 
         name: destination.longest_json if name in table.json else destination.longest_text
         for name in SCHEMAS[table.name].names
     }
-    if longest_payload and table.name == "booking_events" and is_longer(row["data"], limits["data"]):
-        limits["data"] = longest_payload if _has_short_texts(row["data"], destination) else limits["data"]
+    if (
+        longest_payload
+        and table.name == "booking_events"
+        and is_longer(row["data"], limits["data"])
+        and _has_short_texts(row["data"], destination)
+    ):
+        limits["data"] = longest_payload
     too_long = [
         name for name, limit in limits.items() if isinstance(row[name], str) and is_longer(row[name], limit)
     ]

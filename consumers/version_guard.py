@@ -101,13 +101,16 @@ def needs_whole_row(messages: Sequence[BookingMessage], stored: Row) -> bool:
     """Return whether the whole stored row is needed, because single columns of it may change."""
     return (
         stored["column_versions"] is not None
-        or need_whole_row(messages)
+        or are_partial(messages)
         or any(message.is_replayed and message.wrote(stored) for message in messages)
     )
 
 
-def need_whole_row(messages: Iterable[BookingMessage]) -> bool:
-    """Return whether messages need the whole stored row of their booking, whatever is in it."""
+def are_partial(messages: Iterable[BookingMessage]) -> bool:
+    """Return whether one of these messages lacks columns or takes over a row.
+
+    Then the whole stored row is needed, whatever is in it.
+    """
     return any(not message.is_complete or message.takes_over for message in messages)
 
 

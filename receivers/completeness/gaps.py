@@ -12,7 +12,7 @@ from typing import Any
 
 from ingest.clock import LOOKBACK_IN_DOUBT, is_future
 from ingest.event import GAP, Cause, digest, vendor_and_account
-from ingest.warehouse.completeness import HOUR, HourVerdict, Verdict, hour_of
+from ingest.warehouse.completeness import HOUR, PROVEN, HourVerdict, Verdict, hour_of
 from ingest.warehouse.gaps import Gap
 from receivers.completeness.verdicts import CLOCK_MARGIN
 
@@ -72,7 +72,7 @@ def unproven_hours(
     """
 
     def is_proven(verdict: HourVerdict | None) -> bool:
-        if verdict is None or verdict.verdict not in {Verdict.COMPLETE, Verdict.UNPROVABLE}:
+        if verdict is None or verdict.verdict not in PROVEN:
             return False
         is_lost = gap.cause is Cause.WAREHOUSE_RESTORED
         return not is_lost or (verdict.proven_at is not None and verdict.proven_at > gap.found_at)
