@@ -163,15 +163,20 @@ def trees(destination: str, folder: Path) -> Iterator[tuple[Tree, Tree]]:
         yield trees[0], trees[1]
 
 
-def main() -> None:
-    """Measure once and print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=10_000_000, help="stored events")
-    parser.add_argument("--bookings", type=int, default=5_000_000, help="stored bookings")
+def add_table_options(parser: argparse.ArgumentParser, *, events: int, bookings: int) -> None:
+    """Add the options of a measurement over large tables, with the sizes that are usual for it."""
+    parser.add_argument("--events", type=int, default=events, help="stored events")
+    parser.add_argument("--bookings", type=int, default=bookings, help="stored bookings")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--destinations", nargs="+", default=["duckdb", "postgres"], choices=["duckdb", "postgres"]
     )
+
+
+def main() -> None:
+    """Measure once and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_table_options(parser, events=10_000_000, bookings=5_000_000)
     parser.add_argument("--folder", default=None, help="where the warehouses are made")
     add_write_option(parser)
     arguments = parser.parse_args()

@@ -16,7 +16,7 @@ import httpx
 
 from ingest.health.gather import gather
 from tests.bench.figures import Figures, add_write_option, show
-from tests.bench.growth import fill, stored_id, trees
+from tests.bench.growth import add_table_options, fill, stored_id, trees
 from tests.consumers.harness import open_consumer
 from tests.ingest.dashboard.serving import serving
 from tests.support.polling import PATIENCE, wait_for
@@ -80,12 +80,7 @@ def _milliseconds(seconds: float) -> str:
 def main() -> None:
     """Measure once and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=3_000_000, help="stored events")
-    parser.add_argument("--bookings", type=int, default=1_000_000, help="stored bookings")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--destinations", nargs="+", default=["duckdb", "postgres"], choices=["duckdb", "postgres"]
-    )
+    add_table_options(parser, events=3_000_000, bookings=1_000_000)
     add_write_option(parser)
     options = parser.parse_args()
     stored = f"{options.events:,} events and {options.bookings:,} bookings"
