@@ -53,10 +53,14 @@ def test_runs_send_hardly_more_requests_than_the_fewest_that_could_prove_as_much
 
 
 @pytest.mark.parametrize(
-    ("part", "plan"),
+    ("part", "plan", "seed"),
     [
-        ("consumers.statements._lacks_evidence", {"hours": 96, "warehouse_restored": 0.2, "retention": 0.9}),
-        ("receivers.completeness.verdicts._why_open", {"webhooks_lost": 0.5, "bookings_an_hour": 10}),
+        (
+            "consumers.statements._lacks_evidence",
+            {"hours": 96, "warehouse_restored": 0.2, "retention": 0.9},
+            3,
+        ),
+        ("receivers.completeness.verdicts._why_open", {"webhooks_lost": 0.5, "bookings_an_hour": 10}, 1),
     ],
 )
 def test_the_referee_finds_what_a_weaker_rule_calls_complete(
@@ -64,7 +68,8 @@ def test_the_referee_finds_what_a_weaker_rule_calls_complete(
     monkeypatch: pytest.MonkeyPatch,
     part: str,
     plan: dict[str, Any],
+    seed: int,
 ) -> None:
     monkeypatch.setattr(part, lambda *_: None)
-    _, judgements = judge_life(tmp_path, replace(_CALM, **plan), 1)
+    _, judgements = judge_life(tmp_path, replace(_CALM, **plan), seed)
     assert any(judgement.false for judgement in judgements.values())
