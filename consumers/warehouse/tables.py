@@ -163,10 +163,7 @@ class Tables:
         self.write(empty)
 
     def _load(self, rows: Mapping[str, pa.Table], dispositions: Mapping[str, Any]) -> str:
-        is_staged_as_values = self.pipeline.staging and self._kind.rows is RowFormat.VALUES
-        file_format: Any = (
-            "jsonl" if is_staged_as_values else None
-        )  # the one in which JSON stays JSON everywhere
+        file_format: Any = self._kind.staged_format if self.pipeline.staging else None
         resources = [
             resource_of(table, rows[table.name], self._kind).apply_hints(
                 write_disposition=dispositions[table.name], file_format=file_format

@@ -14,8 +14,8 @@ from tests.referee.plan import Plan
 from tests.referee.truth import Judge, Judgement
 
 _CALM = Plan(
-    hours=30, kills=0, rest_down=0, rest_errors=0, consumer_down=0, receiver_down=0, skewed=0, spooling=0,
-    without_date=0, log_restored=0, warehouse_restored=0, dead_lettered=0,
+    hours=30, kills=0, rest_down=0, rest_errors=0, rest_busy=0, consumer_down=0, receiver_down=0, skewed=0,
+    spooling=0, subscription_off=0, without_date=0, log_restored=0, warehouse_restored=0, dead_lettered=0,
 )  # fmt: skip
 
 
