@@ -20,6 +20,7 @@ from ingest.errors import LogUnavailable
 from ingest.log import MAX_POLL_BYTES, Partition, StoredRecord
 from ingest.log.kafka.cluster import CONNECT_SECONDS, Cluster
 from ingest.log.kafka.comparer import build_record
+from ingest.log.kafka_settings import LARGEST_RECORD
 from ingest.threads import run_in_thread
 
 _KIB = 1024
@@ -27,7 +28,7 @@ _CLOSE_SECONDS = 10.0
 _SET_BACK_SECONDS = 0.5  # by which a clock that is slewed never goes back at once
 # What is fetched is unpacked at once. The queue limits what is kept, and a fetch what is added to a queue
 # that has room: a batch of the log's own format may have 255 times as many bytes when it is unpacked.
-_FETCH_BYTES = 256 * _KIB
+_FETCH_BYTES = 128 * _KIB
 _OPTIONS: dict[str, str | int | bool] = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
@@ -75,6 +76,7 @@ class Fetcher:
         self._next: dict[TopicPartition, int] = {}
         self._is_assigned = False  # whether the client has these positions
         self._messages: deque[Message] = deque()  # taken from the client, and not returned yet
+        self._largest = LARGEST_RECORD  # bytes of the largest message that was taken last
         self._clock = _clock_ahead()
 
     def assign(self, partitions: Iterable[TopicPartition], offsets: Mapping[TopicPartition, int]) -> None:
@@ -136,7 +138,10 @@ class Fetcher:
         count = size = 0
         while count < limit and size < max_bytes:
             if not self._messages:
-                self._messages.extend(client.consume(limit - count, 0))
+                # What is taken and does not fit would be kept beside what the client fetches in its place.
+                room = max(1, (max_bytes - size) // self._largest)
+                self._messages.extend(client.consume(min(limit - count, room), 0))
+                self._largest = max(1, *map(len, self._messages)) if self._messages else self._largest
             if not self._messages or (runs and self._messages[0].error()):
                 break
             message = self._messages.popleft()

@@ -23,6 +23,9 @@ class Message:
     def __init__(self, partition: TopicPartition, offset: int, error: int | None = None) -> None:
         self._partition, self._offset, self._error = partition, offset, error
 
+    def __len__(self) -> int:
+        return len(self.value())
+
     def error(self) -> KafkaError | None:
         return None if self._error is None else KafkaError(self._error)
 
