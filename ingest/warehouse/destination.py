@@ -47,6 +47,8 @@ logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns about statement
 # Drivers warn their developers on standard error, which is for our messages.
 warnings.filterwarnings("ignore", module=r"(google|pyarrow|snowflake|sqlalchemy)\.")
 
+# Clients that nothing uses now, by what they connect to.
+_IDLE: dict[tuple[str, str, str], list[SqlClientBase[Any]]] = {}
 _CONNECT_SECONDS = 2
 _SEEN_SECONDS = 60.0  # to look for the dataset before each query would double the statements
 _datasets_seen: dict[WarehouseSettings, float] = {}
@@ -88,12 +90,23 @@ def check_reachable(settings: WarehouseSettings) -> None:
 
 @contextmanager
 def reading_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
-    """Open a connection that reads while a consumer runs. Raises WarehouseUnavailable, ConfigurationError."""
-    with scratch_folder("ingest-reader-") as scratch, translated():
-        pipeline = _reading_pipeline(settings, destination(settings), scratch)
-        with warehouse_lock(settings.warehouse, READER_SECONDS), pipeline.sql_client() as client:
+    """Open a connection that reads while a consumer runs. Raises WarehouseUnavailable, ConfigurationError.
+
+    Clients without a connection are kept: to make one takes dlt ten times as long as to connect. After an
+    error a client is not used again.
+    """
+    warehouse = settings.warehouse
+    idle = _IDLE.setdefault((warehouse.destination, credentials(warehouse), warehouse.dataset), [])
+    with translated():
+        try:
+            client = idle.pop()
+        except IndexError:
+            with scratch_folder("ingest-reader-") as scratch:
+                client = _reading_pipeline(settings, destination(settings), scratch).sql_client()
+        with warehouse_lock(warehouse, READER_SECONDS), client:
             keep_values(client)
             yield client
+        idle.append(client)
 
 
 def keep_values(client: SqlClientBase[Any], *, json: bool = False) -> None:
