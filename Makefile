@@ -9,8 +9,8 @@ KILLS  ?= 230
 WEBHOOKS ?= 101000
 REQUESTS ?= 1000000
 SEED   ?= 1
-LIVES  ?= 36
-DAYS   ?= 365
+LIVES  ?= 120
+DAYS   ?= 91
 WAREHOUSE ?= duckdb
 WORKERS ?= 4
 COMPILE = $(BIN)/uv pip compile -q --universal --no-strip-extras --generate-hashes --no-header pyproject.toml
@@ -58,7 +58,7 @@ outage: $(VENV)/installed-dev ## an hour without Kafka at 500 webhooks/s, as fas
 fuzz: $(VENV)/installed-dev ## a million hostile requests at a receiver, what it takes of them into DuckDB; prints answers, memory (REQUESTS= SEED=)
 	@$(BIN)/python -m tests.fuzz --requests $(REQUESTS) --seed $(SEED)
 
-prove: $(VENV)/installed-dev ## 36 years with all vendors and everything that goes wrong, two side by side, in .cache/referee: 1 if an hour was called complete that was not; goes on if it was stopped (LIVES=36 DAYS=365 SEED=1)
+prove: $(VENV)/installed-dev ## a million account-hours with all vendors and everything that goes wrong, two lives side by side, in .cache/referee: 1 if an hour was called complete that was not; goes on if it was stopped (LIVES=120 DAYS=91 SEED=1)
 	@$(BIN)/python -m tests.referee --lives $(LIVES) --days $(DAYS) --seed $(SEED)
 
 kafka: $(VENV)/installed-dev ## a real one-node Apache Kafka on a free port, until interrupted (needs Java and Maven)

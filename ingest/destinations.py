@@ -52,6 +52,7 @@ class Destination:
     - `staging_schemes` are those of the URLs of buckets through which rows can be loaded, and
       `longest_staged_payload` are the bytes of an event's payload then, if that is more than `longest_json`.
       No text in it may be longer than `longest_text`.
+    - `staged_format` is that of files in such a bucket: in JSON lines, JSON stays JSON. None is dlt's choice.
     - `merge_times` are the columns by whose times merges are bounded, by table: where the destination knows
       which of its files or partitions have which times.
     - `table_hints` and `column_hints` are dlt's for a table when it is made, by table, and by column.
@@ -73,6 +74,7 @@ class Destination:
     longest_text: int | None = None
     longest_json: int | None = None
     staging_schemes: tuple[str, ...] = ()
+    staged_format: str | None = None
     longest_staged_payload: int | None = None
     merge_times: Mapping[str, str] = field(default_factory=dict)
     table_hints: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -120,6 +122,7 @@ BIGQUERY = Destination(
     longest_text=10 * _MIB,
     longest_json=10 * _MIB,
     staging_schemes=("gs",),
+    staged_format="jsonl",
     fence=Fence.LEASE,
     transactions=Transactions.SCRIPT,
     interval_reason="a table takes 1,500 load jobs a day, which is one every 58 seconds",
@@ -135,6 +138,7 @@ SNOWFLAKE = Destination(
     longest_text=16 * _MIB,
     longest_json=16 * _MIB,
     staging_schemes=("s3", "gs", "az"),
+    staged_format="jsonl",
     fence=Fence.LEASE,
     interval_reason="a warehouse that is resumed bills at least 60 seconds",
     cost="the warehouse runs while it loads: an X-Small that never suspends takes 24 credits a day",
@@ -150,6 +154,7 @@ REDSHIFT = Destination(
     longest_text=_TEXT_64K,
     longest_json=_TEXT_64K,
     staging_schemes=("s3",),
+    staged_format="jsonl",
     longest_staged_payload=3 * _MIB,  # COPY takes rows of 4 MB
     fence=Fence.LEASE,
     interval_reason="the cluster commits one transaction at a time, loads and queries alike",

@@ -11,7 +11,6 @@ from ingest.errors import LogRefused, LogUnavailable
 from ingest.log import PolledProducer, Record
 
 _POLL_SECONDS = 0.001  # between two looks for outcomes
-_HOLD_SECONDS = 0.002  # for which records wait for others; a log that takes longer gets several appends
 
 Outcome = LogUnavailable | None
 """None when a record is durable; the error when that is not certain."""
@@ -40,16 +39,15 @@ class _Entry:
 class Appender:
     """Appends records for an event loop, many of them with one append of a producer.
 
-    Those of one turn of the loop go together, and so does what comes while an append is under way, for
-    `_HOLD_SECONDS` at most. Under load this saves most of what an append costs: a transaction or requests
-    to a broker, a lock, and that a thread of the producer wakes this one. A lone record does not wait.
+    Those of one turn of the loop go together. Under load this saves most of what an append costs: a
+    transaction or requests to a broker, a lock, and that a thread of the producer wakes this one. No record
+    waits for others: while the log writes one append, the next is under way.
     """
 
     def __init__(self, producer: PolledProducer, timeout: float) -> None:
         """`timeout` is in how many seconds a record has to be durable."""
         self._producer, self._timeout = producer, timeout
         self._next: dict[str, list[_Entry]] = {}  # by topic, what the next appends have
-        self._held_since = 0.0  # when the first of them came
         self._undone = 0  # appends without an outcome
         self._is_polling = False
         self._retries: set[asyncio.Task[None]] = set()
@@ -68,15 +66,15 @@ class Appender:
         """
         if not self._next:
             loop = asyncio.get_running_loop()
-            self._held_since = loop.time()
             loop.call_soon(self._continue, loop)
         self._next.setdefault(topic, []).append(_Entry(record, on_answer, on_outcome))
 
     def _continue(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Ask for outcomes, and append what need not wait. Repeats itself while an append is under way."""
+        """Ask for outcomes, and append what has come. Repeats itself while an append is under way."""
         self._producer.poll()
-        if not self._undone or loop.time() >= self._held_since + _HOLD_SECONDS:
-            self._append_next(loop)
+        appends, self._next = self._next, {}
+        for topic, entries in appends.items():
+            self._append(loop, topic, entries)
         if self._undone and not self._is_polling:
             self._is_polling = True
             loop.call_later(_POLL_SECONDS, self._poll, loop)
@@ -84,11 +82,6 @@ class Appender:
     def _poll(self, loop: asyncio.AbstractEventLoop) -> None:
         self._is_polling = False
         self._continue(loop)
-
-    def _append_next(self, loop: asyncio.AbstractEventLoop) -> None:
-        appends, self._next = self._next, {}
-        for topic, entries in appends.items():
-            self._append(loop, topic, entries)
 
     def _append(self, loop: asyncio.AbstractEventLoop, topic: str, entries: Sequence[_Entry]) -> None:
         self._undone += 1
@@ -143,12 +136,8 @@ class Appender:
         self._end(deadline)
 
     def _end(self, deadline: asyncio.TimerHandle) -> None:
-        """End an append that has its outcome, and let what was held meanwhile follow."""
         deadline.cancel()
         self._undone -= 1
-        if self._next and not self._undone:
-            loop = asyncio.get_running_loop()
-            loop.call_soon(self._continue, loop)
 
 
 def _resolve(entries: Iterable[_Entry], error: BaseException | None) -> None:

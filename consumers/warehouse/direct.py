@@ -23,6 +23,7 @@ from consumers.warehouse.locks import Fence, fenced
 from consumers.warehouse.tables import Tables, Values, later_load_id, select_by_marks
 from ingest.destinations import Destination
 from ingest.errors import WarehouseUnavailable
+from ingest.warehouse.booking_pages import NAME_BEGIN, SEARCHED_TEXT
 from ingest.warehouse.destination import keep_values
 from ingest.warehouse.errors import has_type_named, translated
 
@@ -30,15 +31,35 @@ log = structlog.get_logger()
 
 _LOADS_TABLE = "_dlt_loads"
 ID_COLUMNS = {table.name: table.id_column for table in TABLES}
-# Table, columns and method of each index: those by which loads find rows, and those by which readers do. A
-# hash has no longest value, and loads must not be refused for what only readers need.
+# Trigrams, by which parts of texts are found, and the schema of the extension that has them:
+# https://www.postgresql.org/docs/current/pgtrgm.html
+_TRIGRAMS = "gin_trgm_ops"
+_SCHEMA_OF_TRIGRAMS = (
+    "SELECT quote_ident(nspname) FROM pg_catalog.pg_extension AS extension"
+    " JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = extension.extnamespace"
+    " WHERE extname = 'pg_trgm'"
+)
+# The table, the end of the name, and the definition of each index: those by which loads find rows, and those
+# by which readers do. A hash, a beginning and trigrams take any value, however long: loads must not be
+# refused for what only readers need.
 _INDEXES = (
-    *((table, column, "btree") for table, column in ID_COLUMNS.items()),
-    (_LOADS_TABLE, "load_id", "btree"),
-    ("bookings", "vendor, account, booking_id", "btree"),
-    *(("bookings", column, "btree") for column in ("loaded_at", "starts_at", "created_at", "updated_at")),
-    ("booking_events", "subject", "hash"),
-    ("booking_events", "received_at", "btree"),
+    *((table, column, f"btree ({column})") for table, column in ID_COLUMNS.items()),
+    (_LOADS_TABLE, "load_id", "btree (load_id)"),
+    ("bookings", "vendor_account_booking_id", "btree (vendor, account, booking_id)"),
+    *(
+        ("bookings", name, f"btree ({name})")
+        for name in ("loaded_at", "starts_at", "created_at", "updated_at")
+    ),
+    ("bookings", "account_status_loaded_at", "btree (account, status, loaded_at)"),
+    ("bookings", "customer_name", f"btree ({NAME_BEGIN})"),
+    ("bookings", "search", f"gin ({SEARCHED_TEXT} {_TRIGRAMS})"),
+    ("booking_events", "subject", "hash (subject)"),
+    ("booking_events", "received_at", "btree (received_at)"),
+    (
+        "booking_events",
+        "account_received_at",
+        "btree (vendor, account, received_at) INCLUDE (type, signed_by)",
+    ),
 )
 
 
@@ -123,19 +144,21 @@ class PostgresTables(DirectTables):
     def _make_indexes(self) -> None:
         """Make the indexes that are missing. Without them loads and readers are only slower."""
         with self.pipeline.sql_client() as client:
-            for table, columns, method in _INDEXES:
-                index = client.escape_column_name(f"ingest_{table}_{columns.replace(', ', '_')}")
+            dataset = client.fully_qualified_dataset_name()
+            for table, end, definition in _INDEXES:
+                index = client.escape_column_name(f"ingest_{table}_{end}")
                 try:
-                    dataset = client.fully_qualified_dataset_name()
                     if client.execute_sql("SELECT to_regclass(%s)::text", f"{dataset}.{index}") != [(None,)]:
                         continue
-                    log.info("warehouse.index_made", table=table, columns=columns)
                     name = client.make_qualified_table_name(table)
-                    client.execute_sql(
-                        f"CREATE INDEX IF NOT EXISTS {index} ON {name} USING {method} ({columns})"
-                    )
+                    log.info("warehouse.index_made", table=table, index=end)
+                    if _TRIGRAMS in definition:
+                        client.execute_sql("CREATE EXTENSION IF NOT EXISTS pg_trgm")
+                        [(schema,)] = client.execute_sql(_SCHEMA_OF_TRIGRAMS) or [("public",)]
+                        definition = definition.replace(_TRIGRAMS, f"{schema}.{_TRIGRAMS}")  # noqa: PLW2901
+                    client.execute_sql(f"CREATE INDEX IF NOT EXISTS {index} ON {name} USING {definition}")
                 except Exception as error:  # noqa: BLE001 - whatever is in the way, loads work without
-                    log.warning("warehouse.index_missing", table=table, columns=columns, why=str(error))
+                    log.warning("warehouse.index_missing", table=table, index=end, why=str(error))
 
     def _delete(self, table: Table, rows: pa.Table) -> None:
         name = self._client.make_qualified_table_name(table.name)

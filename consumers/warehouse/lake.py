@@ -19,7 +19,8 @@ import structlog
 from pyarrow.dataset import FileSystemDataset, ParquetFileFragment
 
 from consumers.rows import TABLES, Table, arrow_schema
-from consumers.warehouse.lake_writer import lake_writer, with_json_marked
+from consumers.warehouse.lake_formats import lake_writer
+from consumers.warehouse.lake_writer import with_json_marked
 from consumers.warehouse.locks import Fence
 from consumers.warehouse.tables import ROWS_PER_FETCH, Tables, Values, later_load_id
 from ingest.errors import LoadedMeanwhile, WarehouseUnavailable

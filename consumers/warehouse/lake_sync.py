@@ -16,7 +16,8 @@ from pyarrow import parquet
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from consumers.rows import arrow_schema
-from consumers.warehouse.lake_writer import fitted, lake_writer, with_json_marked
+from consumers.warehouse.lake_formats import lake_writer
+from consumers.warehouse.lake_writer import fitted, with_json_marked
 from consumers.warehouse.sync_store import SyncStore
 from ingest.errors import LoadedMeanwhile
 from ingest.settings import WarehouseSettings

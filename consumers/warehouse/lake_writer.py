@@ -8,7 +8,6 @@ from typing import Any
 import dlt
 import pyarrow as pa
 
-from ingest.settings import WarehouseSettings
 from ingest.warehouse.lake import JSON_FIELD, Lake
 
 # A change of one booking writes its file anew, so these files are smaller than what readers like best.
@@ -73,17 +72,6 @@ class LakeWriter(ABC):
     @abstractmethod
     def drop(self, pipeline: dlt.Pipeline) -> None:
         """Drop the dataset, with its tables. The pipeline is one that loads into it."""
-
-
-def lake_writer(settings: WarehouseSettings) -> LakeWriter:
-    """Return what writes the tables of the settings' format. Raises ConfigurationError."""
-    if settings.table_format == "iceberg":
-        from consumers.warehouse.iceberg import IcebergWriter
-
-        return IcebergWriter(settings)
-    from consumers.warehouse.delta import DeltaWriter
-
-    return DeltaWriter(settings)
 
 
 def with_json_marked(schema: pa.Schema, columns: Iterable[str]) -> pa.Schema:

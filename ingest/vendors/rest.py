@@ -36,7 +36,7 @@ from ingest.vendors.account import Account
 from ingest.vendors.account_settings import AccountSettings
 from ingest.vendors.dlt_resources import ChildSession, Window, mark_children
 
-__all__ = ["NOT_FOUND", "AnyRest", "Resource", "Rest", "Window"]
+__all__ = ["NOT_FOUND", "AnyRest", "Resource", "Rest", "Window", "compiled"]
 
 A = TypeVar("A", bound=AccountSettings)
 T = TypeVar("T")
@@ -291,7 +291,7 @@ class Rest(ABC, Generic[A]):
 
     def pages(self, path: str, selector: str, **params: Any) -> Iterator[list[Record]]:
         """Yield all pages of a list. `selector` is the path of the entries in a page."""
-        pages = self.client.paginate(path, params=params, data_selector=_compiled(selector))
+        pages = self.client.paginate(path, params=params, data_selector=compiled(selector))
         for number, page in enumerate(pages):
             self.further_pages += number > 0
             yield list(page)
@@ -361,4 +361,4 @@ class Rest(ABC, Generic[A]):
 AnyRest = Rest[Any]
 
 _SENDABLE = re.compile(r"[!-~]+")
-_compiled = cache(compile_path)  # compiling takes as long as a request
+compiled = cache(compile_path)  # compiling takes as long as a request

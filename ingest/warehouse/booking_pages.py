@@ -37,6 +37,12 @@ EVENT_COLUMNS = (
 
 _MOST_EVENTS = 1000
 _SEARCHED = ("booking_id", "customer_name", "customer_email", "customer_phone", "service_name")
+_EMPTY = "''"
+# On PostgreSQL, the texts that are searched and a name's beginning are expressions for which loads make
+# indexes: a name may be longer than an index takes.
+SEARCHED_TEXT = f"lower({' || chr(31) || '.join(f'coalesce({column}, {_EMPTY})' for column in _SEARCHED)})"
+NAME_BEGIN = "left(customer_name, 100)"
+_LITERAL_IN_LIKE = str.maketrans({character: f"\\{character}" for character in "\\%_"})
 
 Row = Mapping[str, Any]
 
@@ -78,16 +84,18 @@ def read_page(settings: Settings, wanted: BookingFilter, limit: int) -> BookingP
 
     Raises WarehouseUnavailable, UnreadableValue, and ConfigurationError for a cursor that is none.
     """
-    sort, after = wanted.sort.removeprefix("-"), _decode_cursor(wanted)
-    conditions, parameters = _conditions(wanted, settings.warehouse.kind)
+    kind, after = settings.warehouse.kind, _decode_cursor(wanted)
+    sort = _sorted_by(wanted, kind)
+    conditions, parameters = _conditions(wanted, kind)
     rows: list[Row] = []
     if not sort or after is None or after[0] is not None:
-        where, values = _after(wanted, after, settings.warehouse.kind)
-        rows = _select(settings, [*conditions, *where], [*parameters, *values], _order(wanted), limit + 1)
+        where, values = _after(wanted, after, kind)
+        order = _order(wanted, kind)
+        rows = _select(settings, [*conditions, *where], [*parameters, *values], order, limit + 1)
     if sort and len(rows) <= limit:  # rows without a value come last, whatever the order
         where, values = [], []
         if after and after[0] is None:
-            where, values = _after_key(after[1:], settings.warehouse.kind)
+            where, values = _after_key(after[1:], kind)
         rows += _select(
             settings,
             [*conditions, f"{sort} IS NULL", *where],
@@ -141,33 +149,44 @@ def _conditions(wanted: BookingFilter, kind: Destination) -> tuple[list[str], li
     if wanted.statuses:
         conditions.append(f"status IN ({', '.join(['%s'] * len(wanted.statuses))})")
         parameters += wanted.statuses
-    if wanted.search:
+    if wanted.search and kind is POSTGRES:
+        conditions.append(f"{SEARCHED_TEXT} LIKE %s")
+        parameters.append(f"%{wanted.search.lower().translate(_LITERAL_IN_LIKE)}%")
+    elif wanted.search:
         contains = "strpos(lower({}), %s) > 0" if kind is BIGQUERY else "position(%s IN lower({})) > 0"
         conditions.append(f"({' OR '.join(map(contains.format, _SEARCHED))})")
         parameters += [wanted.search.lower()] * len(_SEARCHED)
     return conditions, parameters
 
 
-def _order(wanted: BookingFilter) -> str:
+def _sorted_by(wanted: BookingFilter, kind: Destination) -> str:
+    """Return what sorts, as an index has it: a column, or on PostgreSQL the beginning of a name."""
+    sort = wanted.sort.removeprefix("-")
+    return NAME_BEGIN if sort == "customer_name" and kind is POSTGRES else sort
+
+
+def _order(wanted: BookingFilter, kind: Destination) -> str:
     sort = wanted.sort.removeprefix("-")
     direction = " DESC" if wanted.sort.startswith("-") else ""
-    return ", ".join([f"{sort}{direction}", *KEY] if sort else KEY)
+    sorting = dict.fromkeys((_sorted_by(wanted, kind), sort)) if sort else {}
+    return ", ".join([*(f"{expression}{direction}" for expression in sorting), *KEY])
 
 
 def _after(
     wanted: BookingFilter, after: Sequence[Any] | None, kind: Destination
 ) -> tuple[list[str], list[Any]]:
     """Return the condition of the rows after a row with a value in the column that sorts."""
-    sort = wanted.sort.removeprefix("-")
+    sort, indexed = wanted.sort.removeprefix("-"), _sorted_by(wanted, kind)
     if not sort:
         return _after_key(after[1:], kind) if after else ([], [])
     if after is None:
-        return [f"{sort} IS NOT NULL"], []
+        return [f"{indexed} IS NOT NULL"], []
     [by_key], values = _after_key(after[1:], kind)
     beyond = "<" if wanted.sort.startswith("-") else ">"
-    # The first condition says no more than the second, but an index finds its rows.
+    # The first condition says no more than the others, but an index finds its rows.
+    begin = f"{indexed} {beyond}= {indexed.replace(sort, '%s')}"
     condition = f"{sort} {beyond}= %s AND ({sort} {beyond} %s OR {by_key})"
-    return [condition], [after[0], after[0], *values]
+    return [begin, condition], [after[0], after[0], after[0], *values]
 
 
 def _after_key(key: Sequence[Any], kind: Destination) -> tuple[list[str], list[Any]]:

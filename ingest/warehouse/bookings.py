@@ -115,7 +115,7 @@ class BookingsTable:
         naive = (f"{name} AT TIME ZONE 'UTC'" if is_instant(name) else name for name in columns)
         sql = f"SELECT {', '.join(naive)} FROM bookings WHERE {where}"  # noqa: S608 - our own names
         try:
-            return self._duckdb.query_attached(sql.replace("%s", "?"), parameters)
+            return self._duckdb.query_plain(sql.replace("%s", "?"), parameters)
         except NothingLoaded:
             return EMPTY_RESULT
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -46,7 +47,11 @@ logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns about statement
 # Drivers warn their developers on standard error, which is for our messages.
 warnings.filterwarnings("ignore", module=r"(google|pyarrow|snowflake|sqlalchemy)\.")
 
+# Clients that nothing uses now, by what they connect to.
+_IDLE: dict[tuple[str, str, str], list[SqlClientBase[Any]]] = {}
 _CONNECT_SECONDS = 2
+_SEEN_SECONDS = 60.0  # to look for the dataset before each query would double the statements
+_datasets_seen: dict[WarehouseSettings, float] = {}
 _TABLE_NAME = re.compile(r"[\w $*-]+")  # a file's has a dot, a slash or a colon
 # Options with which each end gives up a connection after 25 s of silence:
 # https://www.postgresql.org/docs/current/libpq-connect.html
@@ -85,12 +90,23 @@ def check_reachable(settings: WarehouseSettings) -> None:
 
 @contextmanager
 def reading_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
-    """Open a connection that reads while a consumer runs. Raises WarehouseUnavailable, ConfigurationError."""
-    with scratch_folder("ingest-reader-") as scratch, translated():
-        pipeline = _reading_pipeline(settings, destination(settings), scratch)
-        with warehouse_lock(settings.warehouse, READER_SECONDS), pipeline.sql_client() as client:
+    """Open a connection that reads while a consumer runs. Raises WarehouseUnavailable, ConfigurationError.
+
+    Clients without a connection are kept: to make one takes dlt ten times as long as to connect. After an
+    error a client is not used again.
+    """
+    warehouse = settings.warehouse
+    idle = _IDLE.setdefault((warehouse.destination, credentials(warehouse), warehouse.dataset), [])
+    with translated():
+        try:
+            client = idle.pop()
+        except IndexError:
+            with scratch_folder("ingest-reader-") as scratch:
+                client = _reading_pipeline(settings, destination(settings), scratch).sql_client()
+        with warehouse_lock(warehouse, READER_SECONDS), client:
             keep_values(client)
             yield client
+        idle.append(client)
 
 
 def keep_values(client: SqlClientBase[Any], *, json: bool = False) -> None:
@@ -178,20 +194,31 @@ def _querying_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
         if settings.warehouse.kind is POSTGRES:
             client.native_connection.readonly = True
         keep_values(client, json=True)
-        if not client.has_dataset():
-            raise NothingLoaded(
-                f"nothing has been loaded yet: there is no dataset {settings.warehouse.dataset}"
-            )
+        _check_loaded(client, settings.warehouse)
         if settings.warehouse.kind.is_dataset_chosen:
             client.execute_sql(f"USE {client.fully_qualified_dataset_name()}")
         try:
             yield client
         except DatabaseUndefinedRelation as error:
+            _datasets_seen.pop(settings.warehouse, None)
+            _check_loaded(client, settings.warehouse)
             raise NoSuchTable(str(error.dbapi_exception)) from None
         except DatabaseException as error:
             if has_type_named(error.dbapi_exception, NOT_THE_QUERY):
                 raise
             raise ConfigurationError(str(error.dbapi_exception)) from None
+
+
+def _check_loaded(client: SqlClientBase[Any], warehouse: WarehouseSettings) -> None:
+    """Raise NothingLoaded where there is no dataset. One that was there a moment ago is not looked for again.
+
+    Without it, a bare name might be that of a table elsewhere.
+    """
+    if time.monotonic() < _datasets_seen.get(warehouse, -_SEEN_SECONDS) + _SEEN_SECONDS:
+        return
+    if not client.has_dataset():
+        raise NothingLoaded(f"nothing has been loaded yet: there is no dataset {warehouse.dataset}")
+    _datasets_seen[warehouse] = time.monotonic()
 
 
 def check_only_reads(sql: str, dialect: str | None) -> None:

@@ -6,7 +6,6 @@ dlt is not used: half the time in which a command starts would go into importing
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +29,11 @@ if TYPE_CHECKING:
 
 READER_SECONDS = 60.0
 _MEMORY = "1GB"
-_ATTACHED_MEMORY = "200MB"
 _RETRY_SECONDS = 0.1
+_ALIAS = "warehouse"  # of the file, in a database in memory
+_MOST_LATE_ROWS = 5000
+# Databases in memory that nothing uses now, by the file that they read.
+_IDLE: "dict[Path, list[DuckDBPyConnection]]" = {}
 # What a query could reach besides the tables, and where it could write:
 # https://duckdb.org/docs/stable/operations_manual/securing_duckdb/overview
 LOCKED_DOWN = {
@@ -90,7 +92,11 @@ class DuckDBFile:
 
     def query(self, statements: Sequence[str], parameters: Sequence[Any] = ()) -> list[QueryResult]:
         """Run statements, with JSON as JsonText. Raises as `ingest.warehouse.query.query` does."""
-        with self._opened() as connection:
+        with self._turn(), readable_values(), translated_errors(self._path), self._attached() as connection:
+            any_table = "SELECT 1 FROM duckdb_tables() WHERE database_name = ? AND schema_name = ? LIMIT 1"
+            if connection.execute(any_table, [_ALIAS, self._settings.dataset]).fetchone() is None:
+                raise self._no_tables()
+            connection.execute(f'USE {_ALIAS}."{self._settings.dataset}"')
             return run_statements(connection, statements, parameters)
 
     def query_bounded(self, sql: str, bounds: Bounds, running: RunningQuery) -> QueryResult:
@@ -98,73 +104,104 @@ class DuckDBFile:
         with self._opened() as connection:
             return run_bounded(connection, sql, bounds, running)
 
-    def query_attached(self, sql: str, parameters: Sequence[Any]) -> QueryResult:
-        """Run one of many queries, and return values as DuckDB has them.
+    def query_plain(self, sql: str, parameters: Sequence[Any]) -> QueryResult:
+        """Run a query, and return values as DuckDB has them.
 
-        The file is attached to a connection that stays. Another program that has the file open takes no
-        turns, so it is waited for. Raises WarehouseUnavailable, of it NothingLoaded where there is no table.
+        Another program that has the file open takes no turns, so it is waited for. Raises
+        WarehouseUnavailable, of it NothingLoaded where there is no table.
         """
-        import duckdb
-
-        self._require_file()
         retrying = Retrying(
-            retry=retry_if_exception_type(duckdb.IOException),
+            retry=retry_if_exception_type(_HeldByAnother),
             stop=stop_after_delay(READER_SECONDS),
             wait=wait_fixed(_RETRY_SECONDS),
             reraise=True,
         )
-        try:
-            return retrying(self._attach_and_query, sql, parameters)
-        except duckdb.CatalogException as error:
-            raise NothingLoaded(f"nothing has been loaded yet: {_first_line(error)}") from None
-        except duckdb.IOException as error:
-            raise WarehouseUnavailable(
-                f"{self._path} is held by another program: {_first_line(error)}"
-            ) from None
 
-    def _attach_and_query(self, sql: str, parameters: Sequence[Any]) -> QueryResult:
-        path = str(self._path).replace("'", "''")
-        with reading_turn(self._settings):
-            self._memory.execute(f"ATTACH '{path}' AS warehouse (READ_ONLY)")
-            try:
-                self._memory.execute(f'USE warehouse."{self._settings.dataset}"')
-                cursor = self._memory.execute(sql, parameters)
+        def run() -> QueryResult:
+            with self._turn(), translated_errors(self._path), self._attached() as connection:
+                connection.execute(f'USE {_ALIAS}."{self._settings.dataset}"')
+                cursor = connection.execute(sql, parameters)
                 return QueryResult([column[0] for column in cursor.description or ()], cursor.fetchall())
-            finally:
-                self._memory.execute("USE memory")
-                self._memory.execute("DETACH warehouse")
 
-    @cached_property
-    def _memory(self) -> "DuckDBPyConnection":
-        """A database in memory: to start one takes forty times as long as a query."""
-        import duckdb
+        try:
+            return retrying(run)
+        except NoSuchTable as error:
+            raise NothingLoaded(f"nothing has been loaded yet: {_first_line(error)}") from None
 
-        return duckdb.connect(config={"memory_limit": _ATTACHED_MEMORY})
-
-    def _require_file(self) -> None:
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for the file. Raises WarehouseUnavailable, of it NothingLoaded where there is no file."""
         if not self._path.exists():
             raise NothingLoaded(f"nothing has been loaded yet: there is no {self._path}")
+        with reading_turn(self._settings):
+            yield
+
+    @contextmanager
+    def _attached(self) -> "Iterator[DuckDBPyConnection]":
+        """Attach the file to a database in memory, which is kept: to start one takes longer than a query.
+
+        Nothing else uses it meanwhile, and after an error it is not used again.
+        """
+        import duckdb
+
+        idle = _IDLE.setdefault(self._path, [])
+        try:
+            connection = idle.pop()
+        except IndexError:
+            folder = f"{self._path}.tmp"  # as DuckDB calls it by itself for a file
+            connection = duckdb.connect(config={"temp_directory": folder, "memory_limit": _MEMORY})
+            connection.execute("SET TimeZone = 'UTC'")
+            # For a page in some order, only the columns that choose its rows are read whole.
+            connection.execute(f"SET late_materialization_max_rows = {_MOST_LATE_ROWS}")
+        try:
+            path = str(self._path).replace("'", "''")
+            with _opening(self._path):
+                connection.execute(f"ATTACH '{path}' AS {_ALIAS} (READ_ONLY)")
+            yield connection
+            connection.execute("USE memory")
+            connection.execute(f"DETACH {_ALIAS}")
+        except BaseException:
+            connection.close()
+            raise
+        idle.append(connection)
 
     @contextmanager
     def _opened(self) -> "Iterator[DuckDBPyConnection]":
-        """Connect to the file, with the dataset's tables by their bare names."""
+        """Connect to the file and nothing else, with the dataset's tables by their bare names."""
         import duckdb
 
-        self._require_file()
         dataset = self._settings.dataset
-        with reading_turn(self._settings), readable_values():
-            try:
+        with self._turn(), readable_values():
+            with _opening(self._path):
                 connection = duckdb.connect(str(self._path), read_only=True)
-            except duckdb.IOException as error:
-                trouble = "is held by another program" if "lock" in str(error) else "cannot be opened"
-                raise WarehouseUnavailable(f"{self._path} {trouble}: {_first_line(error)}") from None
             with connection, translated_errors(self._path):
                 connection.execute("SET TimeZone = 'UTC'")
                 any_table = "SELECT 1 FROM information_schema.tables WHERE table_schema = ? LIMIT 1"
                 if connection.execute(any_table, [dataset]).fetchone() is None:
-                    raise NothingLoaded(f"nothing has been loaded yet: the dataset {dataset} has no tables")
+                    raise self._no_tables()
                 connection.execute(f'USE "{dataset}"')
                 yield connection
+
+    def _no_tables(self) -> NothingLoaded:
+        dataset = self._settings.dataset
+        return NothingLoaded(f"nothing has been loaded yet: the dataset {dataset} has no tables")
+
+
+class _HeldByAnother(WarehouseUnavailable):
+    """Another program has the file open, and does not take turns."""
+
+
+@contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """Raise the errors of opening a file as ours."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.IOException as error:
+        if "lock" in str(error):
+            raise _HeldByAnother(f"{path} is held by another program: {_first_line(error)}") from None
+        raise WarehouseUnavailable(f"{path} cannot be opened: {_first_line(error)}") from None
 
 
 def _first_line(error: Exception) -> str:

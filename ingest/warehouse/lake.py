@@ -107,18 +107,6 @@ class Lake(ABC):
         return self.names()
 
 
-def open_lake(settings: WarehouseSettings) -> Lake:
-    """Return the lake of the settings, in its format. Raises ConfigurationError."""
-    with translated():
-        if settings.table_format == "iceberg":
-            from ingest.warehouse.iceberg import IcebergLake
-
-            return IcebergLake(settings)
-        from ingest.warehouse.delta import DeltaLake
-
-        return DeltaLake(settings)
-
-
 def _configuration(settings: WarehouseSettings) -> Any:
     """Return what dlt knows about the lake's place: its keys are dlt's configuration.
 

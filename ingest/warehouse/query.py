@@ -81,7 +81,7 @@ def _reader(settings: Settings) -> "DuckDBFile | Lake | None":
     if file := settings.warehouse.duckdb_file:
         return DuckDBFile(file, settings.warehouse)
     if settings.warehouse.kind is FILESYSTEM:
-        from ingest.warehouse.lake import open_lake
+        from ingest.warehouse.lake_formats import open_lake
 
         return open_lake(settings.warehouse)
     return None

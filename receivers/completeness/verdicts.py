@@ -8,6 +8,7 @@ it comes to light later: then it is opened again.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 from ingest.times import format_instant
 from ingest.warehouse.completeness import HOUR, HourVerdict, Verdict
@@ -16,6 +17,8 @@ from receivers.completeness.digest import digest_text
 # How exactly a vendor's clock is known by the `Date` of its answers.
 CLOCK_MARGIN = timedelta(seconds=10)
 _TICK = timedelta(microseconds=1)
+# What a verdict says besides its reason. A run judges two days of hours, so it is looked up at once.
+_counts = attrgetter("verdict", "webhooks", "listed", "held", "missing", "repaired", "unread", "digest")
 
 
 @dataclass(slots=True)
@@ -72,31 +75,26 @@ def judge(run: RunEvidence, stored: HourVerdict, *, webhooks: int = 0, unread: i
     the new one, and stays. `webhooks` arrived about changes in the hour, and `unread` dead letters are open.
     """
     count = run.counts.get(stored.hour, HourCount())
-    new = replace(
-        stored,
-        verdict=Verdict.OPEN,
+    why_open = _why_open(run, stored.hour)
+    verdict, reason = (Verdict.OPEN, why_open) if why_open else _decide(run, count, unread)
+    is_open = verdict is Verdict.OPEN
+    return HourVerdict(
+        stored.vendor,
+        stored.account,
+        stored.hour,
+        verdict,
         stated_at=max(run.began_at, stored.stated_at + _TICK),
+        reason=reason,
         webhooks=webhooks,
         listed=count.listed,
         held=count.listed - count.missing,
         missing=count.missing,
         repaired=stored.repaired + count.repaired,
         unread=unread,
+        proven_at=None if is_open else run.began_at,
         run_id=run.run_id,
-        proven_at=None,
-        digest=None,
-        evidence_load=None,
-    )
-    if why := _why_open(run, stored.hour):
-        return replace(new, reason=why)
-    verdict, reason = _decide(run, count, unread)
-    return replace(
-        new,
-        verdict=verdict,
-        reason=reason,
-        proven_at=run.began_at,
-        digest=digest_text(count.digest),
-        evidence_load=run.evidence_load,
+        digest=None if is_open else digest_text(count.digest),
+        evidence_load=None if is_open else run.evidence_load,
     )
 
 
@@ -157,9 +155,5 @@ def is_news(verdict: HourVerdict, stored: HourVerdict | None) -> bool:
     if stored is None:
         return True
     is_second_proof = verdict.verdict is stored.verdict is Verdict.COMPLETE
-
-    def content(of: HourVerdict) -> HourVerdict:
-        reason = None if is_second_proof else of.reason
-        return replace(of, reason=reason, stated_at=of.hour, proven_at=None, run_id=None, evidence_load=None)
-
-    return content(verdict) != content(stored)
+    reason = stored.reason if is_second_proof else verdict.reason
+    return reason != stored.reason or _counts(verdict) != _counts(stored)

@@ -8,7 +8,7 @@ the table, and some are stored already.
 import argparse
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -107,17 +107,28 @@ def load(harness: ConsumerHarness, batch: Sequence[StoredRecord]) -> tuple[float
     return time.monotonic() - started, time.process_time() - cpu
 
 
-def fill(harness: ConsumerHarness, events: int, bookings: int, begin: datetime = _BEGIN) -> None:
-    """Fill the tables by SQL, with an event each second from `begin` on."""
+def fill(
+    harness: ConsumerHarness,
+    events: int,
+    bookings: int,
+    begin: datetime = _BEGIN,
+    *,
+    columns: Mapping[str, Mapping[str, str]] | None = None,
+) -> None:
+    """Fill the tables by SQL, with an event each second from `begin` on.
+
+    `columns` has SQL for more columns, or for other values, by table. In it `number` is the row's, and
+    `first` the instant of the first row.
+    """
     first = f"'{format_instant(begin)}'::timestamptz"
     is_duckdb = harness.settings.warehouse.duckdb_file is not None
     with harness.warehouse.turn(), harness.warehouse._pipeline.sql_client() as client:
-        for table, count, columns in (
+        for table, count, usual in (
             ("booking_events", events, _EVENT_COLUMNS),
             ("bookings", bookings, _BOOKING_COLUMNS),
         ):
-            name = client.make_qualified_table_name(table)
-            values = {name: sql.replace(_FIRST, first) for name, sql in columns.items()}
+            name, other = client.make_qualified_table_name(table), (columns or {}).get(table, {})
+            values = dict(usual) | dict(other)
             if is_duckdb:
                 values["_lookup_key"] = duckdb_tables._key_of(_STORED_ID)
                 values["_lookup_run"] = "0"
@@ -125,15 +136,15 @@ def fill(harness: ConsumerHarness, events: int, bookings: int, begin: datetime =
                 numbers = f"generate_series({start}, {min(start + _ROWS_PER_INSERT, count) - 1})"
                 client.execute_sql(
                     f"INSERT INTO {name} ({', '.join(values)})"
-                    f" SELECT {', '.join(values.values())} FROM {numbers} AS numbers(number)"
+                    f" SELECT {', '.join(values.values())} FROM (SELECT number, {first} AS first"
+                    f" FROM {numbers} AS numbers(number)) AS numbers"
                 )
         if not is_duckdb:
             client.execute_sql("ANALYZE")
 
 
 _START = format_instant(_BEGIN)
-_FIRST = f"'{_START}'::timestamptz"
-_MOMENT = f"{_FIRST} + number * interval '1 second'"
+_MOMENT = "first + number * interval '1 second'"
 _EVENT_COLUMNS: dict[str, str] = {
     "id": _STORED_ID, "source": f"'{SOURCE}'", "type": "'oncehub.booking.scheduled'", "subject": _STORED_ID,
     "time": _MOMENT, "vendor": "'oncehub'", "account": "'support'", "via": "'webhook'",

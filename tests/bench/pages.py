@@ -1,8 +1,9 @@
 """The dashboard's pages over large tables: `python -m tests.bench.pages [--bookings 1000000]`.
 
-The warehouse is filled by SQL, with an event each second until now. Then each page is asked for several
-times, one request at a time, while nothing is loaded. The first screen shows facts that are gathered beside
-it; how long that takes has a line of its own.
+The warehouse is filled by SQL, with an event each second until now: three accounts, customers who have names
+and addresses of their own, and several events for each booking. Then each page is asked for several times,
+one request at a time, while nothing is loaded. The first screen shows facts that are gathered beside it; how
+long that takes has a line of its own.
 """
 
 import argparse
@@ -31,9 +32,14 @@ _PAGES = (
     "/bookings?sort=starts_at",
     "/bookings?sort=customer_name",
     "/bookings?search={id}",
+    "/bookings?search=customer{number}@example.com",
+    "/bookings?search=Ada {number}",
+    "/bookings?search=nobody-has-this",
     "/bookings?account=support&status=cancelled",
+    "/bookings?account=sales&status=no_show",
     "/booking?vendor=oncehub&account=support&id={id}",
     "/live",
+    "/live?account=sales&status=cancelled",
     "/dead-letters",
     "/reconciliations",
     "/subscriptions",
@@ -42,19 +48,48 @@ _PAGES = (
     "/query",
 )
 
+# SQL for columns of large tables, in which {bookings} is the number of bookings.
+_BOOKING = "(number % {bookings})"
+_ACCOUNT = f"CASE {_BOOKING} % 4 WHEN 0 THEN 'sales' WHEN 1 THEN 'clinic' ELSE 'support' END"
+_COLUMNS = {
+    "booking_events": {
+        "source": f"'/oncehub/' || {_ACCOUNT}",
+        "account": _ACCOUNT,
+        "subject": f"'S' || md5({_BOOKING}::text)",
+        "signed_by": "'1'",
+        "data": """('{{"notes": "' || repeat(md5(number::text), 8) || '"}}')::json""",
+    },
+    "bookings": {
+        "account": _ACCOUNT,
+        "status": "CASE number % 21 WHEN 0 THEN 'cancelled' WHEN 1 THEN 'no_show' ELSE 'confirmed' END",
+        "customer_name": "'Ada ' || number::text || ' ' || substr(md5(number::text), 1, 8)",
+        "customer_email": "'customer' || number::text || '@example.com'",
+        "customer_phone": "'+49 30 ' || (number::bigint * 7919 % 9999991)::text",
+        "service_name": "'Consultation ' || (number % 40)::text",
+        "staff_name": "'Grace ' || (number % 200)::text",
+        "created_at": "first + number * interval '1 second'",
+        "updated_at": "first + number * interval '1 second'",
+    },
+}
+
 
 def measure(tree: Tree, events: int, bookings: int, rounds: int) -> dict[str, list[float]]:
     """Fill the tables, and return the seconds of each request by page, and of the gathering of facts."""
     with open_consumer(tree) as harness:
         harness.warehouse.prepare()
-        fill(harness, events, bookings, datetime.now(UTC) - timedelta(seconds=events))
+        columns = {
+            table: {name: sql.format(bookings=bookings) for name, sql in of_table.items()}
+            for table, of_table in _COLUMNS.items()
+        }
+        begin = datetime.now(UTC) - timedelta(seconds=events)
+        fill(harness, events, bookings, begin, columns=columns)
         settings = harness.settings
     seconds: dict[str, list[float]] = {}
     with serving(settings) as address, httpx.Client(base_url=address, timeout=PATIENCE) as client:
         wait_for(lambda: _LOADING not in client.get("/").text, "the facts are gathered for the first time")
         for _ in range(rounds):
             for page in _PAGES:
-                path = page.format(id=stored_id(bookings // 2))
+                path = page.format(id=stored_id(bookings // 2 + 2), number=bookings // 2 + 2)
                 started = time.monotonic()
                 while _LOADING in client.get(path).raise_for_status().text:
                     pass  # the page would ask again
@@ -90,9 +125,8 @@ def main() -> None:
             TemporaryDirectory(prefix="ingest-pages-") as folder,
             trees(destination, Path(folder)) as (tree, _),
         ):
-            tree["accounts"] = {
-                "support": {"vendor": "oncehub", "webhook_secrets": ["only-for-measurements"]}
-            }
+            oncehub = {"vendor": "oncehub", "webhook_secrets": ["only-for-measurements"]}
+            tree["accounts"] = dict.fromkeys(("support", "sales", "clinic"), oncehub)
             tree["receiver"] = {"admin_port": 0, "spool_dir": f"{folder}/spool"}
             seconds = measure(tree, options.events, options.bookings, options.rounds)
         tables.append(figures(destination, seconds, stored))

@@ -16,13 +16,13 @@ from starlette.responses import JSONResponse
 
 from consumers.booking_rows import Row
 from consumers.warehouse import delta
-from consumers.warehouse.lake_writer import lake_writer
+from consumers.warehouse.lake_formats import lake_writer
 from consumers.warehouse.rights import check_warehouse
 from ingest.errors import ConfigurationError, LoadedMeanwhile, NothingLoaded
 from ingest.readiness import State
 from ingest.settings import Settings
 from ingest.warehouse import Bounds
-from ingest.warehouse.lake import open_lake
+from ingest.warehouse.lake_formats import open_lake
 from ingest.warehouse.query import query, query_bounded
 from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.postgres import PostgresServer

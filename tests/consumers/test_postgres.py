@@ -8,11 +8,18 @@ from threading import Event
 
 import pyarrow as pa
 import pytest
+from dlt.destinations.impl.postgres.sql_client import Psycopg2SqlClient
 
 from consumers.warehouse import Warehouse
 from consumers.warehouse.direct import PostgresTables
 from consumers.warehouse.rights import check_warehouse
-from ingest.errors import ConfigurationError, LoadRefused, WarehouseUnavailable
+from ingest.errors import (
+    ConfigurationError,
+    LoadRefused,
+    NoSuchTable,
+    NothingLoaded,
+    WarehouseUnavailable,
+)
 from ingest.log import Partition
 from ingest.settings import Settings
 from ingest.warehouse.destination import reading_client
@@ -88,6 +95,30 @@ def test_before_anything_was_loaded_there_is_nothing_to_read(postgres_tree: Tree
     with reading_client(settings) as client:
         client.create_dataset()
     assert query(settings, "select 1").rows == [(1,)]
+
+
+def test_a_dataset_is_looked_for_once_and_again_where_a_table_is_missing(
+    postgres_harness: ConsumerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    has_dataset = Psycopg2SqlClient.has_dataset
+
+    def counted(client: Psycopg2SqlClient) -> bool:
+        looked.append(client.dataset_name)
+        return has_dataset(client)
+
+    postgres_harness.load(sample(1))
+    settings = postgres_harness.settings
+    monkeypatch.setattr(Psycopg2SqlClient, "has_dataset", counted)
+    for _ in range(3):
+        assert query(settings, "select count(*) from bookings").rows == [(1,)]
+    assert len(looked) == 1
+    with pytest.raises(NoSuchTable):
+        query(settings, "select * from nowhere")
+    with reading_client(settings) as client:
+        client.drop_dataset()
+    with pytest.raises(NothingLoaded):
+        query(settings, "select * from bookings")
 
 
 def with_credentials(tree: Tree, credentials: str) -> Settings:

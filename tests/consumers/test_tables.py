@@ -109,10 +109,11 @@ def test_tables_have_indexes_also_where_an_earlier_release_made_them(postgres_tr
         before.load(sample(1, "B1"))
         made = before.column(indexes.format(before.settings.warehouse.dataset))
         assert made == [
-            "ingest__dlt_loads_load_id", "ingest_booking_events_id",
-            "ingest_booking_events_received_at", "ingest_booking_events_subject",
-            "ingest_bookings_booking_id", "ingest_bookings_created_at", "ingest_bookings_loaded_at",
-            "ingest_bookings_starts_at", "ingest_bookings_updated_at",
+            "ingest__dlt_loads_load_id", "ingest_booking_events_account_received_at",
+            "ingest_booking_events_id", "ingest_booking_events_received_at", "ingest_booking_events_subject",
+            "ingest_bookings_account_status_loaded_at", "ingest_bookings_booking_id",
+            "ingest_bookings_created_at", "ingest_bookings_customer_name", "ingest_bookings_loaded_at",
+            "ingest_bookings_search", "ingest_bookings_starts_at", "ingest_bookings_updated_at",
             "ingest_bookings_vendor_account_booking_id", "ingest_completeness_id", "ingest_dead_letters_id",
             "ingest_freshness_id", "ingest_gaps_id", "ingest_reconciliations_id",
         ]  # fmt: skip

@@ -40,7 +40,6 @@ _QUIET_HOURS = 27  # a spool is given up after a day
 _MUTE = timedelta(days=4)  # for which a vendor sends nothing
 _SHARES = {
     "answering 503": 0.01,
-    "subscription off": 0.005,
     "vendor mute": 0.0005,
     "unread by retention": 0.003,
     "spool lost": 0.003,
@@ -79,7 +78,6 @@ class GapLife(Life):
         self._counter, self._spools = RefusalCounter(), 0
         self._reporter: LifeReporter | None = None
         self._is_busy = self._answers_503 = self._owes_word = False
-        self._disabled: set[str] = set()
         self._muted: set[str] = set()
         self._made_anew: dict[str, datetime] = {}
         self._counts: dict[str, Counter[datetime]] = defaultdict(Counter)
@@ -142,11 +140,10 @@ class GapLife(Life):
 
     def calm(self) -> None:
         """End all faults, and live on for so long that the product can have closed every gap by itself."""
-        quiet = dict.fromkeys(("kills", "rest_errors", "webhooks_lost", "webhooks_late", "dead_lettered"), 0)
-        self.plan = replace(self.plan, **quiet)
-        for source in sorted(self._disabled | self._muted):
-            self._enable(source)
-            self._speak(source)
+        faults = ("kills", "rest_errors", "rest_busy", "webhooks_lost", "webhooks_late", "dead_lettered")
+        self.plan = replace(self.plan, **dict.fromkeys(faults, 0))
+        self._enable()
+        self._muted.clear()
         self._answers_503, self._owes_word = False, False
         self._rest_down, self.letters = set(), {}
         self._transport.garbled.clear()
@@ -291,17 +288,11 @@ class GapLife(Life):
         return self.clock.ahead if self.clock.now - self._measured_at < _CLOCK_KNOWN else None
 
     # Faults.
-    def _trouble(self, path: str) -> int | None:
-        """Answer with 429 now and then, besides what else goes wrong."""
-        status = super()._trouble(path)
-        return 429 if status is None and self._random.random() < self.plan.rest_errors / 2 else status
-
     def _start_faults(self) -> None:
         super()._start_faults()
         name = self._random.choice(sorted(self.accounts))
         faults: dict[str, tuple[Callable[[], None], Callable[[], None] | None]] = {
             "answering 503": (partial(setattr, self, "_answers_503", True), self._answer),
-            "subscription off": (partial(self._disabled.add, name), partial(self._enable, name)),
             "vendor mute": (partial(self._muted.add, name), None),
             "unread by retention": (self._delete_unread, None),
             "spool lost": (self._lose_spool, None),
@@ -314,24 +305,21 @@ class GapLife(Life):
                 if end:
                     self._plan(HOUR + self._random.expovariate(1 / 3) * HOUR, end)
                 if kind == "vendor mute":
-                    self._plan(HOUR + _MUTE, partial(self._speak, name))
+                    self._plan(HOUR + _MUTE, partial(self._muted.discard, name))
 
     def _answer(self) -> None:
         if self._answers_503:
             self._end(Cause.UNAVAILABLE, *self._sources())
         self._answers_503 = False
 
-    def _enable(self, name: str) -> None:
-        """Let a vendor deliver again, by a subscription that is made anew."""
-        if name in self._disabled:
+    def _enable(self) -> None:
+        """Let vendors deliver again, by subscriptions that are made anew."""
+        for name in sorted(self._disabled):
             account = self.accounts[name]
             last = self._last.get((account.vendor, name), self.clock.machine - LOOKBACK)
             self._made_anew[name] = min(last, self._made_anew.get(name, last))
             self._end(Cause.SUBSCRIPTION, account.source)
-        self._disabled.discard(name)
-
-    def _speak(self, name: str) -> None:
-        self._muted.discard(name)
+        super()._enable()
 
     def _skew(self) -> None:
         """Set the clock wrong, by a little or by far."""

@@ -115,6 +115,7 @@ class Life:
         self._receiver_runs = True
         self._is_spooling = False
         self._rest_down: set[str] = set()
+        self._disabled: set[str] = set()  # the accounts to which the vendor sends nothing
         self.letters: dict[tuple[str, str], list[datetime]] = {}
         self._backups: list[Contents] = []
         self._log_lengths: list[Mapping[str, int]] = []
@@ -171,9 +172,10 @@ class Life:
 
     def calm(self) -> None:
         """End all faults, and live on until everything planned has happened."""
-        self.plan = replace(self.plan, kills=0, rest_errors=0, webhooks_lost=0, dead_lettered=0)
+        self.plan = replace(self.plan, kills=0, rest_errors=0, rest_busy=0, webhooks_lost=0, dead_lettered=0)
         self._receiver_runs = self.product.consumer_runs = self._transport.has_date = True
         self._rest_down, self.letters, self._is_spooling = set(), {}, False
+        self._enable()
         self.clock.ahead = timedelta(0)
         self._drain_spool()
         self._live_until(self.clock.now + 2 * HOUR)
@@ -233,7 +235,10 @@ class Life:
         self.product.may_be_killed()
         if path.split("/")[1] in self._rest_down:
             return 503
-        return 500 if self._random.random() < self.plan.rest_errors else None
+        share = self._random.random()
+        if share < self.plan.rest_errors:
+            return 500
+        return 429 if share < self.plan.rest_errors + self.plan.rest_busy else None
 
     def _live_until(self, end: datetime) -> None:
         while True:
@@ -285,7 +290,7 @@ class Life:
             self._visible[account][meeting.number] = meeting
 
     def _deliver(self, change: Change) -> None:
-        if not self._receiver_runs:
+        if not self._receiver_runs or change.account in self._disabled:
             return  # the vendor gives up
         simulated, account = self.simulated[change.account], self.accounts[change.account]
         now = self.clock.machine
@@ -327,6 +332,7 @@ class Life:
             ("no Date", plan.without_date, *_switch(self._transport, "has_date", off=False)),
             ("spool", plan.spooling, _switch(self, "_is_spooling", off=True)[0], self._drain_spool),
             ("clock", plan.skewed, self._skew, partial(setattr, self.clock, "ahead", timedelta(0))),
+            ("subscription off", plan.subscription_off, self._disable, self._enable),
             ("REST down", plan.rest_down, self._break_rest, self._rest_down.clear),
             ("warehouse restored", plan.warehouse_restored, self._restore_warehouse, None),
             ("log restored", plan.log_restored, self._restore_log, None),
@@ -342,6 +348,12 @@ class Life:
 
     def _skew(self) -> None:
         self.clock.ahead = self._random.choice((-5, -1, 1, 5)) * self._random.uniform(1, 60) * MINUTE
+
+    def _disable(self) -> None:
+        self._disabled.add(self._random.choice(sorted(self.accounts)))
+
+    def _enable(self) -> None:
+        self._disabled.clear()
 
     def _break_rest(self) -> None:
         self._rest_down.add(self._random.choice(sorted(self.accounts)))

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ CREATE TABLE IF NOT EXISTS bookmarks (
 _LOOK = "SELECT 1 FROM sqlite_master"  # whose execution opens the files
 
 _BUSY_SECONDS = 10.0
+_LOOK_SECONDS = 0.0005  # between two looks whether somebody else still writes
 _RESTORE_HINT = (
     "; was it restored beside an old -wal? Stop what uses it, delete the -wal and -shm, and put a "
     "complete copy in its place"
@@ -152,7 +154,7 @@ class LogFile:
         Raises sqlite3.Error, OSError.
         """
         with self.use() as connection:
-            connection.execute("BEGIN IMMEDIATE")
+            self._begin(connection)
             try:
                 # Whoever saves a -wal that is gone waits for transactions, but not for those yet to begin.
                 self._check_not_replaced()
@@ -303,6 +305,27 @@ class LogFile:
         self._raw = self._shared.open_raw(self._path)
         self.opened += 1
         return connection
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """Begin a transaction as soon as no other connection writes. Raises sqlite3.OperationalError.
+
+        SQLite itself sleeps up to 100 ms between two looks, and meanwhile others that write begin again and
+        again.
+        """
+        deadline = time.monotonic() + self._wait
+        connection.execute("PRAGMA busy_timeout=0")
+        try:
+            while True:
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                        raise
+                else:
+                    return
+                time.sleep(_LOOK_SECONDS)
+        finally:
+            connection.execute(f"PRAGMA busy_timeout={self._wait * 1000:.0f}")
 
     def _open_among_users(self, connection: sqlite3.Connection) -> None:
         """Have SQLite open the files, unless others have yet to save a -wal that is gone.

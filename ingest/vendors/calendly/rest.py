@@ -35,7 +35,7 @@ from ingest.vendors.fields import (
     read_text,
     read_word,
 )
-from ingest.vendors.rest import Rest, Window
+from ingest.vendors.rest import Rest, Window, compiled
 
 _TOKEN_URL = "https://auth.calendly.com/oauth/token"  # noqa: S105 - an address
 _PAGE = 100
@@ -72,7 +72,7 @@ class _Paginator(JSONResponseCursorPaginator):
     """
 
     def __init__(self, rest: "CalendlyRest") -> None:
-        super().__init__(cursor_path="pagination.next_page_token", cursor_param="page_token")
+        super().__init__(cursor_path=compiled("pagination.next_page_token"), cursor_param="page_token")
         self._rest = rest
 
     def update_state(self, response: Response, data: list[Any] | None = None) -> None:

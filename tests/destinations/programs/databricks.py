@@ -132,21 +132,27 @@ class Warehouse:
 
     def _with_information_schema(self, statement: str) -> str:
         """Make views of what the statement asks about, and name them in it."""
+        schemas = [database.name for database in self._spark.catalog.listDatabases()]
+        for name, types in _INFORMATION_SCHEMA.items():
+            if f"INFORMATION_SCHEMA.{name}" not in statement:
+                continue
+            rows = (
+                self._columns_of(schemas) if name == "COLUMNS" else [(_CATALOG, schema) for schema in schemas]
+            )
+            view = f"information_schema_{name.lower()}"
+            self._spark.createDataFrame(rows, types).createOrReplaceTempView(view)
+            statement = re.sub(rf"[\w`.]*INFORMATION_SCHEMA\.{name}", view, statement)
+        return statement
+
+    def _columns_of(self, schemas: Sequence[str]) -> list[tuple[Any, ...]]:
         catalog = self._spark.catalog
-        schemas = [database.name for database in catalog.listDatabases()]
-        columns = [
+        return [
             (_CATALOG, schema, table.name, column.name, number, column.dataType, "YES", None, None)
             for schema in schemas
             for table in catalog.listTables(f"`{schema}`")
             if not table.isTemporary
             for number, column in enumerate(catalog.listColumns(f"`{schema}`.`{table.name}`"))
         ]
-        rows = {"COLUMNS": columns, "SCHEMATA": [(_CATALOG, schema) for schema in schemas]}
-        for name, types in _INFORMATION_SCHEMA.items():
-            view = f"information_schema_{name.lower()}"
-            self._spark.createDataFrame(rows[name], types).createOrReplaceTempView(view)
-            statement = re.sub(rf"[\w`.]*INFORMATION_SCHEMA\.{name}", view, statement)
-        return statement
 
 
 def _spark_sql(statement: str) -> str:

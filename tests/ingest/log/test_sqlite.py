@@ -6,6 +6,7 @@ import stat
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from ingest.errors import CommitFailed, LogUnavailable
 from ingest.log import Record
 from ingest.log.sqlite import SqliteConsumer, SqliteProducer, backlog
 from ingest.log.sqlite import consumer as consumer_module
+from ingest.log.sqlite.file import LogFile
 from tests.ingest.log.harness import SqliteFixture, append, numbered, read, values
 from tests.support.polling import PATIENCE
 from tests.support.processes import PythonProcess
@@ -230,6 +232,26 @@ def test_a_commit_prunes_by_itself_when_it_is_time(
     ) as consumer:
         consumer.commit(read(consumer, 5))
     assert count_of_rows(sqlite_log.path) == 0
+
+
+def test_a_transaction_begins_once_another_one_ends_and_is_given_up_when_that_takes_too_long(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "log.db"
+    impatient, patient = LogFile(path, wait=0.05), LogFile(path)
+
+    def write_nothing(file: LogFile) -> None:
+        with file.transaction():
+            pass
+
+    with closing(impatient), closing(patient), ThreadPoolExecutor(1) as pool:
+        with patient.transaction(), pytest.raises(sqlite3.OperationalError, match="locked"):
+            write_nothing(impatient)
+        with impatient.transaction():
+            writing = pool.submit(write_nothing, patient)
+            assert not wait([writing], 0.1).done
+        writing.result(PATIENCE)
+        write_nothing(impatient)
 
 
 def test_much_is_pruned_in_parts_so_that_writers_get_in_between(

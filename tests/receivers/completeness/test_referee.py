@@ -14,8 +14,8 @@ from tests.referee.plan import Plan
 from tests.referee.truth import Judge, Judgement
 
 _CALM = Plan(
-    hours=30, kills=0, rest_down=0, rest_errors=0, consumer_down=0, receiver_down=0, skewed=0, spooling=0,
-    without_date=0, log_restored=0, warehouse_restored=0, dead_lettered=0,
+    hours=30, kills=0, rest_down=0, rest_errors=0, rest_busy=0, consumer_down=0, receiver_down=0, skewed=0,
+    spooling=0, subscription_off=0, without_date=0, log_restored=0, warehouse_restored=0, dead_lettered=0,
 )  # fmt: skip
 
 
@@ -53,10 +53,14 @@ def test_runs_send_hardly_more_requests_than_the_fewest_that_could_prove_as_much
 
 
 @pytest.mark.parametrize(
-    ("part", "plan"),
+    ("part", "plan", "seed"),
     [
-        ("consumers.statements._lacks_evidence", {"hours": 96, "warehouse_restored": 0.2, "retention": 0.9}),
-        ("receivers.completeness.verdicts._why_open", {"webhooks_lost": 0.5, "bookings_an_hour": 10}),
+        (
+            "consumers.statements._lacks_evidence",
+            {"hours": 96, "warehouse_restored": 0.2, "retention": 0.9},
+            3,
+        ),
+        ("receivers.completeness.verdicts._why_open", {"webhooks_lost": 0.5, "bookings_an_hour": 10}, 1),
     ],
 )
 def test_the_referee_finds_what_a_weaker_rule_calls_complete(
@@ -64,7 +68,8 @@ def test_the_referee_finds_what_a_weaker_rule_calls_complete(
     monkeypatch: pytest.MonkeyPatch,
     part: str,
     plan: dict[str, Any],
+    seed: int,
 ) -> None:
     monkeypatch.setattr(part, lambda *_: None)
-    _, judgements = judge_life(tmp_path, replace(_CALM, **plan), 1)
+    _, judgements = judge_life(tmp_path, replace(_CALM, **plan), seed)
     assert any(judgement.false for judgement in judgements.values())
