@@ -126,8 +126,11 @@ class Tables:
         """
         new = {table.name: self._new_rows(table, rows[table.name]) for table in TABLES if table.name in rows}
         self._bounds.set_rows(new)
-        # To merge no rows, dlt would make an empty one, which has no key.
-        return self._load(new, {name: self._merges[name] if new[name].num_rows else "append" for name in new})
+        if with_rows := {name: table for name, table in new.items() if table.num_rows}:
+            return self._load(with_rows, self._merges)
+        # To merge no rows, dlt would make an empty one, which has no key. But tables that are now appended to
+        # and now merged are another schema each time, which dlt compares with the destination's.
+        return self._load(new, dict.fromkeys(new, "append"))
 
     def _new_rows(self, table: Table, rows: pa.Table) -> pa.Table:
         """Return the rows to merge.

@@ -107,6 +107,16 @@ def test_the_newest_version_of_a_booking_stays_and_the_first_copy_of_an_event(
     ]
 
 
+def test_a_table_of_which_no_row_is_new_does_not_change_the_schema(redshift: ConsumerHarness) -> None:
+    redshift.load(sample(1), sample(2, "B2"))
+    versions = redshift.column("select count(*) from _dlt_version")
+    with reading_client(redshift.settings) as client:
+        client.execute_sql("DELETE FROM bookings WHERE booking_id = 'B1'")
+    redshift.load(sample(1))
+    assert redshift.column("select booking_id from bookings order by booking_id") == ["B1", "B2"]
+    assert redshift.column("select count(*) from _dlt_version") == versions
+
+
 def test_rows_of_any_time_are_found_by_merges_with_bounds(redshift: ConsumerHarness) -> None:
     long_ago, today = moment(-10_000_000), moment(100)
     redshift.load(sample(1, received_at=long_ago), sample(2, "B2", received_at=long_ago))

@@ -44,6 +44,13 @@ def test_no_hour_is_called_complete_that_is_not_and_all_are_in_the_end(tmp_path:
     assert proven >= 0.999 * hours, [line for judgement in judgements.values() for line in judgement.waiting]
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_rows_stay_right_where_the_clock_is_wrong_and_answers_have_no_date(tmp_path: Path, seed: int) -> None:
+    plan = replace(_CALM, hours=36, skewed=0.3, without_date=0.3, bookings_an_hour=3, page=20)
+    _, judgements = judge_life(tmp_path, plan, seed)
+    assert [line for judgement in judgements.values() for line in judgement.false] == []
+
+
 def test_runs_send_hardly_more_requests_than_the_fewest_that_could_prove_as_much(tmp_path: Path) -> None:
     life, _ = judge_life(tmp_path, replace(_CALM, page=100), 3)
     for name, cost in life.tally.costs.items():
@@ -53,10 +60,14 @@ def test_runs_send_hardly_more_requests_than_the_fewest_that_could_prove_as_much
 
 
 @pytest.mark.parametrize(
-    ("part", "plan"),
+    ("part", "plan", "seed"),
     [
-        ("consumers.statements._lacks_evidence", {"hours": 96, "warehouse_restored": 0.2, "retention": 0.9}),
-        ("receivers.completeness.verdicts._why_open", {"webhooks_lost": 0.5, "bookings_an_hour": 10}),
+        (
+            "consumers.statements._lacks_evidence",
+            {"hours": 96, "warehouse_restored": 0.2, "retention": 0.9},
+            3,
+        ),
+        ("receivers.completeness.verdicts._why_open", {"webhooks_lost": 0.5, "bookings_an_hour": 10}, 1),
     ],
 )
 def test_the_referee_finds_what_a_weaker_rule_calls_complete(
@@ -64,7 +75,8 @@ def test_the_referee_finds_what_a_weaker_rule_calls_complete(
     monkeypatch: pytest.MonkeyPatch,
     part: str,
     plan: dict[str, Any],
+    seed: int,
 ) -> None:
     monkeypatch.setattr(part, lambda *_: None)
-    _, judgements = judge_life(tmp_path, replace(_CALM, **plan), 1)
+    _, judgements = judge_life(tmp_path, replace(_CALM, **plan), seed)
     assert any(judgement.false for judgement in judgements.values())
