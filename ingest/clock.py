@@ -61,8 +61,7 @@ def add_span(moment: datetime, span: timedelta) -> datetime:
 
 def is_ahead(version: str, limit: datetime) -> bool:
     """Return whether a version, or either part of a row's `state/event`, has a time after `limit`."""
-    latest = format_instant(limit)
-    return any(part[:_INSTANT_LENGTH] > latest for part in version.split("/"))
+    return max([part[:_INSTANT_LENGTH] for part in version.split("/")]) > format_instant(limit)
 
 
 def is_long_before(version: str, moment: datetime) -> bool:
