@@ -174,9 +174,10 @@ def test_what_there_is_no_memory_for_is_fetched_again(
 
     client = Client(messages(FIRST, 5, 6))
     clients.append(client)
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+    with monkeypatch.context() as patch:
         patch.setattr(Message, "value", fail)
-        fetcher.fetch(100, 1_000_000)
+        with pytest.raises(MemoryError):
+            fetcher.fetch(100, 1_000_000)
     client.messages = messages(FIRST, 5, 6)
     assert offsets(fetcher) == [5, 6]
     assert client.assigned == [{FIRST: 5}, {FIRST: 5}]
