@@ -1,31 +1,24 @@
-"""The parsing of vendors' JSON: strict where we depend on a value, lenient where a value only describes."""
+"""The reading of vendors' JSON: strict where we depend on a value, lenient where a value only describes.
+
+A vendor's module declares the fields that it reads as shapes, which are msgspec's structs. A field of type
+`object` may have any value, and UNSET where the message lacks it. The functions here say what a value means
+where it is used.
+"""
 
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from functools import cache, partial
-from typing import Annotated, TypeVar
+from functools import cache
+from typing import TypeVar, Union
 
 import msgspec
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    StringConstraints,
-    TypeAdapter,
-    ValidationError,
-    WrapValidator,
-)
-from pydantic_core import PydanticCustomError
+from msgspec import UNSET, Struct, UnsetType
+from pydantic import AwareDatetime, TypeAdapter
 
-from ingest import lenient_json, strict_json
+from ingest import lenient_json
 from ingest.booking import EMPTY, Booking, BookingStatus
 from ingest.errors import PayloadError
 from ingest.event import LONGEST_ID
@@ -41,6 +34,59 @@ _LINK = re.compile(r"https?://\S+", re.IGNORECASE)
 # length, and what separates its numbers. A regular expression would take longer than the parsing.
 _UTC_LENGTHS = {20, 24, 27}
 _SEPARATORS, _PLACES = "--T::", slice(4, 19, 3)
+# What a value may be that is no object, where the message depends on it. Some languages write an empty list
+# for an object without fields.
+_ABSENT_VALUES: tuple[object, ...] = (None, UNSET, "", [])
+
+# Nearly all values have the documented type; pydantic reads the other forms that mean the same.
+_TIMES: TypeAdapter[datetime] = TypeAdapter(AwareDatetime)
+_AMOUNTS = TypeAdapter(Decimal)
+_INTEGERS = TypeAdapter(int)
+_FLAGS = TypeAdapter(bool)
+
+S = TypeVar("S", bound=Struct)
+V = TypeVar("V")
+
+# The types of fields with objects in a shape: an object, or a list of objects. As a vendor may send anything
+# there, `read_part` and the like tell whether it is one.
+NoObject = str | int | float | bool | list[object] | None
+MaybeObject = Union[NoObject, UnsetType, V]  # noqa: UP007 - mypy takes no X | Y with a variable
+MaybeList = Union[list[NoObject | V], dict[str, object], str, int, float, bool, UnsetType, None]  # noqa: UP007
+
+
+def read_fields(shape: type[S], raw: bytes) -> S:
+    """Read the fields of a shape from a JSON document, and skip all others without looking at their values.
+
+    A document that msgspec refuses is read by a lenient parser, because one odd value is no reason to lose a
+    booking. Raises PayloadError.
+    """
+    decoder: msgspec.json.Decoder[S] = _decoder(shape)
+    try:
+        return decoder.decode(raw)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        value = lenient_json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        position = (
+            f": {error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+        )
+        raise PayloadError(f"the body is not JSON{position}") from None
+    return convert_fields(shape, value)
+
+
+_decoder = cache(msgspec.json.Decoder)
+
+
+def convert_fields(shape: type[S], value: object) -> S:
+    """Read the fields of a shape from JSON that is already parsed. Raises PayloadError."""
+    try:
+        return msgspec.convert(value, type=shape)
+    except (msgspec.ValidationError, RecursionError) as error:  # the first one's message has no values
+        raise PayloadError(f"not the documented shape: {error}") from None
+
+
+# Values that only describe, which are never an error.
 
 
 def read_text(value: object) -> str | None:
@@ -48,33 +94,49 @@ def read_text(value: object) -> str | None:
 
     "", null and values of other types count as absent, and are no error.
     """
-    if not isinstance(value, str):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return None
-        if isinstance(value, float) and not math.isfinite(value):
-            return None
-        try:
-            value = str(value)
-        except ValueError:  # a number with more digits than Python writes out
-            return None
-    return value.replace("\x00", "\N{REPLACEMENT CHARACTER}").strip() or None
+    if isinstance(value, str):
+        return value.replace("\x00", "\N{REPLACEMENT CHARACTER}").strip() or None
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    try:
+        return str(value)
+    except ValueError:  # a number with more digits than Python writes out
+        return None
 
 
-def _any_text(value: object) -> str | None:
-    """Return a value as text, as `read_text` does, and true, false, lists and objects as JSON."""
+def read_any_text(value: object) -> str | None:
+    """Return a value as text, as `read_text` does, and true, false, lists and objects as JSON.
+
+    The answer to a question may be true, or a list of choices.
+    """
     if value is None or isinstance(value, str):
         return read_text(value)
     try:
         return read_text(json.dumps(value, ensure_ascii=False, sort_keys=True))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return None
 
 
-def _parameters(value: object) -> dict[str, str] | None:
-    """Return the names of an object that have a text, with their texts; None when there are none."""
+def read_texts_by_name(value: object) -> dict[str, str] | None:
+    """Return the names of an object that have a text, such as campaign parameters, with their texts.
+
+    Returns None when there are none.
+    """
     pairs = value.items() if isinstance(value, dict) else ()
-    texts = {name: text for key, item in pairs if (name := read_text(key)) and (text := _any_text(item))}
+    texts = {
+        name: text
+        for key, item in pairs
+        if item is not None and (text := read_any_text(item)) and (name := read_text(key))
+    }
     return texts or None
+
+
+def read_word(value: object) -> str | None:
+    """Return a vendor's word, such as a status, in the form that `plain_word` returns."""
+    text = read_text(value)
+    return plain_word(text) or None if text else None
 
 
 def plain_word(text: str) -> str:
@@ -82,228 +144,146 @@ def plain_word(text: str) -> str:
 
     Vendors write the same state in several ways.
     """
-    return "".join(filter(str.isalpha, text)).lower().replace("cancelled", "canceled")
+    letters = text if text.isalpha() else "".join(filter(str.isalpha, text))
+    return letters.lower().replace("cancelled", "canceled")
 
 
-def _object(value: object, field: str | None = None) -> object:
-    if value is None or type(value) is dict:  # as nearly always, and quicker than all of the following
+def read_part(shape: type[S], value: object) -> S | None:
+    """Return a field's value where it is an object of the shape; None where it is not."""
+    return value if isinstance(value, shape) else None
+
+
+def read_parts(shape: type[S], value: object) -> list[S]:
+    """Return the objects in a list; none where the value is no list."""
+    entries = value if isinstance(value, list) else ()
+    return [entry for entry in entries if isinstance(entry, shape)]
+
+
+def as_object(shape: type[S], value: V, field: str) -> V | S:
+    """Return a text or number as an object that has only this field, for instance its id.
+
+    Any other value is returned as it is. Shapes call this in `__post_init__`, where a vendor sends an object
+    or only what identifies it.
+    """
+    if value is None or isinstance(value, Struct) or not (text := read_text(value)):
         return value
-    if field and (text := read_text(value)):
-        return {field: text}
-    return value if isinstance(value, dict | BaseModel) else None
+    return shape(**{field: text})
 
 
-def _objects(value: object, field: str | None = None) -> object:
-    entries = value if isinstance(value, list | tuple) else ()
-    return [part for entry in entries if (part := _object(entry, field)) is not None]
+def as_objects(shape: type[S], value: MaybeList[S], field: str) -> MaybeList[S]:
+    """Return a list with its entries read as `as_object` does; any other value as it is."""
+    if not isinstance(value, list):
+        return value
+    return [as_object(shape, entry, field) for entry in value]
 
 
-def _identity(value: str) -> str:
-    if not value or "\x00" in value or "\N{REPLACEMENT CHARACTER}" in value or value != value.strip():
-        raise ValueError(
-            "an id cannot be empty, hold NUL or a broken character, or begin or end with a blank"
-        )
-    if len(value.encode(errors="replace")) > LONGEST_ID:
-        # PayloadError shows the type of an error, and not its message.
-        raise PydanticCustomError("longer_than_an_id", "an id cannot be so long")
-    return value
-
-
-def _instant(value: object, read: Callable[[object], datetime]) -> datetime:
-    """Parse an instant as `read` does, which is pydantic, and also 24:00 and leap seconds.
-
-    Nearly all instants are in UTC, and these Python reads at once.
-    """
-    if isinstance(value, str):
-        if len(value) in _UTC_LENGTHS and value[-1] == "Z" and value[_PLACES] == _SEPARATORS:
-            try:  # suppress() would take longer than the parsing
-                return datetime.fromisoformat(value)
-            except ValueError:
-                pass
-        try:
-            value = parse_rare_form(value) or value
-        except OverflowError:
-            raise ValueError("after the year 9999") from None
-    return utc(read(value))
-
-
-def _price(value: Decimal) -> Decimal:
-    exponent = value.as_tuple().exponent
-    if value.adjusted() >= _PRICE_DIGITS or not isinstance(exponent, int) or exponent < _LOWEST_EXPONENT:
-        raise ValueError("not a number that a price can be")
-    return value
-
-
-# For objects that the booking depends on, where a value of another type is an error:
-# `Annotated[Payment | None, ABSENT] = None`. Some languages write an empty list for an object without fields.
-_ABSENT_VALUES: tuple[object, ...] = ("", [], ())
-ABSENT = BeforeValidator(lambda value: None if value in _ABSENT_VALUES else value)
-# Nearly all texts are plain, and pydantic reads these without a call of Python.
-_Plain = Annotated[
-    str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, pattern=r"^[^\x00-\x1f]+$")
-]
-Text = Annotated[
-    _Plain | None | Annotated[str | None, PlainValidator(read_text)],  # noqa: RUF036 - the call comes last
-    Field(union_mode="left_to_right"),
-]
-Id = Annotated[str, AfterValidator(_identity)]
-Instant = Annotated[AwareDatetime, WrapValidator(_instant)]
-_validate_time: Callable[[object], datetime] = TypeAdapter(AwareDatetime).validate_python
-MaybeInstant = Annotated[Instant | None, ABSENT]
-MaybeAmount = Annotated[Annotated[Decimal, AfterValidator(_price)] | None, ABSENT]
-MaybeFlag = Annotated[bool | None, ABSENT]
-# Any value as text: the answer to a question may be true, or a list of choices.
-AnyText = Annotated[
-    _Plain | None | Annotated[str | None, PlainValidator(_any_text)],  # noqa: RUF036 - as for Text
-    Field(union_mode="left_to_right"),
-]
-# Objects of names and texts, such as campaign parameters.
-Parameters = Annotated[dict[str, str] | None, BeforeValidator(_parameters)]
-# A vendor's word, such as a status, in the form that `plain_word` returns.
-Word = Annotated[str | None, BeforeValidator(lambda value: plain_word(read_text(value) or "") or None)]
-# For objects that only describe, where a value of another type counts as absent.
-OBJECT = BeforeValidator(_object)
-# For lists of objects that only describe: `Annotated[tuple[Host, ...], OBJECTS] = ()`.
-OBJECTS = BeforeValidator(_objects)
-
-
-def object_or(field: str) -> BeforeValidator:
-    """Return a validator like OBJECT for a value that may also be text.
-
-    The text becomes the object's `field`, for instance its id.
-    """
-    return BeforeValidator(partial(_object, field=field))
-
-
-def objects_or(field: str) -> BeforeValidator:
-    """Return a validator like OBJECTS for a list whose entries may also be text."""
-    return BeforeValidator(partial(_objects, field=field))
-
-
-REFERENCE = object_or("id")
-
-
-class Payload(BaseModel):
-    """A part of a vendor's JSON.
-
-    Unknown fields are ignored, because a vendor may add fields at any time.
-    """
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-P = TypeVar("P", bound=Payload)
-
-
-def read_json(shape: type[P], raw: bytes) -> P:
-    """Parse a JSON document.
-
-    A document that the strict parser refuses or rounds is read by a lenient one, because one odd value is no
-    reason to lose a booking. Raises PayloadError with the names of the wrong fields, never with their values.
-    """
-    return read_value(shape, _parse(raw))
-
-
-def _parse(raw: bytes) -> object:
-    if not strict_json.may_be_inexact(raw):
-        try:
-            return strict_json.loads(raw)
-        except ValueError:
-            pass
-    return _parse_leniently(raw)
-
-
-def _parse_leniently(raw: bytes) -> object:
-    try:
-        return lenient_json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        position = (
-            f": {error.msg} at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
-        )
-        raise PayloadError(f"the body is not JSON{position}") from None
-
-
-def read_value(shape: type[P], value: object) -> P:
-    """Validate JSON that is already parsed. Raises PayloadError as `read_json` does."""
-    try:
-        return shape.model_validate(value)
-    except (ValueError, OverflowError, RecursionError) as error:
-        raise _payload_error(error) from None
-
-
-S = TypeVar("S", bound=msgspec.Struct)
-
-# The type of what a field may have instead of an object, in a shape for `read_fields`: `Data | NoObject`.
-NoObject = str | int | float | bool | list[object] | None
-
-
-def read_fields(shape: type[S], raw: bytes) -> S:
-    """Read the fields of a shape from a JSON document, and skip all others without looking at their values.
-
-    This takes a sixth of the time of `read_json`, and hardly any memory. Fields of type `object` have any
-    value: `read_id`, `read_instant` and `read_text` check it. Raises PayloadError.
-    """
-    decoder: msgspec.json.Decoder[S] = _decoder(shape)
-    try:
-        return decoder.decode(raw)
-    except (ValueError, RecursionError):
-        value = _parse_leniently(raw)
-    try:
-        return msgspec.convert(value, type=shape)
-    except msgspec.ValidationError as error:  # its message has no values
-        raise PayloadError(f"not the documented shape: {error}") from None
-
-
-_decoder = cache(msgspec.json.Decoder)
+# Values that the booking depends on, which are an error where they are wrong.
 
 
 def read_id(field: str, value: object) -> str:
-    """Return the value of a field that is an `Id`. Raises PayloadError with the name of the field."""
-    if not isinstance(value, str):
+    """Return the value of a field that is an id. Raises PayloadError with the name of the field."""
+    if (
+        not isinstance(value, str)
+        or not value
+        or "\x00" in value
+        or "\N{REPLACEMENT CHARACTER}" in value
+        or value != value.strip()
+    ):
         raise _wrong(field, value)
-    try:
-        return _identity(value)
-    except ValueError as error:
-        raise _wrong(field, value, getattr(error, "type", "wrong")) from None
+    if len(value.encode(errors="replace")) > LONGEST_ID:
+        raise _wrong(field, value, "longer than an id can be")
+    return value
 
 
 def read_instant(field: str, value: object) -> datetime:
-    """Return the value of a field that is an `Instant`. Raises PayloadError with the name of the field."""
+    """Return the value of a field that is an instant. Raises PayloadError with the name of the field.
+
+    Nearly all instants are in UTC, and these Python reads at once. Others are read as pydantic does, and also
+    24:00 and leap seconds.
+    """
     try:
-        return _instant(value, _validate_time)
+        if isinstance(value, str):
+            if len(value) in _UTC_LENGTHS and value[-1] == "Z" and value[_PLACES] == _SEPARATORS:
+                try:  # suppress() would take longer than the parsing
+                    return datetime.fromisoformat(value)
+                except ValueError:
+                    pass
+            value = parse_rare_form(value) or value
+        return utc(_TIMES.validate_python(value))
     except (ValueError, OverflowError):
         raise _wrong(field, value) from None
 
 
 def read_maybe_instant(field: str, value: object) -> datetime | None:
-    """Return the value of a field that is a `MaybeInstant`, otherwise like `read_instant`."""
-    return None if value is None or value in _ABSENT_VALUES else read_instant(field, value)
+    """Return an instant as `read_instant` does; None where the field is absent or empty."""
+    return None if value in _ABSENT_VALUES else read_instant(field, value)
+
+
+def read_maybe_amount(field: str, value: object) -> Decimal | None:
+    """Return an amount of money; None where the field is absent or empty. Raises PayloadError."""
+    amount = _read_maybe(field, value, _AMOUNTS)
+    if amount is None:
+        return None
+    exponent = amount.as_tuple().exponent
+    if amount.adjusted() >= _PRICE_DIGITS or not isinstance(exponent, int) or exponent < _LOWEST_EXPONENT:
+        raise _wrong(field, value)
+    return amount
+
+
+def read_maybe_integer(field: str, value: object) -> int | None:
+    """Return a whole number; None where the field is absent or empty. Raises PayloadError."""
+    return _read_maybe(field, value, _INTEGERS)
+
+
+def read_maybe_count(field: str, value: object, limit: int) -> int | None:
+    """Return a number from 0 to `limit`; None where the field is absent or empty. Raises PayloadError."""
+    count = _read_maybe(field, value, _INTEGERS)
+    if count is not None and not 0 <= count <= limit:
+        raise _wrong(field, value)
+    return count
+
+
+def read_maybe_flag(field: str, value: object) -> bool | None:
+    """Return true or false; None where the field is absent or empty. Raises PayloadError."""
+    return value if isinstance(value, bool) else _read_maybe(field, value, _FLAGS)
+
+
+def _read_maybe(field: str, value: object, adapter: TypeAdapter[V]) -> V | None:
+    if value in _ABSENT_VALUES:
+        return None
+    try:
+        return adapter.validate_python(value)
+    except (ValueError, OverflowError):
+        raise _wrong(field, value) from None
+
+
+def read_maybe_part(field: str, shape: type[S], value: object) -> S | None:
+    """Return an object of the shape; None where the field is absent or empty.
+
+    Raises PayloadError for anything else.
+    """
+    if isinstance(value, shape):
+        return value
+    if value in _ABSENT_VALUES:
+        return None
+    raise _wrong(field, value)
 
 
 def _wrong(field: str, value: object, why: str = "wrong") -> PayloadError:
-    return PayloadError(f"not the documented shape: {field}: {'missing' if value is None else why}")
-
-
-def _payload_error(error: Exception) -> PayloadError:
-    """Return the error for a value that validation refuses, without the value."""
-    if not isinstance(error, ValidationError):
-        return PayloadError(f"not the documented shape: {type(error).__name__}")
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    fields = "; ".join(
-        f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['type']}" for fault in faults[:5]
-    )
-    return PayloadError(f"not the documented shape: {fields}")
+    """Return the error for a value that a field cannot have, without the value."""
+    is_missing = value is None or value is UNSET
+    return PayloadError(f"not the documented shape: {field}: {'missing' if is_missing else why}")
 
 
 # Columns of `bookings`, each with the fields of the payload that it is read from. A field is a dotted path of
-# the names in a `Payload`.
+# the names in shapes.
 Sources = Mapping[str, tuple[str, ...]]
 
 # Every booking has a value in these columns, so a null there does not clear them.
 _NEVER_CLEARED = {"status"}
 
 
-def untold(message: Payload, booking: Booking, sources: Sources) -> frozenset[str]:
+def untold(message: Struct, booking: Booking, sources: Sources) -> frozenset[str]:
     """Return the value of `Booking.untold`: the columns that are only empty because `message` lacks a field.
 
     These are the empty columns of `booking` for which at least one source field is absent. A field with null,
@@ -312,32 +292,34 @@ def untold(message: Payload, booking: Booking, sources: Sources) -> frozenset[st
     `sources` should only have columns that some message of the vendor fills, for instance
     `{"customer_name": ("name", "first_name"), "starts_at": ("event.start_time",)}`.
     """
-    # Most columns have a value, and to compare each with all of EMPTY would take longer than all the rest.
-    empty = [
-        column
-        for column in sources
-        if (not (value := getattr(booking, column)) or value is BookingStatus.UNKNOWN) and value in EMPTY
-    ]
-    return frozenset(
-        column
-        for column in empty
-        if not all(
-            _is_present(message, path, clearable=column not in _NEVER_CLEARED) for path in sources[column]
-        )
-    )
+    columns = set()
+    for column, paths in sources.items():
+        value = getattr(booking, column)
+        # Most columns have a value, and to compare each with all of EMPTY would take long.
+        if (not value or value is BookingStatus.UNKNOWN) and value in EMPTY:
+            for path in paths:
+                if not _is_present(message, path, clearable=column not in _NEVER_CLEARED):
+                    columns.add(column)
+                    break
+    return frozenset(columns)
 
 
-def _is_present(message: Payload, path: str, *, clearable: bool) -> bool:
+def _is_present(message: Struct, path: str, *, clearable: bool) -> bool:
     part: object = message
-    for name in path.split("."):
-        if isinstance(part, tuple):
-            part = next(iter(part), None)
-        if not isinstance(part, Payload):  # null or an empty list, which has no fields
+    for name in _names(path):
+        if isinstance(part, list):
+            part = next((entry for entry in part if isinstance(entry, Struct)), None)
+        if not isinstance(part, Struct):  # null or an empty list, which has no fields
             return clearable
-        if name not in part.model_fields_set:
-            return False
         part = getattr(part, name)
-    return clearable or part is not None
+        if part is UNSET:
+            return False
+    return clearable or read_word(part) is not None
+
+
+@cache
+def _names(path: str) -> list[str]:
+    return path.split(".")
 
 
 def unique(values: Iterable[str | None]) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ from ingest.vendors import (
 )
 from ingest.vendors.appointedd.booking import BookingData, Record, booking_of_data
 from ingest.vendors.delivery import Headers
-from ingest.vendors.fields import Id, NoObject, Payload, read_fields, read_id, read_json, read_text
+from ingest.vendors.fields import NoObject, read_fields, read_id, read_text
 
 if TYPE_CHECKING:
     from ingest.vendors.rest import Rest
@@ -163,8 +163,7 @@ class _Envelope(Struct):
         return is_similar or event_type in _BOOKING_EVENTS
 
 
-class _BookingEnvelope(Payload):
-    event_type: Id
+class _BookingEnvelope(Struct):
     event_data: BookingData
 
 
@@ -231,10 +230,11 @@ class Appointedd(Account[AppointeddSettings]):
         )
 
     def booking_of_webhook(self, event: Event) -> Booking | None:
-        if not read_fields(_Envelope, event.data).has_booking():
+        event_type = event.type.removeprefix("appointedd.")
+        if event_type not in _BOOKING_EVENTS and not read_fields(_Envelope, event.data).has_booking():
             return None
-        envelope = read_json(_BookingEnvelope, event.data)
-        return booking_of_data(envelope.event_data, cancelled=envelope.event_type in _CANCELLATIONS)
+        data = read_fields(_BookingEnvelope, event.data).event_data
+        return booking_of_data(data, cancelled=event_type in _CANCELLATIONS)
 
     def booking_of_record(self, data: bytes) -> Booking:
         """Map a booking of GET /bookings.
@@ -246,7 +246,7 @@ class Appointedd(Account[AppointeddSettings]):
         - `customers[]` are unchanged, or each has the `profile` of GET /customers/{id}
           (firstname, lastname, email, phone, mobile).
         """
-        return booking_of_data(read_json(Record, data).as_data(), cancelled=False)
+        return booking_of_data(read_fields(Record, data).as_data(), cancelled=False)
 
     def compose_test(self, secret: str, name: str, at: datetime) -> Delivery:
         body = orjson.dumps({"event_type": TEST_EVENT, "event_data": {"organisation": {"id": name}}})

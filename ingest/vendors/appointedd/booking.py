@@ -4,26 +4,30 @@ Webhooks and API v1 have different names for its fields.
 https://developers.appointedd.com/reference/booking-entity
 """
 
-from typing import Annotated
+from collections.abc import Sequence
+from datetime import datetime
 
-from pydantic import AliasChoices, AliasPath, Field
+from msgspec import UNSET, Struct
+from msgspec.structs import asdict
 
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.times import format_instant
 from ingest.vendors.fields import (
-    ABSENT,
-    OBJECTS,
-    REFERENCE,
-    AnyText,
-    Id,
-    Instant,
-    MaybeAmount,
-    MaybeInstant,
-    Payload,
+    MaybeList,
+    MaybeObject,
     Sources,
-    Text,
-    Word,
-    objects_or,
+    as_object,
+    as_objects,
+    read_any_text,
+    read_id,
+    read_instant,
+    read_maybe_amount,
+    read_maybe_count,
+    read_maybe_instant,
+    read_part,
+    read_parts,
+    read_text,
+    read_word,
     unique,
     untold,
 )
@@ -38,127 +42,168 @@ _STATUSES = {
 }
 
 
-def _either(*paths: str) -> object:
-    """Return a field that has one name in webhooks and another in REST."""
-    return Field(validation_alias=AliasChoices(*(AliasPath(*path.split(".")) for path in paths)))
+_MOST_SPACES = 2**31 - 1
 
 
-_Spaces = Annotated[int, Field(ge=0, lt=2**31)]
-
-
-class _Question(Payload):
+class _Question(Struct):
     """A question of the booking form with its answer, which is text, "" or a boolean."""
 
-    label: Text = None
-    value: AnyText = None
+    label: object = UNSET
+    value: object = UNSET
 
 
-class _Participant(Payload):
-    """A customer's part in a booking.
+class _Participant(Struct):
+    """A customer's part in a booking."""
 
-    It is `participants[]` of a webhook, or `customers[]` of REST with the `profile` added.
-    """
-
-    customer_id: Annotated[Text, _either("customer_id", "id")] = None
-    status: Annotated[Word, _either("booking_status", "status")] = None
-    firstname: Annotated[Text, _either("firstname", "profile.firstname")] = None
-    lastname: Annotated[Text, _either("lastname", "profile.lastname")] = None
-    email: Annotated[Text, _either("email", "profile.email")] = None
-    mobile: Annotated[Text, _either("mobile", "profile.mobile")] = None
-    phone: Annotated[Text, _either("phone", "profile.phone")] = None
-    timezone: Text = None
-    spaces: Annotated[_Spaces | None, ABSENT] = None
-    total_spaces: Annotated[_Spaces | None, ABSENT] = None
-    questions: Annotated[tuple[_Question, ...], OBJECTS] = ()
+    id: object = UNSET
+    booking_status: object = UNSET
+    firstname: object = UNSET
+    lastname: object = UNSET
+    email: object = UNSET
+    mobile: object = UNSET
+    phone: object = UNSET
+    timezone: object = UNSET
+    spaces: object = UNSET
+    total_spaces: object = UNSET
+    questions: MaybeList[_Question] = UNSET
 
     def name(self) -> str | None:
-        return " ".join(filter(None, (self.firstname, self.lastname))) or None
+        return " ".join(filter(None, (read_text(self.firstname), read_text(self.lastname)))) or None
 
     def places(self) -> int:
-        """Return the number of places that the customer takes.
+        """Return the number of places that the customer takes. Raises PayloadError.
 
         Webhooks in the form of 2017 have `spaces` or nothing.
         """
-        return next((count for count in (self.total_spaces, self.spaces) if count is not None), 1)
+        counts = (
+            read_maybe_count("participants.total_spaces", self.total_spaces, _MOST_SPACES),
+            read_maybe_count("participants.spaces", self.spaces, _MOST_SPACES),
+        )
+        return next((count for count in counts if count is not None), 1)
 
     def answers(self) -> tuple[Answer, ...]:
         """Return the booking form's questions with this customer's answers."""
-        return tuple(
-            Answer(question.label, question.value)
-            for question in self.questions
-            if question.label or question.value
-        )
+        entries = read_parts(_Question, self.questions)
+        pairs = ((read_text(entry.label), read_any_text(entry.value)) for entry in entries)
+        return tuple(Answer(label, value) for label, value in pairs if label or value)
 
 
-class _NamedObject(Payload):
-    """A service, or a person or thing that is booked: `bookables` in webhooks, `resource` in REST."""
+class _NamedObject(Struct):
+    """A service, or a person or thing that is booked, which is one of the `bookables`."""
 
-    id: Text = None
-    name: Annotated[Text, _either("name", "profile.name")] = None
-
-
-_MaybeNamedObject = Annotated[_NamedObject | None, REFERENCE]
-_Participants = Annotated[tuple[_Participant, ...], objects_or("id")]
-_Bookables = Annotated[tuple[_NamedObject, ...], objects_or("id")]
+    id: object = UNSET
+    name: object = UNSET
 
 
-class _Booking(Payload):
-    id: Id
-    updated: Instant
-    created: MaybeInstant = None
-    starts_at: Annotated[MaybeInstant, _either("start_time", "start")] = None
-    ends_at: Annotated[MaybeInstant, _either("end_time", "end")] = None
-    status: Word = None
-    price: MaybeAmount = None
+class _Booking(Struct):
+    id: object = UNSET
+    updated: object = UNSET
+    created: object = UNSET
+    start_time: object = UNSET
+    end_time: object = UNSET
+    status: object = UNSET
+    price: object = UNSET
 
 
-class BookingData(Payload):
+class BookingData(Struct):
     """A booking with its participants, bookables and service, in the form of a webhook's `event_data`."""
 
     booking: _Booking
-    participants: _Participants = ()
-    bookables: _Bookables = ()
-    service: _MaybeNamedObject = None
+    participants: MaybeList[_Participant] = UNSET
+    bookables: MaybeList[_NamedObject] = UNSET
+    service: MaybeObject[_NamedObject] = UNSET
 
-    def status(self) -> BookingStatus:
-        """Return the status of the booking.
-
-        It is `NO_SHOW` where the booking is not cancelled and every participant is marked as `noshow`, a word
-        that is not documented.
-        """
-        status = _STATUSES.get(self.booking.status or "", BookingStatus.UNKNOWN)
-        marks = [participant.status for participant in self.participants]
-        if status is not BookingStatus.CANCELLED and marks and all(mark == "noshow" for mark in marks):
-            return BookingStatus.NO_SHOW
-        return status
-
-    def places(self) -> int | None:
-        """Return the number of places taken, which is 0 where nobody takes part.
-
-        Return None where the message does not say who takes part.
-        """
-        if "participants" not in self.model_fields_set:
-            return None
-        return sum(participant.places() for participant in self.participants)
+    def __post_init__(self) -> None:
+        """Make objects of those that are only ids."""
+        self.participants = as_objects(_Participant, self.participants, "id")
+        self.bookables = as_objects(_NamedObject, self.bookables, "id")
+        self.service = as_object(_NamedObject, self.service, "id")
 
 
-class Record(_Booking):
+class _Profile(Struct):
+    """What the API has of a customer, which is added to `customers[]` of a booking."""
+
+    firstname: object = UNSET
+    lastname: object = UNSET
+    email: object = UNSET
+    mobile: object = UNSET
+    phone: object = UNSET
+
+
+class _Customer(Struct):
+    """A customer's part in a booking, in the form of the API."""
+
+    id: object = UNSET
+    customer_id: object = UNSET
+    status: object = UNSET
+    profile: MaybeObject[_Profile] = UNSET
+    timezone: object = UNSET
+    spaces: object = UNSET
+    total_spaces: object = UNSET
+    questions: MaybeList[_Question] = UNSET
+
+    def as_participant(self) -> _Participant:
+        """Return the customer in the form of a webhook."""
+        profile = read_part(_Profile, self.profile) or _Profile()
+        return _Participant(
+            id=self.id if self.customer_id is UNSET else self.customer_id,
+            booking_status=self.status,
+            timezone=self.timezone,
+            spaces=self.spaces,
+            total_spaces=self.total_spaces,
+            questions=self.questions,
+            **asdict(profile),
+        )
+
+
+class _ResourceProfile(Struct):
+    name: object = UNSET
+
+
+class _Resource(Struct):
+    """A person or thing that is booked, in the form of the API."""
+
+    id: object = UNSET
+    profile: MaybeObject[_ResourceProfile] = UNSET
+
+    def as_bookable(self) -> _NamedObject:
+        """Return the resource in the form of a webhook."""
+        profile = read_part(_ResourceProfile, self.profile) or _ResourceProfile()
+        return _NamedObject(self.id, profile.name)
+
+
+class Record(Struct):
     """A booking of GET /bookings, as `Appointedd.booking_of_record` describes it."""
 
-    customers: _Participants = ()
-    resource: _MaybeNamedObject = None
-    service: _MaybeNamedObject = None
+    id: object = UNSET
+    updated: object = UNSET
+    created: object = UNSET
+    start: object = UNSET
+    end: object = UNSET
+    status: object = UNSET
+    price: object = UNSET
+    customers: MaybeList[_Customer] = UNSET
+    resource: MaybeObject[_Resource] = UNSET
+    service: MaybeObject[_NamedObject] = UNSET
 
     def as_data(self) -> BookingData:
         """Return the booking in the form of a webhook. Fields that are absent here stay absent."""
-        bookables = (self.resource,) if self.resource else ()
-        parts = {
-            "customers": ("participants", self.customers),
-            "resource": ("bookables", bookables),
-            "service": ("service", self.service),
-        }
+        booking = _Booking(
+            id=self.id,
+            updated=self.updated,
+            created=self.created,
+            start_time=self.start,
+            end_time=self.end,
+            status=self.status,
+            price=self.price,
+        )
+        customers = read_parts(_Customer, as_objects(_Customer, self.customers, "id"))
+        resource = read_part(_Resource, as_object(_Resource, self.resource, "id"))
         return BookingData(
-            booking=self, **dict(parts[name] for name in parts if name in self.model_fields_set)
+            booking,
+            UNSET if self.customers is UNSET else [customer.as_participant() for customer in customers],
+            UNSET if self.resource is UNSET else [resource.as_bookable()] if resource else [],
+            self.service,
         )
 
 
@@ -166,8 +211,8 @@ class Record(_Booking):
 # were looked up.
 _SOURCES: Sources = {
     "status": ("booking.status",),
-    "starts_at": ("booking.starts_at",),
-    "ends_at": ("booking.ends_at",),
+    "starts_at": ("booking.start_time",),
+    "ends_at": ("booking.end_time",),
     "created_at": ("booking.created",),
     "price": ("booking.price",),
     "timezone": ("participants.timezone",),
@@ -176,7 +221,7 @@ _SOURCES: Sources = {
     "service_name": ("service.name",),
     "staff": ("bookables.id",),
     "staff_name": ("bookables.name",),
-    "customer_id": ("participants.customer_id",),
+    "customer_id": ("participants.id",),
     "customer_name": ("participants.firstname", "participants.lastname"),
     "customer_email": ("participants.email",),
     "customer_phone": ("participants.mobile", "participants.phone"),
@@ -185,39 +230,58 @@ _SOURCES: Sources = {
 
 
 def booking_of_data(data: BookingData, *, cancelled: bool) -> Booking:
-    """Map a booking to the canonical one.
+    """Map a booking to the canonical one. Raises PayloadError.
 
     The customer's columns, answers included, are those of the first participant.
     """
-    booking, customer = data.booking, next(iter(data.participants), _Participant())
-    service = data.service or _NamedObject()
-    status = BookingStatus.CANCELLED if cancelled else data.status()
+    booking = data.booking
+    participants = read_parts(_Participant, data.participants)
+    customer = participants[0] if participants else _Participant()
+    bookables = read_parts(_NamedObject, data.bookables)
+    service = read_part(_NamedObject, data.service) or _NamedObject()
+    status = BookingStatus.CANCELLED if cancelled else _status(booking, participants)
+    places = sum(participant.places() for participant in participants)
+    created_at = read_maybe_instant("booking.created", booking.created)
+    updated_at = read_instant("booking.updated", booking.updated)
     canonical = Booking(
-        booking_id=booking.id,
-        version=_version(booking, status),
+        booking_id=read_id("booking.id", booking.id),
+        version=_version(created_at, updated_at, status),
         status=status,
-        starts_at=booking.starts_at,
-        ends_at=booking.ends_at,
-        timezone=customer.timezone,  # the booking's own zone is in webhooks only
-        created_at=booking.created,
-        updated_at=booking.updated,
-        service_id=service.id,
-        service_name=service.name,
-        staff=unique(bookable.id for bookable in data.bookables),
-        staff_name=next((bookable.name for bookable in data.bookables), None),
-        customer_id=customer.customer_id,
+        starts_at=read_maybe_instant("booking.start_time", booking.start_time),
+        ends_at=read_maybe_instant("booking.end_time", booking.end_time),
+        timezone=read_text(customer.timezone),  # the booking's own zone is in webhooks only
+        created_at=created_at,
+        updated_at=updated_at,
+        service_id=read_text(service.id),
+        service_name=read_text(service.name),
+        staff=unique(read_text(bookable.id) for bookable in bookables),
+        staff_name=next((read_text(bookable.name) for bookable in bookables), None),
+        customer_id=read_text(customer.id),
         customer_name=customer.name(),
-        customer_email=customer.email,
-        customer_phone=customer.mobile or customer.phone,
-        participants=data.places(),
-        price=booking.price,  # no payload and no record tells the currency
+        customer_email=read_text(customer.email),
+        customer_phone=read_text(customer.mobile) or read_text(customer.phone),
+        participants=None if data.participants is UNSET else places,  # 0 where nobody takes part
+        price=read_maybe_amount("booking.price", booking.price),  # no payload tells the currency
         answers=customer.answers(),
     )
     canonical.untold = untold(data, canonical, _SOURCES)
     return canonical
 
 
-def _version(booking: _Booking, status: BookingStatus) -> str:
+def _status(booking: _Booking, participants: Sequence[_Participant]) -> BookingStatus:
+    """Return the status of the booking.
+
+    It is `NO_SHOW` where the booking is not cancelled and every participant is marked as `noshow`, a word
+    that is not documented.
+    """
+    status = _STATUSES.get(read_word(booking.status) or "", BookingStatus.UNKNOWN)
+    marks = [read_word(participant.booking_status) for participant in participants]
+    if status is not BookingStatus.CANCELLED and marks and all(mark == "noshow" for mark in marks):
+        return BookingStatus.NO_SHOW
+    return status
+
+
+def _version(created_at: datetime | None, updated_at: datetime, status: BookingStatus) -> str:
     """Return the second of `updated` with the rank of what happened in it: 0 created, 1 changed, 2 cancelled.
 
     `updated` equals `created`, to the millisecond, until the first change. A change sets it to a whole
@@ -226,6 +290,6 @@ def _version(booking: _Booking, status: BookingStatus) -> str:
     sorts before what happened earlier. The rank, which can be computed from webhooks and REST alike, orders
     creation, change and cancellation within a second. Two changes within a second tie.
     """
-    changed = 0 if booking.updated == booking.created else 1
+    changed = 0 if updated_at == created_at else 1
     rank = 2 if status is BookingStatus.CANCELLED else changed
-    return f"{format_instant(booking.updated.replace(microsecond=0))}.{rank}"
+    return f"{format_instant(updated_at.replace(microsecond=0))}.{rank}"

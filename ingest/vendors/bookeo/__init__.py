@@ -8,12 +8,12 @@ Payloads: https://www.bookeo.com/apiref/ (a webhook's `item` is the object that 
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, ClassVar
+from typing import ClassVar
 from urllib.parse import parse_qs
 from zoneinfo import ZoneInfo
 
 import orjson
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from pydantic import Field, SecretStr, field_validator
 
 from ingest.booking import Booking
@@ -32,9 +32,16 @@ from ingest.vendors import (
     VerifiedDelivery,
 )
 from ingest.vendors.account_settings import EVENTS_DESCRIPTION, Words
-from ingest.vendors.bookeo.booking import Item, Part, Record, booking_of, mark_deleted, read_number
+from ingest.vendors.bookeo.booking import Item, Record, booking_of, mark_deleted, read_number
 from ingest.vendors.delivery import Headers
-from ingest.vendors.fields import ABSENT, MaybeInstant, NoObject, read_fields, read_id, read_json
+from ingest.vendors.fields import (
+    MaybeObject,
+    NoObject,
+    read_fields,
+    read_id,
+    read_maybe_instant,
+    read_maybe_part,
+)
 
 TIMESTAMP = "x-bookeo-timestamp"
 MESSAGE_ID = "x-bookeo-messageid"
@@ -129,9 +136,9 @@ class _Envelope(Struct, rename="camel"):
         raise PayloadError("not the documented shape: neither itemId nor an id in item")
 
 
-class _BookingEnvelope(Part):
-    timestamp: MaybeInstant = None
-    item: Annotated[Item | None, ABSENT] = None
+class _BookingEnvelope(Struct):
+    timestamp: object = UNSET
+    item: MaybeObject[Item] = UNSET
 
 
 class Bookeo(Account[BookeoSettings]):
@@ -210,18 +217,20 @@ class Bookeo(Account[BookeoSettings]):
         domain, _, change = event.type.removeprefix("bookeo.").partition(".")
         if domain != "bookings":
             return None
-        envelope = read_json(_BookingEnvelope, event.data)
-        item = mark_deleted(envelope.item, envelope.timestamp) if change == "deleted" else envelope.item
+        envelope = read_fields(_BookingEnvelope, event.data)
+        sent_at = read_maybe_instant("timestamp", envelope.timestamp)
+        item = read_maybe_part("item", Item, envelope.item)
+        if change == "deleted":
+            item = mark_deleted(item, sent_at)
         if item is None:
             raise PayloadError("not the documented shape: no item")
-        return booking_of(
-            event.subject, item, item.changed_at() or envelope.timestamp, self.settings.timezone
-        )
+        return booking_of(event.subject, item, item.changed_at() or sent_at, self.settings.timezone)
 
     def booking_of_record(self, data: bytes) -> Booking:
         """Map a booking of GET /bookings, with expandCustomer and expandParticipants."""
-        record = read_json(Record, data)
-        return booking_of(record.booking_number, record, record.changed_at(), self.settings.timezone)
+        record = read_fields(Record, data)
+        booking_id = read_id("bookingNumber", read_number(record.booking_number))
+        return booking_of(booking_id, record, record.changed_at(), self.settings.timezone)
 
     def compose_test(self, secret: str, name: str, at: datetime) -> Delivery:
         query = "domain={}&type={}".format(*TEST_EVENT.split("."))

@@ -6,30 +6,28 @@ object that is present has all of its fields that are not empty.
 https://www.bookeo.com/apiref/
 """
 
-from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated
 
-from pydantic import BeforeValidator, ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from msgspec import UNSET, Struct
 
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.errors import PayloadError
 from ingest.times import format_instant
 from ingest.vendors.fields import (
-    ABSENT,
-    OBJECT,
-    OBJECTS,
-    AnyText,
-    Id,
-    MaybeAmount,
-    MaybeFlag,
-    MaybeInstant,
-    Payload,
+    MaybeList,
+    MaybeObject,
     Sources,
-    Text,
-    objects_or,
+    as_objects,
+    read_any_text,
+    read_maybe_amount,
+    read_maybe_count,
+    read_maybe_flag,
+    read_maybe_instant,
+    read_maybe_part,
+    read_part,
+    read_parts,
+    read_text,
     unique,
     untold,
 )
@@ -51,6 +49,8 @@ _SOURCES: Sources = {
 _CANCELED_SOURCES: Sources = {"cancelled_at": ("cancelation_time",), "cancelled_by": ("cancelation_agent",)}
 # The ids of the participant who booked, and of a participant who is not known.
 _SELF, _UNKNOWN = "PSELF", "PUNKNOWN"
+# The number of people is limited, so that no sum of such numbers exceeds the warehouse's integer.
+_MOST_PEOPLE = 1_000_000
 
 
 def read_number(value: object) -> object:
@@ -68,57 +68,48 @@ def read_number(value: object) -> object:
         return value
 
 
-Number = Annotated[Id, BeforeValidator(read_number)]
-MaybeNumber = Annotated[Id | None, BeforeValidator(read_number)]
-# The number of people is limited, so that no sum of such numbers exceeds the warehouse's integer.
-_People = Annotated[int, Field(ge=0, le=1_000_000)]
+class _Resource(Struct):
+    id: object = UNSET
+    name: object = UNSET
 
 
-class Part(Payload):
-    """An object of Bookeo, whose fields are in camel case."""
-
-    model_config = ConfigDict(alias_generator=to_camel)
+class _Phone(Struct):
+    number: object = UNSET
 
 
-class _Resource(Part):
-    id: Text = None
-    name: Text = None
-
-
-class _Phone(Part):
-    number: Text = None
-
-
-class _Field(Part):
+class _Field(Struct):
     """An option of the booking, or a custom field of the customer."""
 
-    name: Text = None
-    value: AnyText = None
+    name: object = UNSET
+    value: object = UNSET
 
 
-_Fields = Annotated[tuple[_Field, ...], OBJECTS]
+class _Person(Struct, rename="camel"):
+    first_name: object = UNSET
+    middle_name: object = UNSET
+    last_name: object = UNSET
+    email_address: object = UNSET
+    phone_numbers: MaybeList[_Phone] = UNSET
+    custom_fields: MaybeList[_Field] = UNSET
 
+    def __post_init__(self) -> None:
+        """Make objects of telephones that are only numbers."""
+        self.phone_numbers = as_objects(_Phone, self.phone_numbers, "number")
 
-class _Person(Part):
-    first_name: Text = None
-    middle_name: Text = None
-    last_name: Text = None
-    email_address: Text = None
-    phone_numbers: Annotated[tuple[_Phone, ...], objects_or("number")] = ()
-    custom_fields: _Fields = ()
-
-    @property
     def name(self) -> str | None:
-        return " ".join(filter(None, (self.first_name, self.last_name))) or None
+        return " ".join(filter(None, (read_text(self.first_name), read_text(self.last_name)))) or None
 
-    @property
+    def email(self) -> str | None:
+        return read_text(self.email_address)
+
     def phone(self) -> str | None:
-        return next((phone.number for phone in self.phone_numbers if phone.number), None)
+        phones = read_parts(_Phone, self.phone_numbers)
+        return next((number for phone in phones if (number := read_text(phone.number))), None)
 
     def is_called(self, name: str) -> bool:
         """Return whether `name` is the person's name, with or without the middle name, or e-mail address."""
-        full_name = " ".join(filter(None, (self.first_name, self.middle_name, self.last_name)))
-        aliases = (self.name, full_name, self.email_address)
+        full_name = map(read_text, (self.first_name, self.middle_name, self.last_name))
+        aliases = (self.name(), " ".join(filter(None, full_name)), self.email())
         return _normalize(name) in {_normalize(alias) for alias in aliases if alias}
 
 
@@ -127,136 +118,129 @@ def _normalize(name: str) -> str:
     return " ".join(name.split()).casefold()
 
 
-class _Category(Part):
-    number: Annotated[_People | None, ABSENT] = None
+class _Category(Struct):
+    number: object = UNSET
 
 
-class _Participant(Part):
-    person_id: Text = None
-    person_details: Annotated[_Person | None, OBJECT] = None
+class _Participant(Struct, rename="camel"):
+    person_id: object = UNSET
+    person_details: MaybeObject[_Person] = UNSET
+
+    def person(self) -> _Person | None:
+        return read_part(_Person, self.person_details)
 
 
-class _Participants(Part):
-    numbers: Annotated[tuple[_Category, ...], OBJECTS] = ()
-    details: Annotated[tuple[_Participant, ...], OBJECTS] = ()
+class _Participants(Struct):
+    numbers: MaybeList[_Category] = UNSET
+    details: MaybeList[_Participant] = UNSET
 
     def count(self) -> int | None:
-        return sum(category.number or 0 for category in self.numbers) if self.numbers else None
-
-    def customer(self) -> _Person | None:
-        return next(
-            (participant.person_details for participant in self.details if participant.person_id == _SELF),
-            None,
-        )
-
-    def are_known(self) -> bool:
-        """Return whether the message says who takes part.
-
-        A key without the right to read customers only gets ids.
-        """
-        guests = [
-            participant for participant in self.details if participant.person_id not in {_SELF, _UNKNOWN}
+        """Return the number of people; None where the message does not say it. Raises PayloadError."""
+        counts = [
+            read_maybe_count("participants.numbers.number", category.number, _MOST_PEOPLE)
+            for category in read_parts(_Category, self.numbers)
         ]
-        return "details" in self.model_fields_set and (
-            not guests or any(participant.person_details for participant in guests)
-        )
+        return sum(filter(None, counts)) if counts else None
 
-    def guests(self) -> Iterator[_Person]:
-        """Yield the participants other than the customer."""
-        return (
-            participant.person_details
-            for participant in self.details
-            if participant.person_details and participant.person_id != _SELF
-        )
+    def people(self) -> "People":
+        """Return the participants."""
+        return [
+            (read_text(participant.person_id), participant.person())
+            for participant in read_parts(_Participant, self.details)
+        ]
 
 
-class _Money(Part):
-    amount: MaybeAmount = None
-    currency: Text = None
+# The id of each participant, with what is known of the person.
+People = list[tuple[str | None, _Person | None]]
 
 
-class _Price(Part):
-    total_gross: Annotated[_Money | None, ABSENT] = None
+class _Money(Struct):
+    amount: object = UNSET
+    currency: object = UNSET
 
 
-class Item(Part):
+class _Price(Struct, rename="camel"):
+    total_gross: MaybeObject[_Money] = UNSET
+
+
+class Item(Struct, rename="camel"):
     """A booking, or as much of it as a deletion contains."""
 
-    event_id: Text = None
-    start_time: MaybeInstant = None
-    end_time: MaybeInstant = None
-    customer_id: Text = None
-    customer: Annotated[_Person | None, OBJECT] = None
-    participants: Annotated[_Participants | None, ABSENT] = None
-    resources: Annotated[tuple[_Resource, ...], objects_or("id")] = ()
-    options: _Fields = ()
-    canceled: MaybeFlag = None
-    cancelation_time: MaybeInstant = None
-    cancelation_agent: Text = None
-    accepted: MaybeFlag = None
-    no_show: MaybeFlag = None
-    creation_time: MaybeInstant = None
-    last_change_time: MaybeInstant = None
-    product_name: Text = None
-    product_id: Text = None
-    price: Annotated[_Price | None, ABSENT] = None
+    event_id: object = UNSET
+    start_time: object = UNSET
+    end_time: object = UNSET
+    customer_id: object = UNSET
+    customer: MaybeObject[_Person] = UNSET
+    participants: MaybeObject[_Participants] = UNSET
+    resources: MaybeList[_Resource] = UNSET
+    options: MaybeList[_Field] = UNSET
+    canceled: object = UNSET
+    cancelation_time: object = UNSET
+    cancelation_agent: object = UNSET
+    accepted: object = UNSET
+    no_show: object = UNSET
+    creation_time: object = UNSET
+    last_change_time: object = UNSET
+    product_name: object = UNSET
+    product_id: object = UNSET
+    price: MaybeObject[_Price] = UNSET
+
+    def __post_init__(self) -> None:
+        """Make objects of resources that are only ids."""
+        self.resources = as_objects(_Resource, self.resources, "id")
+
+    def created_at(self) -> datetime | None:
+        """Return the time of the creation. Raises PayloadError."""
+        return read_maybe_instant("creationTime", self.creation_time)
 
     def changed_at(self) -> datetime | None:
-        """Return the time of the last change; None where the message has no time.
+        """Return the time of the last change; None where the message has no time. Raises PayloadError.
 
         `lastChangeTime` is absent until the first change. These times look cut to the minute.
         """
-        moments = (self.last_change_time or self.creation_time, self.cancelation_time)
+        last_change_at = read_maybe_instant("lastChangeTime", self.last_change_time)
+        moments = (last_change_at or self.created_at(), self.cancelled_at())
         return max((moment for moment in moments if moment), default=None)
 
-    def status(self) -> BookingStatus:
-        """Return the status that the flags mean, because Bookeo has no field for it."""
-        if self.no_show:
+    def cancelled_at(self) -> datetime | None:
+        """Return the time of the cancellation. Raises PayloadError."""
+        return read_maybe_instant("cancelationTime", self.cancelation_time)
+
+    def is_canceled(self) -> bool | None:
+        """Return whether it is cancelled; None where the message does not say. Raises PayloadError."""
+        return read_maybe_flag("canceled", self.canceled)
+
+    def status(self) -> BookingStatus | None:
+        """Return the status that the flags mean, because Bookeo has no field for it; None without any flag.
+
+        Raises PayloadError.
+        """
+        is_canceled, is_no_show = self.is_canceled(), read_maybe_flag("noShow", self.no_show)
+        is_accepted = read_maybe_flag("accepted", self.accepted)
+        if is_no_show:
             return BookingStatus.NO_SHOW
-        if self.canceled:
+        if is_canceled:
             return BookingStatus.CANCELLED
-        return BookingStatus.PENDING if self.accepted is False else BookingStatus.CONFIRMED
+        if is_canceled is None and is_no_show is None and is_accepted is None:
+            return None
+        return BookingStatus.PENDING if is_accepted is False else BookingStatus.CONFIRMED
 
     def gross(self) -> tuple[Decimal | None, str | None]:
-        """Return the gross price as amount and currency; two None without an amount."""
-        money = (self.price and self.price.total_gross) or _Money()
-        return (None, None) if money.amount is None else (money.amount, money.currency)
+        """Return the gross price as amount and currency; two None without an amount. Raises PayloadError."""
+        price = read_maybe_part("price", _Price, self.price) or _Price()
+        money = read_maybe_part("price.totalGross", _Money, price.total_gross) or _Money()
+        amount = read_maybe_amount("price.totalGross.amount", money.amount)
+        return (None, None) if amount is None else (amount, read_text(money.currency))
 
-    def person(self) -> _Person | None:
-        """Return the person who booked.
-
-        Return None where the message does not say, because a right or a parameter was missing.
-        """
-        return self.customer or (self.participants.customer() if self.participants else None)
-
-    def answers(self) -> tuple[Answer, ...]:
-        """Return the chosen options, then the customer's custom fields."""
-        person = self.person()
-        fields = (*self.options, *(person.custom_fields if person else ()))
-        pairs = dict.fromkeys((field.name, field.value) for field in fields if field.name or field.value)
-        return tuple(Answer(name, value) for name, value in pairs)
-
-    def guests(self) -> tuple[str, ...]:
-        """Return the e-mail addresses of the participants without the customer."""
-        customer = self.person()
-        addresses = (
-            unique(guest.email_address for guest in self.participants.guests()) if self.participants else ()
-        )
-        return tuple(address for address in addresses if not customer or address != customer.email_address)
-
-    def canceler(self) -> str | None:
-        """Return `customer` if the customer cancelled, else the name of the person who did.
-
-        Bookeo names a person and does not say on which side.
-        """
-        agent, customer = self.cancelation_agent, self.person()
-        return "customer" if agent and customer and customer.is_called(agent) else agent
+    def party(self) -> _Participants:
+        """Return the participants, who have no fields where the message has none. Raises PayloadError."""
+        return read_maybe_part("participants", _Participants, self.participants) or _Participants()
 
 
 class Record(Item):
     """A booking as `GET /bookings` returns it."""
 
-    booking_number: Number
+    booking_number: object = UNSET
 
 
 def mark_deleted(item: Item | None, at: datetime | None) -> Item:
@@ -266,61 +250,92 @@ def mark_deleted(item: Item | None, at: datetime | None) -> Item:
     hard deletion, perhaps without an item.
     """
     item = item or Item()
-    if item.canceled:
-        return item
-    return item.model_copy(update={"canceled": True, "cancelation_time": at})
+    if not item.is_canceled():
+        item.canceled, item.cancelation_time = True, at
+    return item
 
 
 def booking_of(booking_id: str, item: Item, changed_at: datetime | None, timezone: str | None) -> Booking:
     """Map a booking to the canonical one. `timezone` is the account's.
 
-    Raises PayloadError when nothing says when the booking was changed.
+    Raises PayloadError, also when nothing says when the booking was changed.
     """
     if changed_at is None:
         raise PayloadError("not the documented shape: no time of change")
-    status, customer, (price, currency) = item.status(), item.person() or _Person(), item.gross()
+    status, is_canceled, (price, currency) = item.status(), item.is_canceled(), item.gross()
+    party = item.party()
+    people = party.people()
+    person = read_part(_Person, item.customer) or next((who for id_, who in people if id_ == _SELF), None)
+    customer = person or _Person()
+    resources = read_parts(_Resource, item.resources)
+    cancelled_at, canceler = item.cancelled_at(), _canceler(item, person)
     booking = Booking(
         booking_id=booking_id,
         version=format_instant(changed_at),
-        status=status,
-        group_id=item.event_id,
-        starts_at=item.start_time,
-        ends_at=item.end_time,
+        status=status or BookingStatus.CONFIRMED,
+        group_id=read_text(item.event_id),
+        starts_at=read_maybe_instant("startTime", item.start_time),
+        ends_at=read_maybe_instant("endTime", item.end_time),
         timezone=timezone,
-        created_at=item.creation_time,
+        created_at=item.created_at(),
         updated_at=changed_at,
-        service_id=item.product_id,
-        service_name=item.product_name,
-        staff=unique(resource.id for resource in item.resources),
-        staff_name=next((resource.name for resource in item.resources), None),
-        customer_id=item.customer_id,
-        customer_name=customer.name,
-        customer_email=customer.email_address,
-        customer_phone=customer.phone,
-        participants=item.participants.count() if item.participants else None,
+        service_id=read_text(item.product_id),
+        service_name=read_text(item.product_name),
+        staff=unique(read_text(resource.id) for resource in resources),
+        staff_name=next((read_text(resource.name) for resource in resources), None),
+        customer_id=read_text(item.customer_id),
+        customer_name=customer.name(),
+        customer_email=customer.email(),
+        customer_phone=customer.phone(),
+        participants=party.count(),
         price=price,
         currency=currency,
-        cancelled_at=item.cancelation_time if item.canceled else None,
-        cancelled_by=item.canceler() if item.canceled else None,
-        answers=item.answers(),
-        guests=item.guests(),
+        cancelled_at=cancelled_at if is_canceled else None,
+        cancelled_by=canceler if is_canceled else None,
+        answers=_answers(item, customer),
+        guests=_guests(people, customer),
     )
-    booking.untold = _untold(item, booking)
+    # Columns that are only a guess, which any other message corrects.
+    guesses = set()
+    if person is None:
+        guesses |= {"customer_name", "customer_email", "customer_phone"}
+    if person is None or item.options is UNSET:
+        guesses.add("answers")
+    if party.details is UNSET or not _are_known(people):
+        guesses.add("guests")
+    if status is None:
+        guesses.add("status")
+    sources = {**_SOURCES, **_CANCELED_SOURCES} if is_canceled else _SOURCES
+    booking.untold = untold(item, booking, sources) | guesses
     return booking
 
 
-def _untold(item: Item, booking: Booking) -> frozenset[str]:
-    """Return the columns that this message says nothing about, and those that are only a guess.
+def _canceler(item: Item, customer: _Person | None) -> str | None:
+    """Return `customer` if the customer cancelled, else the name of the person who did.
 
-    Any other message corrects a guess.
+    Bookeo names a person and does not say on which side.
     """
-    guesses = set()
-    if item.person() is None:
-        guesses |= {"customer_name", "customer_email", "customer_phone"}
-    if item.person() is None or "options" not in item.model_fields_set:
-        guesses.add("answers")
-    if item.participants is None or not item.participants.are_known():
-        guesses.add("guests")
-    if not item.canceled and item.accepted is None and item.no_show is None and item.canceled is None:
-        guesses.add("status")
-    return untold(item, booking, {**_SOURCES, **(_CANCELED_SOURCES if item.canceled else {})}) | guesses
+    agent = read_text(item.cancelation_agent)
+    return "customer" if agent and customer and customer.is_called(agent) else agent
+
+
+def _answers(item: Item, customer: _Person) -> tuple[Answer, ...]:
+    """Return the chosen options, then the customer's custom fields."""
+    fields = (*read_parts(_Field, item.options), *read_parts(_Field, customer.custom_fields))
+    pairs = dict.fromkeys((read_text(field.name), read_any_text(field.value)) for field in fields)
+    return tuple(Answer(name, value) for name, value in pairs if name or value)
+
+
+def _guests(people: People, customer: _Person) -> tuple[str, ...]:
+    """Return the e-mail addresses of the participants without the customer."""
+    addresses = unique(person.email() for id_, person in people if person and id_ != _SELF)
+    return tuple(address for address in addresses if address != customer.email())
+
+
+def _are_known(people: People) -> bool:
+    """Return whether the message says who takes part.
+
+    A key without the right to read customers only gets ids.
+    """
+    guests = [person for id_, person in people if id_ not in {_SELF, _UNKNOWN}]
+    return not guests or any(person is not None for person in guests)

@@ -10,8 +10,7 @@ from datetime import datetime
 from typing import ClassVar, Literal
 
 import orjson
-from msgspec import Struct
-from msgspec.structs import asdict
+from msgspec import UNSET, Struct
 from pydantic import Field, SecretStr
 
 from ingest.booking import Booking
@@ -32,17 +31,13 @@ from ingest.vendors.account_settings import EVENTS_DESCRIPTION, Words
 from ingest.vendors.calendly.booking import Invitee, InviteeChange, booking_of_invitee
 from ingest.vendors.delivery import Headers
 from ingest.vendors.fields import (
-    Id,
-    Instant,
-    Payload,
     latest,
     read_fields,
     read_id,
     read_instant,
-    read_json,
     read_maybe_instant,
     read_text,
-    read_value,
+    read_word,
 )
 
 SIGNATURE = "calendly-webhook-signature"
@@ -85,16 +80,10 @@ class CalendlySettings(AccountSettings):
     events: Words = Field(_BOOKING_EVENTS, description=EVENTS_DESCRIPTION)
 
 
-class _Subject(Struct):
+class _Subject(InviteeChange):
     """The fields that identify the subject of any event, including events that Calendly adds later."""
 
-    uri: object = None
-    created_at: object = None
-    updated_at: object = None
-    deleted_at: object = None
-    cancellation: object = None
-    no_show: object = None
-    reconfirmation: object = None
+    deleted_at: object = UNSET
 
 
 class _Envelope(Struct):
@@ -105,25 +94,23 @@ class _Envelope(Struct):
     payload: _Subject
 
 
-class _BookingEnvelope(Payload):
-    event: Id
-    created_at: Instant
+class _BookingEnvelope(Struct):
+    event: str
+    created_at: object
     payload: Invitee
 
     def changed_at(self) -> datetime:
-        """Return the time of the last change."""
-        return _changed_at(self.event, self.created_at, self.payload.changed_at())
+        """Return the time of the last change. Raises PayloadError."""
+        return _changed_at(self.event, read_instant("created_at", self.created_at), self.payload.changed_at())
 
     def invitee(self) -> Invitee:
         """Return the invitee.
 
         Old payloads have no status; the event's name then determines it.
         """
-        if self.payload.status:
-            return self.payload
-        return self.payload.model_copy(
-            update={"status": "canceled" if self.event == "invitee.canceled" else "active"}
-        )
+        if read_word(self.payload.status) is None:
+            self.payload.status = "canceled" if self.event == "invitee.canceled" else "active"
+        return self.payload
 
 
 class Calendly(Account[CalendlySettings]):
@@ -169,8 +156,8 @@ class Calendly(Account[CalendlySettings]):
         subject: str | None
         changed_at: datetime | None
         if event in _BOOKING_EVENTS:
-            subject, invitee_changed_at = _read_change(payload)
-            changed_at = _changed_at(event, created_at, invitee_changed_at)
+            read_instant("created_at", payload.created_at)  # which each booking must have
+            subject, changed_at = payload.booking_id(), _changed_at(event, created_at, payload.changed_at())
         else:
             subject = read_text(payload.uri)
             changed_at = read_maybe_instant("payload.updated_at", payload.updated_at)
@@ -181,7 +168,7 @@ class Calendly(Account[CalendlySettings]):
     def booking_of_webhook(self, event: Event) -> Booking | None:
         if event.type.removeprefix("calendly.") not in _BOOKING_EVENTS:
             return None
-        envelope = read_json(_BookingEnvelope, event.data)
+        envelope = read_fields(_BookingEnvelope, event.data)
         return booking_of_invitee(envelope.invitee(), envelope.changed_at())
 
     def booking_of_record(self, data: bytes) -> Booking:
@@ -189,7 +176,7 @@ class Calendly(Account[CalendlySettings]):
 
         The invitee's event is added as `scheduled_event`, where webhooks have it too.
         """
-        invitee = read_json(Invitee, data)
+        invitee = read_fields(Invitee, data)
         return booking_of_invitee(invitee, invitee.changed_at())
 
     def compose_test(self, secret: str, name: str, at: datetime) -> Delivery:
@@ -201,15 +188,6 @@ class Calendly(Account[CalendlySettings]):
 def sign(secret: str, body: bytes, at: datetime) -> dict[str, str]:
     """Return the headers that Calendly would send, for the simulator and tests."""
     return {SIGNATURE: timestamped_header(secret, "v1", body, at)}
-
-
-def _read_change(invitee: _Subject) -> tuple[str, datetime]:
-    """Return whose booking has changed, and when. Raises PayloadError."""
-    if (invitee.cancellation, invitee.no_show, invitee.reconfirmation) != (None, None, None):
-        change = read_value(InviteeChange, asdict(invitee))
-        return change.uri, change.changed_at()
-    read_instant("payload.created_at", invitee.created_at)  # which each booking must have
-    return read_id("payload.uri", invitee.uri), read_instant("payload.updated_at", invitee.updated_at)
 
 
 def _changed_at(event: str, created_at: datetime, invitee_changed_at: datetime) -> datetime:

@@ -5,36 +5,33 @@ the meeting that several invitees may share.
 https://developer.calendly.com/api-docs/calendly-api/scheduled-events
 """
 
-import re
-import unicodedata
-from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
-from typing import Annotated
 
-from pydantic import BeforeValidator
+from msgspec import UNSET, Struct
 
 from ingest.booking import Answer, Booking, BookingStatus
 from ingest.times import format_instant
+from ingest.vendors.calendly.telephones import answered_phone
 from ingest.vendors.fields import (
-    ABSENT,
-    OBJECT,
-    OBJECTS,
-    AnyText,
-    Id,
-    Instant,
-    MaybeAmount,
-    MaybeFlag,
-    MaybeInstant,
-    Parameters,
-    Payload,
+    MaybeList,
+    MaybeObject,
     Sources,
-    Text,
-    Word,
+    as_objects,
     latest,
-    objects_or,
     plain_word,
+    read_any_text,
+    read_id,
+    read_instant,
+    read_maybe_amount,
+    read_maybe_flag,
+    read_maybe_instant,
+    read_maybe_part,
+    read_part,
+    read_parts,
+    read_text,
+    read_texts_by_name,
+    read_word,
     unique,
     untold,
     web_link,
@@ -78,222 +75,253 @@ _SOURCES_OF_CANCELED: Sources = {
     "cancelled_at": ("cancellation.created_at",),
 }
 
-# E.164 allows 15 digits. The shortest national numbers that people enter have 7.
-_MOST_DIGITS = 15
-_FEWEST_DIGITS = 7
-# With fewer digits there would be too few after the country code.
-_FEWEST_INTERNATIONAL = 8
-_INTERNATIONAL_PREFIXES = ("+", "(+", "tel:+")
 
-_NUMBER = re.compile(
-    r"(?:tel:)?(?P<plus>\(?\+?)(?P<number>[\d\s().\-/\u2010-\u2015]+)(?:;?(?:ext\.?=?|extension|x|#)\s*\d{1,6})?",
-    re.IGNORECASE,
-)
-_TELEPHONE = re.compile(
-    r"phone|\bmobil|\bcell|\bcelular|\btel\b|t[eé]l[eéè]f|\btelem[oó]vel|\bm[oó]vil|\bportable\b|\bhandy"
-    r"|\bgsm\b|\bsms\b|whatsapp|rufnummer|\bcontact n(?:umber|o)\b|\bnumber\b.*\b(?:reach|call)\b"
-    r"|puhelin|телефон|мобильн|τηλ[εέ]φ|電話|电话|手机|携帯|전화|هاتف|טלפון|โทร",
-    re.IGNORECASE,
-)
+class _Cancellation(Struct):
+    reason: object = UNSET
+    canceler_type: object = UNSET
+    created_at: object = UNSET
 
 
-class _Cancellation(Payload):
-    reason: Text = None
-    canceler_type: Text = None
-    created_at: MaybeInstant = None
+class _NoShow(Struct):
+    created_at: object = UNSET
 
 
-class _NoShow(Payload):
-    created_at: MaybeInstant = None
+class _Reconfirmation(Struct):
+    confirmed_at: object = UNSET
 
 
-class _Reconfirmation(Payload):
-    confirmed_at: MaybeInstant = None
+class _Payment(Struct):
+    amount: object = UNSET
+    currency: object = UNSET
+    successful: object = UNSET
 
 
-class _Payment(Payload):
-    amount: MaybeAmount = None
-    currency: Text = None
-    successful: MaybeFlag = None
+class _QuestionAndAnswer(Struct):
+    question: object = UNSET
+    answer: object = UNSET
 
 
-class _QuestionAndAnswer(Payload):
-    question: Text = None
-    answer: AnyText = None
-
-
-class _Location(Payload):
-    type: Text = None
-    location: Text = None
-    join_url: Text = None
+class _Location(Struct):
+    type: object = UNSET
+    location: object = UNSET
+    join_url: object = UNSET
 
     def text(self) -> str | None:
-        return self.join_url or self.location or self.type
+        return read_text(self.join_url) or read_text(self.location) or read_text(self.type)
 
     def link(self) -> str | None:
         """Return the link of the video call, which hosts and invitees may also have entered as free text."""
-        return web_link(self.join_url, self.location if self.type in _FREE_TEXT_LOCATIONS else None)
+        free_text = read_text(self.location) if read_text(self.type) in _FREE_TEXT_LOCATIONS else None
+        return web_link(read_text(self.join_url), free_text)
+
+    def call_number(self) -> str | None:
+        """Return the number that the host calls."""
+        return read_text(self.location) if read_text(self.type) == "outbound_call" else None
 
 
-class _Host(Payload):
-    user: Text = None
-    user_name: Text = None
-    user_email: Text = None
+class _Host(Struct):
+    user: object = UNSET
+    user_name: object = UNSET
+    user_email: object = UNSET
+
+    def name(self) -> str | None:
+        return read_text(self.user_name) or read_text(self.user_email)
 
 
-class _Guest(Payload):
-    email: Text = None
+class _Guest(Struct):
+    email: object = UNSET
 
 
-class ScheduledEvent(Payload):
+class ScheduledEvent(Struct):
     """The meeting that invitees share. It is the same object in webhooks and in REST."""
 
-    uri: Text = None
-    name: Text = None
-    start_time: MaybeInstant = None
-    end_time: MaybeInstant = None
-    event_type: Text = None
-    location: Annotated[_Location | None, OBJECT] = None
-    event_memberships: Annotated[tuple[_Host, ...], objects_or("user")] = ()
-    event_guests: Annotated[tuple[_Guest, ...], objects_or("email")] = ()
+    uri: object = UNSET
+    name: object = UNSET
+    start_time: object = UNSET
+    end_time: object = UNSET
+    event_type: object = UNSET
+    location: MaybeObject[_Location] = UNSET
+    event_memberships: MaybeList[_Host] = UNSET
+    event_guests: MaybeList[_Guest] = UNSET
+
+    def __post_init__(self) -> None:
+        """Make objects of hosts who are only URIs, and of guests who are only addresses."""
+        self.event_memberships = as_objects(_Host, self.event_memberships, "user")
+        self.event_guests = as_objects(_Guest, self.event_guests, "email")
+
+    def starts_at(self) -> datetime | None:
+        """Return the start. Raises PayloadError."""
+        return read_maybe_instant("scheduled_event.start_time", self.start_time)
+
+    def ends_at(self) -> datetime | None:
+        """Return the end. Raises PayloadError."""
+        return read_maybe_instant("scheduled_event.end_time", self.end_time)
 
     def staff(self) -> tuple[str, ...]:
         """Return each host's URI once, because Calendly may list a host twice."""
-        return unique(host.user for host in self.event_memberships)
+        return unique([read_text(host.user) for host in read_parts(_Host, self.event_memberships)])
+
+    def host_name(self) -> str | None:
+        """Return the name of the first host."""
+        return next((host.name() for host in read_parts(_Host, self.event_memberships)), None)
 
     def guests(self) -> tuple[str, ...]:
         """Return the e-mail addresses of the guests whom invitees added."""
-        return unique(guest.email for guest in self.event_guests)
+        guests = read_parts(_Guest, self.event_guests)
+        return unique([read_text(guest.email) for guest in guests])
 
-    def place_text(self) -> str | None:
-        """Return the link, the address or the type of the location."""
-        return self.location.text() if self.location else None
-
-
-def _event(event: object) -> object:
-    """Return the value of `scheduled_event` as an event.
-
-    A URI becomes an event that has only this `uri`. Any other value becomes an event without fields.
-    """
-    if isinstance(event, str) and event:
-        return {"uri": event}
-    return event if isinstance(event, dict | Payload) else {}
+    def place(self) -> _Location:
+        """Return the location, which has no fields where the message has none."""
+        return read_part(_Location, self.location) or _Location()
 
 
-class InviteeChange(Payload):
+class InviteeChange(Struct):
     """What identifies the state of one person's booking: whose it is, and when it changed."""
 
-    uri: Id
-    created_at: Instant
-    updated_at: Instant
-    cancellation: Annotated[_Cancellation | None, OBJECT] = None
-    no_show: Annotated[_NoShow | None, ABSENT] = None
-    reconfirmation: Annotated[_Reconfirmation | None, OBJECT] = None
+    uri: object = UNSET
+    created_at: object = UNSET
+    updated_at: object = UNSET
+    cancellation: MaybeObject[_Cancellation] = UNSET
+    no_show: MaybeObject[_NoShow] = UNSET
+    reconfirmation: MaybeObject[_Reconfirmation] = UNSET
+
+    def booking_id(self) -> str:
+        """Return the invitee's URI. Raises PayloadError."""
+        return read_id("uri", self.uri)
+
+    def cancelled_at(self) -> datetime | None:
+        """Return when the invitee was cancelled. Raises PayloadError."""
+        cancellation = read_part(_Cancellation, self.cancellation) or _Cancellation()
+        return read_maybe_instant("cancellation.created_at", cancellation.created_at)
+
+    def is_no_show(self) -> bool:
+        """Return whether the invitee did not come. Raises PayloadError."""
+        return read_maybe_part("no_show", _NoShow, self.no_show) is not None
 
     def changed_at(self) -> datetime:
-        """Return the time of the last change.
+        """Return the time of the last change. Raises PayloadError.
 
         A no-show does not change `updated_at`, so the times of the invitee's parts are considered too.
         """
+        updated_at = read_instant("updated_at", self.updated_at)
         if not (self.cancellation or self.no_show or self.reconfirmation):
-            return self.updated_at
+            return updated_at
+        no_show = read_maybe_part("no_show", _NoShow, self.no_show) or _NoShow()
+        reconfirmation = read_part(_Reconfirmation, self.reconfirmation) or _Reconfirmation()
         return latest(
-            self.updated_at,
-            self.cancellation.created_at if self.cancellation else None,
-            self.no_show.created_at if self.no_show else None,
-            self.reconfirmation.confirmed_at if self.reconfirmation else None,
+            updated_at,
+            self.cancelled_at(),
+            read_maybe_instant("no_show.created_at", no_show.created_at),
+            read_maybe_instant("reconfirmation.confirmed_at", reconfirmation.confirmed_at),
         )
 
 
 class Invitee(InviteeChange):
     """One person's booking."""
 
-    status: Word = None
-    event: Text = None
-    name: Text = None
-    first_name: Text = None
-    last_name: Text = None
-    email: Text = None
-    timezone: Text = None
-    text_reminder_number: Text = None
-    questions_and_answers: Annotated[tuple[_QuestionAndAnswer, ...], OBJECTS] = ()
-    tracking: Parameters = None
-    rescheduled: MaybeFlag = None
-    old_invitee: Text = None
-    new_invitee: Text = None
-    payment: Annotated[_Payment | None, ABSENT] = None
-    scheduled_event: Annotated[ScheduledEvent, BeforeValidator(_event)] = ScheduledEvent()
+    status: object = UNSET
+    event: object = UNSET
+    name: object = UNSET
+    first_name: object = UNSET
+    last_name: object = UNSET
+    email: object = UNSET
+    timezone: object = UNSET
+    text_reminder_number: object = UNSET
+    questions_and_answers: MaybeList[_QuestionAndAnswer] = UNSET
+    tracking: object = UNSET
+    rescheduled: object = UNSET
+    old_invitee: object = UNSET
+    new_invitee: object = UNSET
+    payment: MaybeObject[_Payment] = UNSET
+    scheduled_event: MaybeObject[ScheduledEvent] = UNSET
+
+    def meeting(self) -> ScheduledEvent:
+        """Return the meeting, of which the message may have only the URI."""
+        event = self.scheduled_event
+        if isinstance(event, ScheduledEvent):
+            return event
+        return ScheduledEvent(uri=event if event and isinstance(event, str) else UNSET)
 
     def full_name(self) -> str | None:
         """Return `name`, or first and last name where the event type asks for them separately."""
-        return self.name or " ".join(filter(None, (self.first_name, self.last_name))) or None
+        parts = read_text(self.first_name), read_text(self.last_name)
+        return read_text(self.name) or " ".join(filter(None, parts)) or None
 
     def answers(self) -> tuple[Answer, ...]:
         """Return the booking form's questions with their answers."""
-        pairs = ((entry.question, entry.answer) for entry in self.questions_and_answers)
+        entries = read_parts(_QuestionAndAnswer, self.questions_and_answers)
+        pairs = ((read_text(entry.question), read_any_text(entry.answer)) for entry in entries)
         return tuple(Answer(question, answer) for question, answer in pairs if question or answer)
 
-    def phone(self) -> str | None:
-        """Return the invitee's phone number.
-
-        It is the number for text messages, else one from the answers, else the number that the host calls.
-        """
-        location = self.scheduled_event.location
-        call_number = location.location if location and location.type == "outbound_call" else None
-        return self.text_reminder_number or answered_phone(self.answers()) or call_number
-
     def paid(self) -> tuple[Decimal | None, str | None]:
-        """Return the amount and the currency that were paid; both are None where nothing was paid."""
-        if self.payment is None or not self.payment.successful or self.payment.amount is None:
+        """Return the amount and the currency that were paid; both are None where nothing was paid.
+
+        Raises PayloadError.
+        """
+        payment = read_maybe_part("payment", _Payment, self.payment)
+        if payment is None:
             return None, None
-        return self.payment.amount, self.payment.currency
+        amount = read_maybe_amount("payment.amount", payment.amount)
+        is_paid = read_maybe_flag("payment.successful", payment.successful) and amount is not None
+        return (amount, read_text(payment.currency)) if is_paid else (None, None)
 
     def booking_status(self) -> BookingStatus:
-        """Return the invitee's status, which may differ from that of the event's other invitees."""
-        if self.status == "canceled" and (
-            self.rescheduled or (self.rescheduled is None and self.new_invitee)
+        """Return the invitee's status, which may differ from that of the event's other invitees.
+
+        Raises PayloadError.
+        """
+        status, is_no_show = read_word(self.status), self.is_no_show()
+        is_rescheduled = read_maybe_flag("rescheduled", self.rescheduled)
+        if status == "canceled" and (
+            is_rescheduled or (is_rescheduled is None and read_text(self.new_invitee))
         ):
             return BookingStatus.RESCHEDULED
-        if self.status == "active" and self.no_show:
+        if status == "active" and is_no_show:
             return BookingStatus.NO_SHOW
-        return _STATUSES.get(self.status or "", BookingStatus.UNKNOWN)
+        return _STATUSES.get(status or "", BookingStatus.UNKNOWN)
 
 
 def booking_of_invitee(invitee: Invitee, changed_at: datetime) -> Booking:
-    """Map an invitee to its booking, whose version is the time of its last change."""
-    event = invitee.scheduled_event
-    cancellation = invitee.cancellation or _Cancellation()
+    """Map an invitee to its booking, whose version is the time of its last change. Raises PayloadError."""
+    invitee.scheduled_event = event = invitee.meeting()
+    place = event.place()
+    cancellation = read_part(_Cancellation, invitee.cancellation) or _Cancellation()
+    canceler = read_text(cancellation.canceler_type)
     price, currency = invitee.paid()
+    answers = invitee.answers()
     booking = Booking(
-        booking_id=invitee.uri,
+        booking_id=invitee.booking_id(),
         version=format_instant(changed_at),
         status=invitee.booking_status(),
-        group_id=event.uri or invitee.event,
-        starts_at=event.start_time,
-        ends_at=event.end_time,
-        timezone=invitee.timezone,
-        created_at=invitee.created_at,
-        updated_at=invitee.updated_at,
-        service_id=event.event_type,
-        service_name=event.name,
+        group_id=read_text(event.uri) or read_text(invitee.event),
+        starts_at=event.starts_at(),
+        ends_at=event.ends_at(),
+        timezone=read_text(invitee.timezone),
+        created_at=read_instant("created_at", invitee.created_at),
+        updated_at=read_instant("updated_at", invitee.updated_at),
+        service_id=read_text(event.event_type),
+        service_name=read_text(event.name),
         staff=event.staff(),
-        staff_name=next((host.user_name or host.user_email for host in event.event_memberships), None),
-        location=event.place_text(),
+        staff_name=event.host_name(),
+        location=place.text(),
         customer_name=invitee.full_name(),
-        customer_email=invitee.email,
-        customer_phone=invitee.phone(),
+        customer_email=read_text(invitee.email),
+        # The number for text messages, else one from the answers, else the number that the host calls.
+        customer_phone=(
+            read_text(invitee.text_reminder_number) or answered_phone(answers) or place.call_number()
+        ),
         participants=1,  # guests do not count: Calendly's own counter counts invitees
         price=price,
         currency=currency,
-        cancel_reason=cancellation.reason,
-        cancelled_by=_CANCELERS.get(plain_word(cancellation.canceler_type or ""), cancellation.canceler_type),
-        cancelled_at=cancellation.created_at,
-        rescheduled_from=invitee.old_invitee,
-        rescheduled_to=invitee.new_invitee,
-        answers=invitee.answers(),
-        tracking=invitee.tracking,
+        cancel_reason=read_text(cancellation.reason),
+        cancelled_by=_CANCELERS.get(plain_word(canceler or ""), canceler),
+        cancelled_at=invitee.cancelled_at(),
+        rescheduled_from=read_text(invitee.old_invitee),
+        rescheduled_to=read_text(invitee.new_invitee),
+        answers=answers,
+        tracking=read_texts_by_name(invitee.tracking),
         guests=event.guests(),
-        conference_url=event.location.link() if event.location else None,
+        conference_url=place.link(),
     )
     booking.untold = _untold(invitee, booking)
     return booking
@@ -306,45 +334,7 @@ def _untold(invitee: Invitee, booking: Booking) -> frozenset[str]:
     """
     name_column = frozenset() if booking.customer_name else frozenset({"customer_name"})
     return name_column | untold(
-        invitee, booking, _SOURCES if invitee.status == "active" else _SOURCES_OF_CANCELED
+        invitee,
+        booking,
+        _SOURCES if read_word(invitee.status) == "active" else _SOURCES_OF_CANCELED,
     )
-
-
-def answered_phone(answers: Iterable[Answer]) -> str | None:
-    """Return the first answer that is a telephone number and nothing else, or None.
-
-    An answer has no type: only event types say that a question is of type `phone_number`. Calendly writes
-    numbers from its telephone field in international form (`+1 234-567-8910`), so a number in that form
-    counts under any question. Numbers of other kinds may look like national telephone numbers, so these only
-    count where the question asks for a telephone number, and are preferred there.
-    https://developer.calendly.com/api-docs/calendly-api/scheduled-events
-    """
-    texts = [(answer.question or "", answer.answer) for answer in answers if answer.answer]
-    requested_numbers = (
-        text for question, text in texts if _asks_for_telephone(question) and _is_number(text, _FEWEST_DIGITS)
-    )
-    international_numbers = (
-        text
-        for _, text in texts
-        if _plain(text).startswith(_INTERNATIONAL_PREFIXES) and _is_number(text, _FEWEST_INTERNATIONAL)
-    )
-    return next(requested_numbers, None) or next(international_numbers, None)
-
-
-@lru_cache(1000)  # a booking form asks everybody the same
-def _asks_for_telephone(question: str) -> bool:
-    return bool(_TELEPHONE.search(question))
-
-
-def _is_number(text: str, fewest: int) -> bool:
-    match = _NUMBER.fullmatch(_plain(text))
-    return match is not None and fewest <= sum(map(str.isdecimal, match["number"])) <= _MOST_DIGITS
-
-
-def _plain(text: str) -> str:
-    """Return text in lower case, with full-width characters as ordinary ones and without invisible ones.
-
-    Numbers that are copied from address books may contain invisible characters.
-    """
-    visible = (char for char in unicodedata.normalize("NFKC", text) if unicodedata.category(char) != "Cf")
-    return "".join(visible).strip().lower()

@@ -8,13 +8,14 @@ https://developer.calendly.com/api-docs
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import dlt
 from dlt.common.typing import TSecretStrValue
 from dlt.extract import DltResource
 from dlt.sources.helpers.rest_client.paginators import BasePaginator, JSONResponseCursorPaginator
 from dlt.sources.rest_api.typing import EndpointResource
+from msgspec import UNSET, Struct
 from requests import Response
 
 from ingest.booking import BookingStatus, StoredBooking
@@ -26,7 +27,14 @@ from ingest.times import format_instant
 from ingest.vendors.calendly import Calendly, CalendlySettings
 from ingest.vendors.calendly.booking import ScheduledEvent
 from ingest.vendors.dlt_resources import rest_resources
-from ingest.vendors.fields import ABSENT, OBJECT, Payload, Word, read_value
+from ingest.vendors.fields import (
+    MaybeObject,
+    convert_fields,
+    read_maybe_integer,
+    read_part,
+    read_text,
+    read_word,
+)
 from ingest.vendors.rest import Rest, Window, compiled
 
 _TOKEN_URL = "https://auth.calendly.com/oauth/token"  # noqa: S105 - an address
@@ -37,16 +45,24 @@ _GIVE_SCOPES = "give the token the scopes it lacks"
 _ENDED_STATUSES = {BookingStatus.CANCELLED, BookingStatus.RESCHEDULED}
 
 
-class _Counter(Payload):
-    total: Annotated[int | None, ABSENT] = None
-    active: Annotated[int | None, ABSENT] = None
+class _Counter(Struct):
+    total: object = UNSET
+    active: object = UNSET
 
 
 class _ListEntry(ScheduledEvent):
     """A scheduled event in the form that lists have."""
 
-    status: Word = None
-    invitees_counter: Annotated[_Counter | None, OBJECT] = None
+    status: object = UNSET
+    invitees_counter: MaybeObject[_Counter] = UNSET
+
+    def counts(self) -> tuple[int | None, int | None]:
+        """Return the number of invitees, and of active ones. Raises PayloadError."""
+        counter = read_part(_Counter, self.invitees_counter) or _Counter()
+        return (
+            read_maybe_integer("invitees_counter.total", counter.total),
+            read_maybe_integer("invitees_counter.active", counter.active),
+        )
 
 
 class _Paginator(JSONResponseCursorPaginator):
@@ -161,22 +177,22 @@ class CalendlyRest(Rest[CalendlySettings]):
         The comparison covers the number of invitees, the number of active ones, and the event's times, name,
         staff, location and guests.
         """
-        event = read_value(_ListEntry, entry)
-        is_active = event.status == "active"
-        if self.settings.check_no_shows and is_active and event.start_time and event.start_time <= self.now():
+        event = convert_fields(_ListEntry, entry)
+        starts_at = event.starts_at()
+        is_held = read_word(event.status) == "active" and starts_at and starts_at <= self.now()
+        if self.settings.check_no_shows and is_held:
             return False
         bookings = [row.booking for row in stored if row.booking.gone_at is None]
         active_bookings = [booking for booking in bookings if booking.status not in _ENDED_STATUSES]
         details = (
-            event.start_time,
-            event.end_time,
-            event.name,
+            starts_at,
+            event.ends_at(),
+            read_text(event.name),
             event.staff(),
-            event.place_text(),
+            event.place().text(),
             event.guests(),
         )
-        counter = event.invitees_counter or _Counter()
-        return (len(bookings), len(active_bookings)) == (counter.total, counter.active) and all(
+        return (len(bookings), len(active_bookings)) == event.counts() and all(
             details
             == (
                 booking.starts_at,

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import ClassVar
 
 import orjson
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from pydantic import Field, SecretStr
 
 from ingest.booking import Booking, BookingStatus
@@ -31,25 +31,24 @@ from ingest.vendors.account_settings import EVENTS_DESCRIPTION, Words
 from ingest.vendors.delivery import Headers
 from ingest.vendors.fields import (
     NoObject,
-    Payload,
     Sources,
     plain_word,
     read_fields,
     read_id,
     read_instant,
-    read_json,
+    read_maybe_instant,
+    read_part,
     read_text,
+    read_word,
     unique,
     untold,
+    web_link,
 )
 from ingest.vendors.oncehub.booking import (
     NOBODY_SOURCES,
     Booked,
     Change,
-    Conferencing,
     Customer,
-    Payment,
-    User,
 )
 
 SIGNATURE = "oncehub-signature"
@@ -130,7 +129,7 @@ class _Envelope(Struct):
     data: _Subject | NoObject = None
 
 
-class _BookingEnvelope(Payload):
+class _BookingEnvelope(Struct):
     data: Booked
 
 
@@ -175,7 +174,7 @@ class Oncehub(Account[OncehubSettings]):
         """
         if not event.type.startswith("oncehub.booking."):
             return None
-        booking = _booking_of(read_json(_BookingEnvelope, event.data).data)
+        booking = _booking_of(read_fields(_BookingEnvelope, event.data).data)
         # Webhooks leave out `utm_params`, so a null there does not clear it.
         untold_columns = booking.untold if booking.tracking else booking.untold | {"tracking"}
         if event.type == "oncehub.booking.reassigned":
@@ -185,7 +184,7 @@ class Oncehub(Account[OncehubSettings]):
 
     def booking_of_record(self, data: bytes) -> Booking:
         """Map a booking of GET /bookings. With `expand=owner` it also has the name of its staff."""
-        return _booking_of(read_json(Booked, data))
+        return _booking_of(read_fields(Booked, data))
 
     def compose_test(self, secret: str, name: str, at: datetime) -> Delivery:
         body = orjson.dumps(
@@ -207,44 +206,48 @@ def sign(secret: str, body: bytes, at: datetime) -> dict[str, str]:
 
 def _booking_of(data: Booked) -> Booking:
     """Map a booking to ours. Raises PayloadError."""
-    changed_at = data.last_updated_time or data.creation_time
-    status = _STATUSES.get(data.status or "", BookingStatus.UNKNOWN)
+    created_at = read_instant("creation_time", data.creation_time)
+    changed_at = read_maybe_instant("last_updated_time", data.last_updated_time) or created_at
+    status = _STATUSES.get(read_word(data.status) or "", BookingStatus.UNKNOWN)
     # The same object has the reason why a booking was rescheduled, which is no reason of a cancellation.
-    cancellation = (
-        data.cancel_reschedule_information if status is BookingStatus.CANCELLED else None
-    ) or Change()
-    price, currency = (data.payment_information or Payment()).price()
-    conferencing = data.virtual_conferencing or Conferencing()
-    customer = data.customer()
-    owner = data.owner or User()
+    is_cancelled = status is BookingStatus.CANCELLED
+    cancellation = (is_cancelled and read_part(Change, data.cancel_reschedule_information)) or Change()
+    actor = read_text(cancellation.actioned_by)
+    (price, currency), join_url, description = (
+        data.price(),
+        data.join_url(),
+        read_text(data.location_description),
+    )
+    host, customer, guests = data.host(), data.customer(), data.guests()
+    staff, (price, currency) = read_text(host.id), data.price()
     booking = Booking(
-        booking_id=data.id,
+        booking_id=read_id("id", data.id),
         version=format_instant(changed_at),
         status=status,
-        starts_at=data.starting_time,
+        starts_at=data.starts_at(),
         ends_at=data.ends_at(),
-        timezone=data.customer_timezone,
-        created_at=data.creation_time,
+        timezone=read_text(data.customer_timezone),
+        created_at=created_at,
         updated_at=changed_at,
         service_id=data.service_id(),
-        service_name=data.subject,
-        staff=(owner.id,) if owner.id else (),
-        staff_name=owner.name,
-        location=conferencing.join_url or data.location_description,
+        service_name=read_text(data.subject),
+        staff=(staff,) if staff else (),
+        staff_name=host.name(),
+        location=join_url or description,
         customer_id=data.customer_id(),
         customer_name=customer.name,
         customer_email=customer.email,
         customer_phone=customer.phone,
-        participants=data.participants(),
+        participants=data.participants(customer),
         price=price,
         currency=currency,
-        cancel_reason=cancellation.reason,
-        cancelled_by=_ACTORS.get(plain_word(cancellation.actioned_by or ""), cancellation.actioned_by),
-        rescheduled_from=data.rescheduled_booking_id,
+        cancel_reason=read_text(cancellation.reason),
+        cancelled_by=_ACTORS.get(plain_word(actor or ""), actor),
+        rescheduled_from=read_text(data.rescheduled_booking_id),
         answers=data.answers(),
         tracking=data.tracking(),
-        guests=unique(data.form_submission.guests) if data.form_submission else (),
-        conference_url=data.link(),
+        guests=unique(guests or ()),
+        conference_url=web_link(join_url, description),
     )
     booking.untold = _untold(data, booking, customer)
     return booking
@@ -261,9 +264,10 @@ def _untold(data: Booked, booking: Booking, customer: Customer) -> frozenset[str
         **(_CANCELED_SOURCES if booking.status is BookingStatus.CANCELLED else {}),
     }
     guesses = set()
-    if data.form_submission is None:
+    if data.form() is None:
         guesses.add("participants")
-        if data.conversation is None or "answers" not in data.conversation.model_fields_set:
+        conversation = data.talk()
+        if conversation is None or conversation.answers is UNSET:
             guesses.add("answers")
     if customer.sources is NOBODY_SOURCES:
         guesses.add("customer_email")

@@ -8,29 +8,25 @@ https://help.oncehub.com/developers/api/
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Annotated
 
-from pydantic import BeforeValidator, model_validator
+from msgspec import UNSET, Struct
 
 from ingest.booking import Answer
 from ingest.errors import PayloadError
 from ingest.vendors.fields import (
-    ABSENT,
-    OBJECT,
-    OBJECTS,
-    REFERENCE,
-    AnyText,
-    Id,
-    Instant,
-    MaybeAmount,
-    MaybeInstant,
-    Parameters,
-    Payload,
+    MaybeList,
+    MaybeObject,
     Sources,
-    Text,
-    Word,
+    as_object,
+    read_any_text,
+    read_maybe_amount,
+    read_maybe_instant,
+    read_maybe_integer,
+    read_part,
+    read_parts,
+    read_text,
+    read_texts_by_name,
     unique,
-    web_link,
 )
 
 # Currencies whose number of digits after the point is not two. ISO 4217.
@@ -76,112 +72,111 @@ NOBODY_SOURCES: Sources = {
 }
 
 
-def _addresses(value: object) -> object:
-    """Return one entry for each person: the e-mail address, or None where there is none."""
-    entries = value if isinstance(value, list | tuple) else ()
-    return [entry.get("email") if isinstance(entry, dict) else entry for entry in entries if entry]
+def _read_addresses(people: object) -> list[str | None]:
+    """Return one entry for each person of a list: the e-mail address, or None where there is none."""
+    entries = people if isinstance(people, list) else ()
+    return [read_text(entry.get("email") if isinstance(entry, dict) else entry) for entry in entries if entry]
 
 
-ADDRESSES = BeforeValidator(_addresses)
-
-
-class Reference(Payload):
+class Reference(Struct):
     """A reference to another object, which has at least the object's id."""
 
-    id: Text = None
+    id: object = UNSET
 
 
 class User(Reference):
     """A host."""
 
-    first_name: Text = None
-    last_name: Text = None
-    email: Text = None
+    first_name: object = UNSET
+    last_name: object = UNSET
+    email: object = UNSET
 
-    @property
     def name(self) -> str | None:
         """Return the first and the last name."""
-        return " ".join(part for part in (self.first_name, self.last_name) if part) or None
+        return " ".join(filter(None, (read_text(self.first_name), read_text(self.last_name)))) or None
 
 
 class Contact(User):
     """A customer, independent of any booking."""
 
-    phone: Text = None
-    mobile_phone: Text = None
+    phone: object = UNSET
+    mobile_phone: object = UNSET
 
 
-class Question(Payload):
+class Question(Struct):
     """A question of a conversation, with its answer."""
 
-    question: Text = None
-    value: AnyText = None
+    question: object = UNSET
+    value: object = UNSET
 
 
-class Field(Payload):
+class Field(Struct):
     """A custom field."""
 
-    name: Text = None
-    value: AnyText = None
-
-
-Fields = Annotated[tuple[Field, ...], OBJECTS]
+    name: object = UNSET
+    value: object = UNSET
 
 
 class Conversation(Reference):
     """A conversation with a chatbot or a routing form. In REST it may be only an id."""
 
-    contact: Annotated[Contact | None, REFERENCE] = None
-    owner: Annotated[User | None, REFERENCE] = None
-    answers: Annotated[tuple[Question, ...], OBJECTS] = ()
+    contact: MaybeObject[Contact] = UNSET
+    owner: MaybeObject[User] = UNSET
+    answers: MaybeList[Question] = UNSET
+
+    def __post_init__(self) -> None:
+        """Make objects of people who are only ids."""
+        self.contact = as_object(Contact, self.contact, "id")
+        self.owner = as_object(User, self.owner, "id")
 
 
-class Conferencing(Payload):
+class Conferencing(Struct):
     """The video call."""
 
-    join_url: Text = None
+    join_url: object = UNSET
 
 
-class Change(Payload):
+class Change(Struct):
     """The reason for moving or cancelling a booking."""
 
-    reason: Text = None
-    actioned_by: Text = None
+    reason: object = UNSET
+    actioned_by: object = UNSET
 
 
-class Form(Payload):
+class Form(Struct):
     """The form that the customer filled in."""
 
-    name: Text = None
-    email: Text = None
-    phone: Text = None
-    mobile_phone: Text = None
-    guests: Annotated[tuple[Text, ...], ADDRESSES] = ()
-    custom_fields: Fields = ()
+    name: object = UNSET
+    email: object = UNSET
+    phone: object = UNSET
+    mobile_phone: object = UNSET
+    guests: object = UNSET
+    custom_fields: MaybeList[Field] = UNSET
 
 
-class Payment(Payload):
+class Payment(Struct):
     """The amount that was charged."""
 
-    amount_charged: MaybeAmount = None
-    currency: Text = None
+    amount_charged: object = UNSET
+    currency: object = UNSET
 
     def price(self) -> tuple[Decimal, str] | tuple[None, None]:
-        """Return the amount in major units and its currency, or None for both.
+        """Return the amount in major units and its currency, or None for both. Raises PayloadError.
 
         The vendor's amount is in minor units, which mean nothing without a currency.
         """
-        if self.amount_charged is None or self.currency is None:
+        amount = read_maybe_amount("payment_information.amount_charged", self.amount_charged)
+        currency = (read_text(self.currency) or "").upper()
+        if amount is None or not currency:
             return None, None
-        currency = self.currency.upper()
-        return self.amount_charged.scaleb(-_EXPONENTS.get(currency, 2)), currency
+        return amount.scaleb(-_EXPONENTS.get(currency, 2)), currency
 
 
-class Calendar(Payload):
+class Calendar(Struct):
     """The host's calendar, often named by the host's address."""
 
-    id: Text = None
-    name: Text = None
+    id: object = UNSET
+    name: object = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,68 +188,99 @@ class Customer:
     email: str | None = None
     phone: str | None = None
 
-    @property
-    def is_known(self) -> bool:
-        """Return whether anything is known of this person."""
-        return any((self.name, self.email, self.phone))
 
-
-class Booked(Payload):
+class Booked(Struct):
     """OnceHub's booking, in the form that webhooks and REST have."""
 
-    id: Id
-    creation_time: Instant
-    last_updated_time: MaybeInstant = None
-    starting_time: MaybeInstant = None
-    duration_minutes: Annotated[int | None, ABSENT] = None
-    status: Word = None
-    subject: Text = None
-    customer_timezone: Text = None
-    location_description: Text = None
-    rescheduled_booking_id: Text = None
-    attendees: Annotated[tuple[Text, ...], ADDRESSES] = ()
-    owner: Annotated[User | None, REFERENCE] = None
-    booking_calendar: Annotated[Reference | None, REFERENCE] = None
-    event_type: Annotated[Reference | None, REFERENCE] = None
-    booking_page: Annotated[Reference | None, REFERENCE] = None
-    master_page: Annotated[Reference | None, REFERENCE] = None
-    virtual_conferencing: Annotated[Conferencing | None, OBJECT] = None
-    cancel_reschedule_information: Annotated[Change | None, OBJECT] = None
-    form_submission: Annotated[Form | None, OBJECT] = None
-    conversation: Annotated[Conversation | None, REFERENCE] = None
-    contact: Annotated[Contact | None, REFERENCE] = None
-    payment_information: Annotated[Payment | None, OBJECT] = None
-    external_calendar: Annotated[Calendar | None, OBJECT] = None
-    custom_fields: Fields = ()
-    utm_params: Parameters = None
+    id: object = UNSET
+    creation_time: object = UNSET
+    last_updated_time: object = UNSET
+    starting_time: object = UNSET
+    duration_minutes: object = UNSET
+    status: object = UNSET
+    subject: object = UNSET
+    customer_timezone: object = UNSET
+    location_description: object = UNSET
+    rescheduled_booking_id: object = UNSET
+    attendees: object = UNSET
+    owner: MaybeObject[User] = UNSET
+    booking_calendar: MaybeObject[Reference] = UNSET
+    event_type: MaybeObject[Reference] = UNSET
+    booking_page: MaybeObject[Reference] = UNSET
+    master_page: MaybeObject[Reference] = UNSET
+    virtual_conferencing: MaybeObject[Conferencing] = UNSET
+    cancel_reschedule_information: MaybeObject[Change] = UNSET
+    form_submission: MaybeObject[Form] = UNSET
+    conversation: MaybeObject[Conversation] = UNSET
+    contact: MaybeObject[Contact] = UNSET
+    payment_information: MaybeObject[Payment] = UNSET
+    external_calendar: MaybeObject[Calendar] = UNSET
+    custom_fields: MaybeList[Field] = UNSET
+    utm_params: object = UNSET
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_idle_nulls(cls, value: object) -> object:
-        """Drop nulls that clear nothing.
+    def __post_init__(self) -> None:
+        """Leave out nulls that clear nothing, and make objects of those that are only ids.
 
         A booking of a conversation has null as `form_submission`. Every booking has a contact; where captured
         webhooks have null as `contact`, the conversation has it. An empty form counts as none.
         """
-        if not isinstance(value, dict):
-            return value
-        return {
-            name: part for name, part in value.items() if part or name not in {"form_submission", "contact"}
-        }
+        if not self.form_submission or self.form_submission == Form():
+            self.form_submission = UNSET
+        if not self.contact or self.contact == Contact():
+            self.contact = UNSET
+        self.contact = as_object(Contact, self.contact, "id")
+        self.conversation = as_object(Conversation, self.conversation, "id")
+        self.owner = as_object(User, self.owner, "id")
+        self.booking_calendar = as_object(Reference, self.booking_calendar, "id")
+        self.event_type = as_object(Reference, self.event_type, "id")
+        self.booking_page = as_object(Reference, self.booking_page, "id")
+        self.master_page = as_object(Reference, self.master_page, "id")
+
+    def form(self) -> Form | None:
+        """Return the form that the customer filled in."""
+        return read_part(Form, self.form_submission)
+
+    def talk(self) -> Conversation | None:
+        """Return the conversation that made the booking."""
+        return read_part(Conversation, self.conversation)
+
+    def contacts(self) -> tuple[Contact, Contact]:
+        """Return the booking's contact and the conversation's, each without fields where there is none."""
+        conversation = self.talk() or Conversation()
+        return (
+            read_part(Contact, self.contact) or Contact(),
+            read_part(Contact, conversation.contact) or Contact(),
+        )
+
+    def host(self) -> User:
+        """Return the host, who has no fields where the message has none."""
+        return read_part(User, self.owner) or User()
 
     def service_id(self) -> str | None:
         """Return the id of what was booked."""
         parts = (self.booking_calendar, self.event_type, self.booking_page, self.master_page)
-        return next((part.id for part in parts if part and part.id), None)
+        services = (read_part(Reference, part) for part in parts)
+        return next((text for service in services if service and (text := read_text(service.id))), None)
+
+    def starts_at(self) -> datetime | None:
+        """Return the start. Raises PayloadError."""
+        return read_maybe_instant("starting_time", self.starting_time)
 
     def ends_at(self) -> datetime | None:
         """Return the end, computed from start and duration. Raises PayloadError."""
-        if self.starting_time is None or self.duration_minutes is None:
+        starts_at = self.starts_at()
+        minutes = read_maybe_integer("duration_minutes", self.duration_minutes)
+        if starts_at is None or minutes is None:
             return None
         try:
-            return self.starting_time + timedelta(minutes=self.duration_minutes)
+            return starts_at + timedelta(minutes=minutes)
         except OverflowError:
             raise PayloadError("duration_minutes leads out of the calendar") from None
+
+    def price(self) -> tuple[Decimal, str] | tuple[None, None]:
+        """Return the price and its currency, or None for both. Raises PayloadError."""
+        payment = read_part(Payment, self.payment_information)
+        return payment.price() if payment else (None, None)
 
     def customer(self) -> Customer:
         """Return the person who booked.
@@ -262,23 +288,12 @@ class Booked(Payload):
         This is the person who filled in the form, else the conversation's contact, else the booking's
         contact, else the only attendee beside the host.
         """
-        contact = self.conversation.contact if self.conversation else None
-        people = [
-            Customer(_FORM_SOURCES, form.name, form.email, form.phone or form.mobile_phone)
-            if (form := self.form_submission)
-            else None,
-            Customer(
-                _CONVERSATION_SOURCES, contact.name, contact.email, contact.phone or contact.mobile_phone
-            )
-            if contact
-            else None,
-            Customer(_CONTACT_SOURCES, person.name, person.email, person.phone or person.mobile_phone)
-            if (person := self.contact)
-            else None,
-        ]
-        return next(
-            (customer for customer in people if customer and customer.is_known),
-            Customer(NOBODY_SOURCES, email=self.attendee()),
+        form, contact, conversation_contact = self.form(), *self.contacts()
+        return (
+            (form and _customer(form, read_text(form.name), _FORM_SOURCES))
+            or _customer(conversation_contact, conversation_contact.name(), _CONVERSATION_SOURCES)
+            or _customer(contact, contact.name(), _CONTACT_SOURCES)
+            or Customer(NOBODY_SOURCES, email=self.attendee())
         )
 
     def unread_contact(self) -> str | None:
@@ -287,57 +302,72 @@ class Booked(Payload):
 
     def customer_id(self) -> str | None:
         """Return the contact's id."""
-        contacts = (self.contact, self.conversation.contact if self.conversation else None)
-        return next((contact.id for contact in contacts if contact and contact.id), None)
+        contact, conversation_contact = self.contacts()
+        return read_text(contact.id) or read_text(conversation_contact.id)
 
     def attendee(self) -> str | None:
         """Return the address of the only attendee beside the host.
 
         Returns None where the host's address is unknown, and where there is no such attendee or several.
         """
-        calendar = self.external_calendar or Calendar()
-        owners = (self.owner, self.conversation.owner if self.conversation else None)
-        addresses = [*(owner.email for owner in owners if owner), calendar.id, calendar.name]
-        hosts = {address.lower() for address in addresses if address and "@" in address}
+        calendar = read_part(Calendar, self.external_calendar) or Calendar()
+        conversation = self.talk() or Conversation()
+        owner = read_part(User, conversation.owner) or User()
+        known = map(read_text, (self.host().email, owner.email, calendar.id, calendar.name))
+        hosts = {address.lower() for address in known if address and "@" in address}
         attendees = unique(
             address
-            for address in self.attendees
+            for address in _read_addresses(self.attendees)
             if address and "@" in address and address.lower() not in hosts
         )
         return attendees[0] if hosts and len(attendees) == 1 else None
 
-    def participants(self) -> int | None:
+    def guests(self) -> list[str | None] | None:
+        """Return the address of each guest, or None for one without. Only a form says who they are."""
+        form = self.form()
+        return _read_addresses(form.guests) if form else None
+
+    def participants(self, customer: Customer) -> int | None:
         """Return the number of people: the customer and the guests, who are only known from a form."""
-        if self.form_submission:
-            return 1 + len(self.form_submission.guests)
-        return 1 if self.conversation or self.customer().is_known else None
+        if (guests := self.guests()) is not None:
+            return 1 + len(guests)
+        is_known = self.talk() or customer.name or customer.email or customer.phone
+        return 1 if is_known else None
 
     def answers(self) -> tuple[Answer, ...]:
         """Return the questions with their answers.
 
         Those of the conversation come first, then the custom fields of the form, then those of the booking.
         """
-        questions = (
-            [(entry.question, entry.value) for entry in self.conversation.answers]
-            if self.conversation
-            else []
+        conversation, form = self.talk(), self.form()
+        questions = read_parts(Question, conversation.answers) if conversation else ()
+        fields = (
+            *(read_parts(Field, form.custom_fields) if form else ()),
+            *read_parts(Field, self.custom_fields),
         )
-        fields = [*(self.form_submission.custom_fields if self.form_submission else ()), *self.custom_fields]
-        pairs = dict.fromkeys([*questions, *((entry.name, entry.value) for entry in fields)])
+        pairs = dict.fromkeys(
+            [
+                *((read_text(entry.question), read_any_text(entry.value)) for entry in questions),
+                *((read_text(entry.name), read_any_text(entry.value)) for entry in fields),
+            ]
+        )
         return tuple(Answer(question, answer) for question, answer in pairs if question or answer)
 
     def tracking(self) -> dict[str, str] | None:
         """Return the campaign parameters under their usual names, which begin with `utm_`."""
-        return self.utm_params and {
-            f"utm_{name.removeprefix('utm_')}": value for name, value in self.utm_params.items()
+        parameters = read_texts_by_name(self.utm_params)
+        return parameters and {
+            f"utm_{name.removeprefix('utm_')}": value for name, value in parameters.items()
         }
 
-    def link(self) -> str | None:
-        """Return the link of the video call.
+    def join_url(self) -> str | None:
+        """Return how to join the video call, which may be a phone number instead of a link."""
+        conferencing = read_part(Conferencing, self.virtual_conferencing)
+        return read_text(conferencing.join_url) if conferencing else None
 
-        `join_url` may be a phone number instead, and `location_description` may be nothing but a link.
-        """
-        return web_link(
-            self.virtual_conferencing.join_url if self.virtual_conferencing else None,
-            self.location_description,
-        )
+
+def _customer(person: Form | Contact, name: str | None, sources: Sources) -> Customer | None:
+    """Return a person as the customer; None where nothing is known of this person."""
+    email = read_text(person.email)
+    phone = read_text(person.phone) or read_text(person.mobile_phone)
+    return Customer(sources, name, email, phone) if name or email or phone else None

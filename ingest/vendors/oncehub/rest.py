@@ -22,7 +22,7 @@ from ingest.errors import PayloadError, VendorRefused, VendorUnavailable
 from ingest.rest import Credential, Limits, ListCache, Rate, Record
 from ingest.times import format_instant
 from ingest.vendors.dlt_resources import VendorPaginator, generated_resource, rest_resources
-from ingest.vendors.fields import read_value
+from ingest.vendors.fields import convert_fields
 from ingest.vendors.oncehub import SECRET_NAMES, Oncehub, OncehubSettings
 from ingest.vendors.oncehub.booking import Booked
 from ingest.vendors.rest import Resource, Rest, Window
@@ -128,12 +128,12 @@ class OncehubRest(Rest[OncehubSettings]):
         return str(entry["id"])
 
     def detail_keys(self, entry: Record) -> set[str]:
-        contact_id = read_value(Booked, entry).unread_contact()
+        contact_id = convert_fields(Booked, entry).unread_contact()
         return {f"contacts/{contact_id}"} if contact_id else set()
 
     def complete(self, entry: Record) -> list[Record]:
         """Return a booking with its owner, and with its contact where only the contact says who booked."""
-        owner, contact_id = entry.get("owner"), read_value(Booked, entry).unread_contact()
+        owner, contact_id = entry.get("owner"), convert_fields(Booked, entry).unread_contact()
         record = {**entry, "owner": self._users.find(owner) or owner} if isinstance(owner, str) else entry
         contact = self._contact(contact_id) if contact_id else None
         return [{**record, "contact": contact} if contact else record]

@@ -16,15 +16,11 @@ import msgspec
 import yaml
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError
 from jsonschema.exceptions import best_match
-from pydantic import AliasChoices, AliasPath
-from pydantic.fields import FieldInfo
-
-from ingest.vendors.fields import Payload
 
 FOLDER = Path(__file__).with_name("specifications")
 
 Schema = Mapping[str, Any]
-Shape = type[Payload] | type[msgspec.Struct]
+Shape = type[msgspec.Struct]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +130,9 @@ def shapes(vendor: str) -> dict[str, Shape]:
         for module in modules
         for name, value in vars(module).items()
         if isinstance(value, type)
-        and issubclass(value, Payload | msgspec.Struct)
+        and issubclass(value, msgspec.Struct)
         and value.__module__ == module.__name__
-        and _fields(value)
+        and msgspec.structs.fields(value)
     }
 
 
@@ -158,11 +154,11 @@ def unspecified(
     for schema in schemas:
         for name, inner in specification.properties(schema).items():
             properties.setdefault(name, []).extend(inner)
-    for name, (paths, annotations) in _fields(shape).items():
-        inner = [schema for path in paths for schema in _below(specification, properties, path)]
+    for field in msgspec.structs.fields(shape):
+        inner = properties.get(field.encode_name, [])
         if not inner:
-            missing.append(f"{shape.__name__}.{name}")
-        for part in _shapes_in(annotations):
+            missing.append(f"{shape.__name__}.{field.name}")
+        for part in _shapes_in([field.type]):
             deeper_missing, deeper_shapes = unspecified(
                 specification,
                 part,
@@ -176,40 +172,6 @@ def unspecified(
     return missing, reached
 
 
-def _fields(shape: Shape) -> dict[str, tuple[list[list[str]], list[Any]]]:
-    """Return where each field of a shape may be, as `_paths` does, and its annotations."""
-    if issubclass(shape, msgspec.Struct):
-        return {field.name: ([[field.encode_name]], [field.type]) for field in msgspec.structs.fields(shape)}
-    return {
-        name: (_paths(name, field), [field.annotation, *field.metadata])
-        for name, field in shape.model_fields.items()
-    }
-
-
-def _paths(name: str, field: FieldInfo) -> list[list[str]]:
-    """Return where the field may be.
-
-    A path is `["name"]`, or `["profile", "name"]` where the field is read out of an object.
-    """
-    alias = field.validation_alias or field.alias or name
-    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
-    return [
-        [str(step) for step in choice.path] if isinstance(choice, AliasPath) else [choice]
-        for choice in choices
-    ]
-
-
-def _below(
-    specification: Specification, properties: Mapping[str, list[Schema]], path: list[str]
-) -> list[Schema]:
-    """Return the schemas at the end of the path."""
-    first, *rest = path
-    schemas = list(properties.get(first, ()))
-    for step in rest:
-        schemas = [inner for schema in schemas for inner in specification.properties(schema).get(step, ())]
-    return schemas
-
-
 def _shapes_in(annotations: list[Any]) -> list[Shape]:
     """Return the shapes in an annotation, however deep in unions, tuples and `Annotated`."""
     nested: list[Shape] = []
@@ -217,7 +179,7 @@ def _shapes_in(annotations: list[Any]) -> list[Shape]:
         if (
             isinstance(annotation, type)
             and get_origin(annotation) is None
-            and issubclass(annotation, Payload | msgspec.Struct)
+            and issubclass(annotation, msgspec.Struct)
         ):
             nested.append(annotation)
         elif get_origin(annotation) in {Union, UnionType} or get_args(annotation):

@@ -260,7 +260,7 @@ class TestBooking:
 
     @pytest.mark.parametrize("amount", ["1e29", "1e-31", "NaN", "Infinity", "forty-nine"])
     def test_what_no_price_can_be_is_refused(self, amount: str) -> None:
-        with pytest.raises(PayloadError, match=r"payload\.payment\.amount"):
+        with pytest.raises(PayloadError, match=r"payment\.amount"):
             booking_of(
                 "paid", payload_with(payment={"amount": amount, "currency": "EUR", "successful": True})
             )
@@ -363,19 +363,19 @@ class TestBooking:
 
     @pytest.mark.parametrize("part", ["uri", "created_at", "updated_at"])
     def test_without_identity_or_version_there_is_no_event(self, part: str) -> None:
-        with pytest.raises(PayloadError, match=rf"payload\.{part}: missing"):
+        with pytest.raises(PayloadError, match=rf"{part}: missing"):
             event_of("created", lambda envelope: envelope["payload"].pop(part))
 
     @pytest.mark.parametrize(
         "uri", ["", " ", "a\x00b", " https://api.calendly.com/x", "https://api.calendly.com/x\n", 5, None]
     )
     def test_an_id_that_could_not_be_found_again_is_refused(self, uri: object) -> None:
-        with pytest.raises(PayloadError, match=r"payload\.uri"):
+        with pytest.raises(PayloadError, match="uri: "):
             event_of("created", payload_with(uri=uri))
 
     def test_an_event_without_a_payload_is_a_payload_error(self) -> None:
         event = event_of("created")
-        with pytest.raises(PayloadError, match="payload: missing"):
+        with pytest.raises(PayloadError, match="payload"):
             calendly(SECRET).booking(
                 replace(event, data=b'{"event":"invitee.created","created_at":"2026-06-09T21:37:18Z"}')
             )

@@ -6,30 +6,43 @@ rule.
 
 from datetime import datetime
 
+from msgspec import UNSET, Struct
+
 from ingest.booking import Booking, BookingStatus
 from ingest.event import Event
 from ingest.signing import timestamped_candidates, timestamped_header, which_matches
 from ingest.times import format_instant
 from ingest.vendors import Account, AccountSettings, Delivery, EventIdentity, Proof, VerifiedDelivery
-from ingest.vendors.fields import Id, Instant, MaybeInstant, Payload, Text, Word, read_json
+from ingest.vendors.fields import (
+    read_fields,
+    read_id,
+    read_instant,
+    read_maybe_instant,
+    read_text,
+    read_word,
+)
 
 SIGNATURE = "acme-signature"
 
 _STATUSES = {"booked": BookingStatus.CONFIRMED, "canceled": BookingStatus.CANCELLED}
 
 
-class _Booking(Payload):
-    id: Id
-    updated_at: Instant
-    status: Word = None
-    starts_at: MaybeInstant = None
-    email: Text = None
+class _Booking(Struct):
+    id: object = UNSET
+    updated_at: object = UNSET
+    status: object = UNSET
+    starts_at: object = UNSET
+    email: object = UNSET
+
+    def changed_at(self) -> datetime:
+        """Return the time of the last change. Raises PayloadError."""
+        return read_instant("booking.updated_at", self.updated_at)
 
 
-class _Envelope(Payload):
-    id: Id
-    type: Id
+class _Envelope(Struct):
     booking: _Booking
+    id: object = UNSET
+    type: object = UNSET
 
 
 class Acme(Account[AccountSettings]):
@@ -46,19 +59,25 @@ class Acme(Account[AccountSettings]):
         return Proof(which_matches(signatures, expected), sent_at)
 
     def identify(self, delivery: VerifiedDelivery) -> EventIdentity:
-        envelope = read_json(_Envelope, delivery.body)
+        envelope = read_fields(_Envelope, delivery.body)
         booking = envelope.booking
-        return EventIdentity(envelope.id, envelope.type, booking.id, booking.updated_at)
+        return EventIdentity(
+            id=read_id("id", envelope.id),
+            type=read_id("type", envelope.type),
+            subject=read_id("booking.id", booking.id),
+            time=booking.changed_at(),
+        )
 
     def booking_of_webhook(self, event: Event) -> Booking | None:
-        booking = read_json(_Envelope, event.data).booking
+        booking = read_fields(_Envelope, event.data).booking
+        changed_at = booking.changed_at()
         return Booking(
-            booking_id=booking.id,
-            version=format_instant(booking.updated_at),
-            status=_STATUSES.get(booking.status or "", BookingStatus.UNKNOWN),
-            starts_at=booking.starts_at,
-            updated_at=booking.updated_at,
-            customer_email=booking.email,
+            booking_id=read_id("booking.id", booking.id),
+            version=format_instant(changed_at),
+            status=_STATUSES.get(read_word(booking.status) or "", BookingStatus.UNKNOWN),
+            starts_at=read_maybe_instant("booking.starts_at", booking.starts_at),
+            updated_at=changed_at,
+            customer_email=read_text(booking.email),
         )
 
 
