@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from enum import Enum, auto
+from sys import intern
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -137,8 +138,17 @@ def offsets_of(
 
 def stored_record(message: Any) -> StoredRecord:
     """Return a message of kafka-python as a stored record."""
-    headers = {name: (value or b"").decode(errors="replace") for name, value in message.headers}
-    record = Record((message.key or b"").decode(errors="replace"), message.value or b"", headers)
-    return StoredRecord(
-        record, Partition(message.topic, message.partition), message.offset, message.timestamp / 1000
-    )
+    record = build_record(message.key, message.value, message.headers)
+    partition = Partition(message.topic, message.partition)
+    return StoredRecord(record, partition, message.offset, message.timestamp / 1000)
+
+
+def build_record(
+    key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]]
+) -> Record:
+    """Return what Kafka has as a record, also where another program has written it.
+
+    All records share the names of their headers, which take less memory then, and are pickled once a batch.
+    """
+    texts = {intern(name): (text or b"").decode(errors="replace") for name, text in headers}
+    return Record((key or b"").decode(errors="replace"), value or b"", texts)

@@ -16,24 +16,26 @@ from kafka import (
     TopicPartition,
 )
 from kafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from kafka.errors import KafkaError, RetriableError
+from kafka.errors import KafkaError, KafkaTimeoutError, RetriableError
 
 from ingest.errors import CommitFailed, LogUnavailable
 from ingest.log import MAX_POLL_BYTES, Backlog, Partition, PositionChange, Record, StoredRecord
 from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.log.kafka.cluster import Cluster
-from ingest.log.kafka.comparer import stored_record
-from ingest.log.kafka.deleted import DeletedUnread, Fetched, OnDeleted, report_deleted
+from ingest.log.kafka.deleted import DeletedUnread, OnDeleted, report_deleted
+from ingest.log.kafka.fetcher import Fetched, Fetcher
 from ingest.log.kafka.history import History
 from ingest.log.kafka.transactions import FeedTransactions
-from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
+from ingest.log.kafka_settings import KafkaSettings
 
 _COMMIT_MILLISECONDS = 10_000
 _GROUP_READY_SECONDS = 5.0
 _RETRY_SECONDS = 0.1
 _TIMESTAMPS_SECONDS = 5.0
 _POLL_MILLISECONDS = 500
-_POLL_RECORDS = 64  # they are in memory before their sizes are known
+_POSITION_MILLISECONDS = 10_000
+_WAIT_SECONDS = 0.02  # how late a record may be noticed
+_GROUP_SECONDS = 0.1  # how late it may be noticed that partitions move
 _TIMESTAMPS_OPTIONS = {
     "group_id": None,
     "enable_auto_commit": False,
@@ -54,34 +56,45 @@ _OPTIONS = {
     "bootstrap_timeout_ms": 10_000,
     "request_timeout_ms": 10_000,
     "metadata_max_age_ms": 60_000,
-    "fetch_max_bytes": MAX_POLL_BYTES,  # of each broker; compressed, and unpacked only when polled
     "partition_assignment_strategy": [RoundRobinPartitionAssignor],
     "metrics_enabled": False,
 }
 
 
 class _Ownership(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
-    """The partitions that were polled since they were assigned, with their first uncommitted offset.
+    """The partitions that are assigned, each with the generation in which it came.
 
-    Kafka only checks that a commit comes from a member of the group, not that the partition is still assigned
-    to it.
+    `is_settled` says that they are not about to move.
+    `unread_from` has those that were polled since, with their first uncommitted offset: Kafka only checks
+    that a commit comes from a member of the group, not that the partition is still assigned to it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+        self.is_settled = False
         self.generation = 0
+        self.assigned: Mapping[TopicPartition, int] = {}
         self.unread_from: dict[TopicPartition, int] = {}
 
-    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        """Do nothing: the next call of every rebalance tells which partitions are assigned."""
+    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:  # noqa: ARG002 - all of them
+        """Note that partitions may move. The next call of every rebalance tells which are assigned."""
+        self.is_settled = False
 
     def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        """Forget the partitions that are not assigned any more."""
+        """Forget the partitions that are not assigned any more, and have kafka-python fetch none."""
+        self._consumer.pause(*assigned)
+        self.is_settled = True
         self.generation += 1
+        self.assigned = {partition: self.assigned.get(partition, self.generation) for partition in assigned}
         self._forget(self.unread_from.keys() - assigned)
 
     def on_partitions_lost(self, lost: set[TopicPartition]) -> None:
         """Forget the partitions that were lost."""
+        self.is_settled = False
         self.generation += 1
+        self.assigned = {
+            partition: generation for partition, generation in self.assigned.items() if partition not in lost
+        }
         self._forget(lost)
 
     def go_back(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -115,12 +128,14 @@ class KafkaLogConsumer:
         Changes are appended to the topic `feed`.
         """
         self._cluster, self._group, self._topics = Cluster(servers, settings), group, list(topics)
-        self._ownership = _Ownership()
-        self._largest = LARGEST_RECORD  # bytes of the largest record of the last poll
         with self._cluster.translated_errors():
             self._cluster.ensure_topics(self._topics)
             self._consumer = self._cluster.open(KafkaConsumer, group_id=group, **_OPTIONS)
+            self._ownership = _Ownership(self._consumer)
             self._consumer.subscribe(self._topics, listener=self._ownership)
+        self._fetcher = Fetcher(self._cluster, group)
+        self._fetched: Mapping[TopicPartition, int] = {}  # `assigned`, as far as the fetcher knows
+        self._group_due = 0.0
         self._history = History(self._cluster, self._consumer)
         self._transactions = FeedTransactions(self._cluster, group, feed)
         self._deletions: list[PositionChange] = []
@@ -132,46 +147,47 @@ class KafkaLogConsumer:
         self._deleted = DeletedUnread(self._consumer, self._history.commit_position, note_deleted)
 
     def poll(self, limit: int, timeout: float, max_bytes: int = MAX_POLL_BYTES) -> list[StoredRecord]:
-        # Few at a time: what was fetched is unpacked when it is polled, and a small fetch may unpack to
-        # gigabytes. The records before say how many may fit.
-        records: list[StoredRecord] = []
-        size = 0
-        while len(records) < limit and size < max_bytes:
-            count = min(limit - len(records), _POLL_RECORDS, max(1, (max_bytes - size) // self._largest))
-            polled = self._poll(count, 0.0 if records else timeout, max_bytes - size)
-            if not polled:
-                break
-            sizes = [stored.record.size for stored in polled]
-            self._largest = max(sizes)
-            size += sum(sizes)
-            records += polled
-        return records
+        deadline = time.monotonic() + timeout
+        while True:
+            with self._cluster.translated_errors():
+                self._take_part(deadline)
+            fetched = self._fetcher.fetch(limit, max_bytes) if self._ownership.is_settled else {}
+            for partition, run in fetched.items():
+                self._ownership.unread_from.setdefault(partition, run.records[0].offset)
+            if not self._continues(fetched):
+                return []
+            remaining = deadline - time.monotonic()
+            if fetched or remaining <= 0:
+                return [stored for run in fetched.values() for stored in run.records]
+            # Not by librdkafka, which waits by the wall clock.
+            time.sleep(min(_WAIT_SECONDS, remaining))
 
-    def _poll(self, limit: int, timeout: float, max_bytes: int) -> list[StoredRecord]:
-        with self._cluster.translated_errors():
-            fetched = self._fitting(
-                self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=limit), max_bytes
-            )
-        for partition, messages in fetched.items():
-            self._ownership.unread_from.setdefault(partition, messages[0].offset)
-        if not self._continues(fetched):
-            return []
-        return [stored_record(message) for messages in fetched.values() for message in messages]
+    def _take_part(self, deadline: float) -> None:
+        """Take part in the group, and have the partitions fetched that are assigned.
 
-    def _fitting(self, fetched: Fetched, max_bytes: int) -> Fetched:
-        """Return the first messages, which have `max_bytes` and one message more; poll the others again."""
-        fitting: dict[TopicPartition, Sequence[Any]] = {}
-        size = 0
-        for partition, messages in fetched.items():
-            count = 0
-            while count < len(messages) and size < max_bytes:
-                size += max(1, messages[count].serialized_value_size) + messages[count].serialized_header_size
-                count += 1
-            if count < len(messages):
-                self._consumer.seek(partition, messages[count].offset)
-            if count:
-                fitting[partition] = messages[:count]
-        return fitting
+        Wait while it is being settled who gets which. Raises KafkaError.
+        """
+        if time.monotonic() >= self._group_due:
+            self._consumer.poll()
+            if not self._ownership.is_settled:  # which takes all members, and some time
+                self._consumer.poll(timeout_ms=max(0, int(1000 * (deadline - time.monotonic()))))
+            self._group_due = time.monotonic() + _GROUP_SECONDS
+        assigned = self._ownership.assigned
+        if assigned != self._fetched:
+            offsets = {
+                partition: self._position(partition)
+                for partition, generation in assigned.items()
+                if self._fetched.get(partition) != generation
+            }
+            self._fetcher.assign(assigned, offsets)
+            self._fetched = assigned
+
+    def _position(self, partition: TopicPartition) -> int:
+        """Return the committed offset of a partition, or that of its first record. Raises KafkaError."""
+        offset: int | None = self._consumer.position(partition, timeout_ms=_POSITION_MILLISECONDS)
+        if offset is None:
+            raise KafkaTimeoutError(f"{partition.topic}/{partition.partition} has no position yet")
+        return offset
 
     def commit(self, records: Sequence[StoredRecord], load: str = "", changes: Sequence[Record] = ()) -> None:
         newest: dict[TopicPartition, StoredRecord] = {}
@@ -220,8 +236,7 @@ class KafkaLogConsumer:
         return [*self._history.changes(), *deletions]
 
     def rewind(self) -> None:
-        for partition, offset in self._ownership.unread_from.items():
-            self._consumer.seek(partition, offset)
+        self._fetcher.seek(self._ownership.unread_from)
         self._deleted.rewind(self._ownership.unread_from)
         self._history.rewind()
 
@@ -233,6 +248,7 @@ class KafkaLogConsumer:
 
     def close(self) -> None:
         self._transactions.close()
+        self._fetcher.close()
         with suppress(KafkaError):
             self._history.close()
         with suppress(KafkaError):  # the group finds out without it

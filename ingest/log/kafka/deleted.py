@@ -3,7 +3,7 @@
 Kafka goes on with the rest, and the lag does not show it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -11,12 +11,12 @@ from kafka import TopicPartition
 
 from ingest.log import Partition, PositionChange
 from ingest.log.kafka.comparer import offsets_of
+from ingest.log.kafka.fetcher import Fetched
 from ingest.telemetry import DELETED_UNREAD
 
 log = structlog.get_logger()
 
 OnDeleted = Callable[[PositionChange], None]
-Fetched = Mapping[TopicPartition, Sequence[Any]]
 
 _TIMEOUT_MILLISECONDS = 10_000
 
@@ -55,11 +55,9 @@ class DeletedUnread:
             self._next = self._committed_offsets()
             self._compare_with_beginnings()
             self._generation = generation
-        elif any(
-            messages[0].offset > self._next.get(partition, 0) for partition, messages in fetched.items()
-        ):
+        elif any(run.records[0].offset > self._next.get(partition, 0) for partition, run in fetched.items()):
             self._compare_with_beginnings()
-        self._next |= {partition: messages[-1].offset + 1 for partition, messages in fetched.items()}
+        self._next |= {partition: run.records[-1].offset + 1 for partition, run in fetched.items()}
 
     def rewind(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Expect these offsets next."""

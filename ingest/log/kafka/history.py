@@ -16,8 +16,8 @@ from kafka.errors import OffsetMetadataTooLargeError
 from ingest.log import Partition, PositionChange, StoredRecord
 from ingest.log.bookmarks import Bookmark, Bookmarks
 from ingest.log.kafka.cluster import Cluster
-from ingest.log.kafka.comparer import Match, RecordComparer, offsets_of, stored_record
-from ingest.log.kafka.deleted import Fetched
+from ingest.log.kafka.comparer import Match, RecordComparer, offsets_of
+from ingest.log.kafka.fetcher import Fetched, Run
 
 _TIMEOUT_MILLISECONDS = 10_000
 _COMPARE_EVERY_SECONDS = 15.0
@@ -44,7 +44,7 @@ class History:
         # The first record polled since the last commit, for partitions without bookmarks.
         self._first: dict[TopicPartition, Bookmark] = {}
         # The record polled last, and its leader epoch.
-        self._last: dict[TopicPartition, tuple[Bookmark, int]] = {}
+        self._last: dict[TopicPartition, tuple[Bookmark, int | None]] = {}
         self._due = 0.0
         self._in_doubt = False  # whether the log turned out to be another one
         self._changes: list[PositionChange] = []
@@ -217,9 +217,7 @@ class History:
 
     def _agrees(self, fetched: Fetched) -> bool:
         """Compare partitions whose messages jump, and every few seconds all that have a leader."""
-        if jumping := [
-            partition for partition, messages in fetched.items() if self._jumps(partition, messages)
-        ]:
+        if jumping := [partition for partition, run in fetched.items() if self._jumps(partition, run)]:
             marks = {partition: self._last[partition][0] for partition in jumping}
             return Match.OTHER not in self._comparer.compare(marks).values()
         if time.monotonic() < self._due:
@@ -233,25 +231,25 @@ class History:
         self._due = time.monotonic() + _COMPARE_EVERY_SECONDS
         return Match.OTHER not in matches.values()
 
-    def _jumps(self, partition: TopicPartition, messages: Sequence[Any]) -> bool:
-        """Return whether messages have another leader epoch, or go back.
+    def _jumps(self, partition: TopicPartition, run: Run) -> bool:
+        """Return whether records have another leader epoch, or go back.
 
         Kafka's client goes back when it finds that the log was cut.
         """
         if partition not in self._last:
             return False
         last, epoch = self._last[partition]
-        return bool(messages[0].leader_epoch != epoch or messages[0].offset <= last.offset)
+        return run.first_epoch != epoch or run.records[0].offset <= last.offset
 
     def _last_known(self, partition: TopicPartition) -> Bookmark | None:
         """Return the newest record that was committed, or else the first that was polled."""
         return self._bookmarks.get(partition, Bookmarks()).newest or self._first.get(partition)
 
     def _remember(self, fetched: Fetched) -> None:
-        for partition, messages in fetched.items():
+        for partition, run in fetched.items():
             if not self._bookmarks.get(partition, Bookmarks()).marks:
-                self._first.setdefault(partition, Bookmark.of(stored_record(messages[0])))
-            self._last[partition] = Bookmark.of(stored_record(messages[-1])), messages[-1].leader_epoch
+                self._first.setdefault(partition, Bookmark.of(run.records[0]))
+            self._last[partition] = Bookmark.of(run.records[-1]), run.last_epoch
 
     def _commit(self, positions: Mapping[TopicPartition, tuple[int, Bookmarks]], send: Send) -> None:
         """Commit offsets with their bookmarks, or without them when the brokers refuse so long a text."""
