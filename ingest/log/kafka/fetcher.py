@@ -12,6 +12,7 @@ from concurrent.futures import wait
 from dataclasses import dataclass, field
 from typing import cast
 
+import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as Position
 from kafka import TopicPartition, errors
@@ -22,9 +23,12 @@ from ingest.log.kafka.cluster import CONNECT_SECONDS, Cluster
 from ingest.log.kafka.comparer import build_record
 from ingest.threads import run_in_thread
 
+log = structlog.get_logger()
+
 _KIB = 1024
 _CLOSE_SECONDS = 10.0
 _SET_BACK_SECONDS = 0.5  # by which a clock that is slewed never goes back at once
+_REPORT_SECONDS = 60.0
 # What is fetched is unpacked at once. The queue limits what is kept, and a fetch what is added to a queue
 # that has room: a batch of the log's own format may have 255 times as many bytes when it is unpacked.
 _FETCH_BYTES = 256 * _KIB
@@ -44,17 +48,16 @@ _OPTIONS: dict[str, str | int | bool] = {
     "reconnect.backoff.max.ms": 1_000,
     "topic.metadata.refresh.interval.ms": 60_000,
     "socket.nagle.disable": True,
-    "log_level": 0,  # what goes wrong is in the error of a message, or kafka-python says it
+    "log_level": 0,  # what goes wrong is in the error of a message, or the client calls back
 }
 
 
 @dataclass(slots=True)
 class Run:
-    """Records of one partition that follow each other, and the leader epochs of the first and the last."""
+    """Records of one partition that follow each other and have one leader epoch."""
 
     partition: Partition
-    first_epoch: int | None
-    last_epoch: int | None = None
+    epoch: int | None
     records: list[StoredRecord] = field(default_factory=list)
 
 
@@ -76,6 +79,7 @@ class Fetcher:
         self._is_assigned = False  # whether the client has these positions
         self._messages: deque[Message] = deque()  # taken from the client, and not returned yet
         self._clock = _clock_ahead()
+        self._report_due = 0.0
 
     def assign(self, partitions: Iterable[TopicPartition], offsets: Mapping[TopicPartition, int]) -> None:
         """Fetch these partitions only, from these offsets on, or where there is none from where it was."""
@@ -106,6 +110,9 @@ class Fetcher:
         except KafkaException as failure:
             self._drop()
             raise self._translated(failure.args[0]) from failure
+        except BaseException:  # for instance MemoryError
+            self._is_assigned = False  # what was taken from the client is not returned: take it again
+            raise
 
     def close(self) -> None:
         """Close the client, within some seconds."""
@@ -118,7 +125,7 @@ class Fetcher:
             self._drop()
         if self._client is None:
             options = self._cluster.librdkafka_options() | _OPTIONS | {"group.id": self._group}
-            self._client = Consumer(options, error_cb=_ignore)
+            self._client = Consumer(options, error_cb=self._report)
         if not self._is_assigned:
             self._messages.clear()
             self._client.assign(
@@ -137,20 +144,24 @@ class Fetcher:
         while count < limit and size < max_bytes:
             if not self._messages:
                 self._messages.extend(client.consume(limit - count, 0))
-            if not self._messages or (runs and self._messages[0].error()):
+            if not self._messages:
                 break
-            message = self._messages.popleft()
+            message = self._messages[0]
             if (error := message.error()) is not None:
+                if runs:
+                    break
                 raise KafkaException(error)
             partition, epoch = TopicPartition(message.topic(), message.partition()), message.leader_epoch()
-            run = runs.get(partition)
+            offset, run = cast("int", message.offset()), runs.get(partition)
             if run is None:
                 run = runs[partition] = Run(Partition(*partition), epoch)
+            elif epoch != run.epoch or offset <= run.records[-1].offset:
+                break  # the log may have been cut, for which the records before are compared first
+            self._messages.popleft()
             headers = cast("Sequence[tuple[str, bytes | None]]", message.headers() or ())
             record = build_record(message.key(), message.value(), headers)
             seconds = message.timestamp()[1] / 1000
-            run.records.append(StoredRecord(record, run.partition, cast("int", message.offset()), seconds))
-            run.last_epoch = epoch
+            run.records.append(StoredRecord(record, run.partition, offset, seconds))
             count, size = count + 1, size + record.size
         self._next |= {partition: run.records[-1].offset + 1 for partition, run in runs.items()}
         return runs
@@ -161,6 +172,16 @@ class Fetcher:
         if client is not None:
             wait([run_in_thread(client.close, "log-fetcher-before")], _CLOSE_SECONDS)
 
+    def _report(self, error: KafkaError) -> None:
+        """Log why the client cannot connect, at most once a minute. It tries again by itself.
+
+        That a connection was closed, or refused while a broker starts, is no news.
+        """
+        if error.code() == KafkaError._TRANSPORT or time.monotonic() < self._report_due:  # noqa: SLF001
+            return
+        self._report_due = time.monotonic() + _REPORT_SECONDS
+        log.warning("log.cannot_fetch", why=error.str())
+
     def _translated(self, error: KafkaError) -> LogUnavailable:
         broker_error = errors.for_code(error.code()) if error.code() > 0 else errors.KafkaError
         return self._cluster.unavailable(broker_error(error.str()))
@@ -169,7 +190,3 @@ class Fetcher:
 def _clock_ahead() -> float:
     """Return by how many seconds the wall clock is ahead of one that never jumps."""
     return time.time() - time.monotonic()
-
-
-def _ignore(_error: KafkaError) -> None:
-    """Do nothing: the client tries again by itself, and kafka-python says what is wrong."""
