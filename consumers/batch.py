@@ -147,7 +147,7 @@ def assemble_batch(
 
 def _to_item(stored: StoredRecord, content: Content, now: datetime) -> Item | DeadLetter:
     if isinstance(content, Unreadable):
-        return to_dead_letter(stored, *content, now)
+        return to_dead_letter(stored, content.reason, content.detail, now)
     event = Event.from_record(stored.record)
     message = BookingMessage(event, *content.booking) if content.booking else None
     text = event.data.decode() if content.text is None else content.text
@@ -162,7 +162,8 @@ def _read_reported(stored: StoredRecord, now: datetime) -> Item | DeadLetter | N
             return None
         return Item(stored, event, reported_row(table, event, now), table=table)
     except Exception as error:  # noqa: BLE001 - as for other records
-        return to_dead_letter(stored, *why_unreadable(error), now)
+        why = why_unreadable(error)
+        return to_dead_letter(stored, why.reason, why.detail, now)
 
 
 def to_dead_letter(stored: StoredRecord, reason: str, detail: str, now: datetime) -> DeadLetter:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from ingest.booking import COLUMNS, EMPTY, Booking, BookingStatus, rounded
-from ingest.event import Event
+from ingest.event import Event, vendor_and_account
 from ingest.fitting import as_json
 from ingest.times import parse_stored_instant
 from ingest.warehouse import is_instant, is_version, parsed_json
@@ -38,22 +38,22 @@ def booking_row(
     row. `now` is None where the row is not loaded yet.
     """
     row: Row = dict(zip(COLUMNS, _column_values(booking), strict=True))
-    guessed = {name: guess_version(version) for name in booking.untold if row[name] not in EMPTY}
-    versions = dict.fromkeys(booking.untold, "") | guessed | dict(booking.column_versions or {})
-    row["column_versions"] = versions or None
+    if booking.untold or booking.column_versions:
+        guessed = {name: guess_version(version) for name in booking.untold if row[name] not in EMPTY}
+        versions = dict.fromkeys(booking.untold, "") | guessed | dict(booking.column_versions or {})
+        row["column_versions"] = versions
+    else:
+        row["column_versions"] = None
     for name in BOOKINGS_JSON:
         row[name] = as_json(row[name])
-    row |= {
-        "vendor": event.vendor,
-        "account": event.account,
-        "status": booking.status.value,
-        "version": version,
-        "price": None if booking.price is None else rounded(booking.price),
-        "first_seen_at": first_seen_at,
-        "last_event_id": event.id,
-        "last_via": event.via.value,
-        "loaded_at": now,
-    }
+    row["vendor"], row["account"] = vendor_and_account(event.source)
+    row["status"] = booking.status.value
+    row["version"] = version
+    row["price"] = None if booking.price is None else rounded(booking.price)
+    row["first_seen_at"] = first_seen_at
+    row["last_event_id"] = event.id
+    row["last_via"] = event.via.value
+    row["loaded_at"] = now
     return row
 
 

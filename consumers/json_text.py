@@ -10,9 +10,9 @@ bytes stay in the log.
 import re
 from math import isfinite
 
+import msgspec
 import orjson
 
-from ingest import strict_json
 from ingest.errors import PayloadError
 from ingest.lenient_json import STRING, replace_deep
 
@@ -20,18 +20,25 @@ from ingest.lenient_json import STRING, replace_deep
 MAX_DEPTH = 500
 # A longer number is an attack, and PostgreSQL stops at 16383 digits after the point.
 _MAX_DIGITS = 400
+# A double holds every number that has fewer digits, and an exponent of at most two.
+_FEW_DIGITS = 200
 _TOKEN = re.compile(rf"{STRING}|-?[0-9][-+.0-9eE]*|NaN|-?Infinity|[][{{}}]", re.DOTALL)
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 # Finds what may be a number that does not fit, which costs far less than looking at every token.
-_LARGE_NUMBER = re.compile(rb"[:\[,\s]-?[0-9.]{1,400}[eE][-+]?[0-9]{3}|[0-9.]{401}")
-# Writes a number with one digit, one sign and one letter only. That expression can only find something in a
-# payload which then has one of these texts, and to look for them costs a tenth of it.
-_NUMBER_SHAPE = bytes.maketrans(b"123456789.-E", b"0000000000+e")
-_LARGE_SHAPES = (b"0e000", b"0e+000", b"0" * (_MAX_DIGITS + 1))
+_LARGE_NUMBER = re.compile(rb"[:\[,\s]-?[0-9.]{1,200}[eE][-+]?[0-9]{3}|[0-9.]{201}")
+# Writes a number with one digit and one letter only and without signs, and every bracket that opens as one.
+# That expression can only find something in a payload which then has one of these texts, and to look for them
+# costs a tenth of it.
+_SHAPE = bytes.maketrans(b"123456789.E{", b"0000000000e[")
+_LARGE_SHAPES = (b"0e000", b"0" * (_FEW_DIGITS + 1))
 _SURROGATE_PAIR = r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _NO_CHARACTER = r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\u0000"
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _ESCAPE = re.compile(rf"{_SURROGATE_PAIR}|({_NO_CHARACTER})|\\.", re.DOTALL)
+
+
+# Passes over a document, and checks all but the encoding of its strings.
+_CHECKER = msgspec.json.Decoder(msgspec.Raw)
 
 
 def json_text(data: bytes) -> str:
@@ -41,15 +48,7 @@ def json_text(data: bytes) -> str:
     with more than 400 digits, becomes its text, and so does what is nested deeper than 500 levels. Raises
     PayloadError when the payload is not JSON.
     """
-    shapes = data.translate(_NUMBER_SHAPE)
-    may_have_large_number = any(map(shapes.__contains__, _LARGE_SHAPES))
-    is_fit = (
-        _is_json(data)
-        and b"\\u0000" not in data
-        and data.count(b"[") + data.count(b"{") <= MAX_DEPTH
-        and not (may_have_large_number and _LARGE_NUMBER.search(data))
-    )
-    if is_fit:
+    if is_fit(data):
         return data.decode()
     text = data.decode("utf-8-sig", errors="replace")
     text = _TOKEN.sub(lambda token: _replacement(token[0]), text)
@@ -59,9 +58,23 @@ def json_text(data: bytes) -> str:
     return text
 
 
+def is_fit(data: bytes) -> bool:
+    """Return whether every destination takes the payload unchanged. Some that are fit count as unfit."""
+    shape = data.translate(_SHAPE, b"+-")
+    may_have_large_number = _LARGE_SHAPES[0] in shape or _LARGE_SHAPES[1] in shape
+    return (
+        shape.count(b"[") <= MAX_DEPTH
+        and _is_json(data)
+        and not (b"\\" in data and b"\\u0000" in data)  # to look for one byte takes no time
+        and not (may_have_large_number and _LARGE_NUMBER.search(data))
+    )
+
+
 def _is_json(text: bytes) -> bool:
     try:
-        strict_json.loads(text)
+        _CHECKER.decode(text)
+        if not text.isascii():
+            text.decode()
     except ValueError:
         return False
     return True

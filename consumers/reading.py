@@ -1,6 +1,6 @@
 """The reading of records in a process of its own, while this one loads what was read before.
 
-The process gets records on its standard input, and writes their contents to its standard output, as pickles.
+The process gets records on its standard input as pickles, and writes their contents to its standard output.
 It ends when its input does, so that it never outlives the consumer.
 """
 
@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import IO, cast
 
-from consumers.contents import Content, Mapper, read_contents
+from consumers.contents import Content, Mapper, pack_contents, read_contents, unpack_contents
 from ingest.log import Record
 
 _PIPE_BYTES = 1024 * 1024  # the most that Linux gives; by default a batch takes a hundred turns at a pipe
@@ -35,7 +35,8 @@ class ReadingProcess:
     def read(self, records: Sequence[Record], mapper: Mapper) -> "Future[list[Content] | None]":
         """Let the process read these records after those that it already has.
 
-        The result is None when the process has ended, and a MemoryError when it could not get more memory.
+        The result is None when the process has ended, or could not hand over what it read; and a MemoryError
+        when it could not get more memory.
         """
         if self._process and self._process.poll() is not None:
             self.close()
@@ -66,19 +67,19 @@ class ReadingProcess:
 def _exchange(
     process: "subprocess.Popen[bytes]", records: Sequence[Record], mapper: Mapper | None
 ) -> list[Content] | None:
-    """Send records to the process, and return their contents; None when the process has ended."""
+    """Send records to the process, and return their contents; None when it gives none, or has ended."""
     requests, answers = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
     try:
         request = mapper, [(record.value, record.headers) for record in records]
         pickle.dump(request, requests, pickle.HIGHEST_PROTOCOL)
         requests.flush()
-        answer: list[Content] | MemoryError = pickle.load(answers)  # noqa: S301 - of our own process
+        answer: bytes | MemoryError | None = pickle.load(answers)  # noqa: S301 - of our own process
     except _BROKEN:
         process.kill()
         return None
     if isinstance(answer, MemoryError):
         raise answer
-    return answer
+    return None if answer is None else unpack_contents(answer)
 
 
 def _serve() -> None:
@@ -93,14 +94,18 @@ def _serve() -> None:
     with open(0, "rb") as requests, open(1, "wb") as answers, ended:
         sys.stdout = sys.stderr
         mapper: Mapper = cast("Mapper", None)
-        answer: list[Content] | MemoryError
+        answer: bytes | MemoryError | None
         while True:
             new_mapper, records = pickle.load(requests)  # noqa: S301 - of the consumer that started this one
             mapper = new_mapper or mapper
             try:
-                answer = read_contents((Record("", value, headers) for value, headers in records), mapper)
+                contents = read_contents((Record("", value, headers) for value, headers in records), mapper)
+                answer = pack_contents(contents)
+                del contents
             except MemoryError as error:
                 answer = error
+            except (ValueError, TypeError, OverflowError):  # the consumer finds out which record it is
+                answer = None
             pickle.dump(answer, answers, pickle.HIGHEST_PROTOCOL)
             answers.flush()
             del new_mapper, records, answer  # or they would stay until the next request

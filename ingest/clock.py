@@ -20,6 +20,9 @@ from ingest.times import format_instant, parse_instant
 
 # How far two machines' clocks may differ without one of them being called wrong.
 CLOCK_SKEW = timedelta(minutes=5)
+# The most by which a machine's clock may be behind, if it was not compared with a vendor's. Beyond that, the
+# vendor's time counts as wrong.
+UNCHECKED_SKEW = timedelta(days=400)
 # How far reconciliation looks back when the time up to which everything was compared is in the future: nobody
 # knows how far that clock was ahead.
 LOOKBACK_IN_DOUBT = timedelta(days=31)
@@ -58,13 +61,7 @@ def add_span(moment: datetime, span: timedelta) -> datetime:
 
 def is_ahead(version: str, limit: datetime) -> bool:
     """Return whether a version, or either part of a row's `state/event`, has a time after `limit`."""
-    latest = format_instant(limit)
-    return any(part[:_INSTANT_LENGTH] > latest for part in version.split("/"))
-
-
-def is_future_version(version: str, now: datetime) -> bool:
-    """Return whether a version, or either part of a row's, has a time that `is_future`."""
-    return is_ahead(version, add_span(now, CLOCK_SKEW))
+    return max([part[:_INSTANT_LENGTH] for part in version.split("/")]) > format_instant(limit)
 
 
 def is_long_before(version: str, moment: datetime) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from ingest.clock import CLOCK_SKEW, add_span
+from ingest.clock import CLOCK_SKEW, UNCHECKED_SKEW, add_span
 from ingest.errors import PayloadError
 from ingest.log import Record
 from ingest.times import format_instant, parse_instant
@@ -74,9 +74,6 @@ class Cause(StrEnum):
 # The most by which the clocks of a vendor's own machines may differ: that of the machine which creates an
 # event, and that of the machine which signs and sends it.
 _VENDORS_SKEW = timedelta(seconds=10)
-# The most by which a receiver's clock may be behind, if it was not compared with a vendor's. Beyond that, the
-# vendor's time counts as wrong.
-_UNCHECKED_SKEW = timedelta(days=400)
 
 # The most bytes of an event's id, type, subject or superseded version, and of a booking's id. They are in the
 # key and headers of a record, whose size Kafka limits together with the largest body. Vendors' own ids have
@@ -160,7 +157,7 @@ class Event:
         # REST records have a time by the vendor's clock. A receiver's clock alone may be wrong, and must not
         # turn a newer state into an older one.
         is_checked = self.received_by is not None or self.type.startswith(_OWN_TYPES)
-        return add_span(self.happened_by, CLOCK_SKEW if is_checked else _UNCHECKED_SKEW)
+        return add_span(self.happened_by, CLOCK_SKEW if is_checked else UNCHECKED_SKEW)
 
     @property
     def vendor(self) -> str:

@@ -23,7 +23,11 @@ def as_json(value: Any) -> str | None:
 
     Equal values make equal texts, be they dataclasses or parsed objects.
     """
-    return None if value is None else orjson.dumps(value, default=_as_object, option=_SORTED_JSON).decode()
+    if value is None:
+        return None
+    if value == ():  # as most are
+        return "[]"
+    return orjson.dumps(value, default=_as_object, option=_SORTED_JSON).decode()
 
 
 def is_longer(text: str, limit: int | None) -> bool:

@@ -188,6 +188,7 @@ class VendorAdapter(HTTPAdapter):
         self._lock = threading.Lock()
         self._sent = threading.local()
         self._clock_samples: deque[timedelta] = deque(maxlen=_CLOCK_SAMPLES)
+        self.assumed_ahead: timedelta | None = None  # what counts while no response had a time
         self.requests = 0
 
     def send(  # noqa: PLR0913, PLR0917 - as `requests` has it
@@ -227,7 +228,11 @@ class VendorAdapter(HTTPAdapter):
     def sent_at(self) -> datetime:
         """Return when this thread's last request was sent, after all waiting, by the vendor's clock."""
         sent_at: datetime = getattr(self._sent, "at", None) or datetime.now(UTC)
-        return sent_at - (self.clock_ahead or timedelta(0))
+        return self.by_vendors_clock(sent_at)
+
+    def by_vendors_clock(self, moment: datetime) -> datetime:
+        """Return a time of this machine's clock by the vendor's; unchanged where nothing tells that."""
+        return moment - (self.clock_ahead or self.assumed_ahead or timedelta(0))
 
     @property
     def clock_ahead(self) -> timedelta | None:

@@ -25,6 +25,7 @@ from pydantic import SecretStr
 from requests import Response
 
 from ingest.booking import BookingStatus, StoredBooking
+from ingest.clock import CLOCK_SKEW, UNCHECKED_SKEW
 from ingest.errors import ConfigurationError, PayloadError, VendorRefused, VendorUnavailable
 from ingest.event import digest
 from ingest.rest import Credential, Limits, Rate, Record, RequestPolicy, RetryBudget
@@ -147,7 +148,17 @@ class Rest(ABC, Generic[A]):
 
     def now(self) -> datetime:
         """Return the time by the vendor's clock, or by this machine's while no response had a time."""
-        return datetime.now(UTC) - (self.clock_ahead or timedelta(0))
+        return self._adapter.by_vendors_clock(datetime.now(UTC))
+
+    def assume_clock_ahead(self, ahead: timedelta | None) -> None:
+        """Take this machine's clock to be so far ahead while no response has a time; None if unknown."""
+        self._adapter.assumed_ahead = ahead
+
+    @property
+    def clock_skew(self) -> timedelta:
+        """Return how far a time of the vendor's may be ahead of `now`: far, while nothing tells its time."""
+        is_known = self.clock_ahead is not None or self._adapter.assumed_ahead is not None
+        return CLOCK_SKEW if is_known else UNCHECKED_SKEW
 
     @cached_property
     def client(self) -> RESTClient:

@@ -9,11 +9,13 @@ from ingest.clock import CLOCK_SKEW, add_span
 from ingest.destinations import DUCKDB, POSTGRES
 from ingest.settings import Settings
 from ingest.vendors import TEST_EVENT
+from ingest.vendors.registry import vendor_names
 from ingest.warehouse.query import query_or_empty
 
 # Only webhooks are signed, also when they were replayed into another warehouse.
 # Deliveries of our own (`ingest webhooks test`) prove nothing about the vendor's.
-_DELIVERED = f"signed_by IS NOT NULL AND type <> concat(vendor, '.{TEST_EVENT}')"
+_TEST_TYPES = ", ".join(f"'{vendor}.{TEST_EVENT}'" for vendor in vendor_names())
+_DELIVERED = f"signed_by IS NOT NULL AND type NOT IN ({_TEST_TYPES})"
 _EVENTS = f"FROM booking_events WHERE vendor = %s AND account = %s AND {_DELIVERED}"
 _LAST_PER_ACCOUNT = (
     "SELECT vendor, account, max(received_at) FROM booking_events"  # noqa: S608 - our own names

@@ -21,15 +21,16 @@ class Census:
     """Counts the bookings that a vendor lists in a run, each one once, although windows overlap.
 
     `since` and `until` are the bounds of what was listed to the end, and `reached_future` says that bookings
-    were listed however late they start. `began_at` is when the vendor was first asked, by its own clock.
-    `counts` are the numbers by hour, and `unplaced` the entries that cannot be read, not even their hour.
-    `unsteady` are the windows in which a booking may have been left out, because others changed their places
-    while the list was read.
+    were listed however late they start. `began_at` is when the vendor was first asked, by its own clock; None
+    if it was not asked, or if nothing told its time then. `counts` are the numbers by hour, and `unplaced`
+    the entries that cannot be read, not even their hour. `unsteady` are the windows in which a booking may
+    have been left out, because others changed their places while the list was read.
     """
 
     def __init__(self, since: datetime) -> None:
         self.since = self.until = since
         self.began_at: datetime | None = None
+        self._is_timed = True
         self.counts: dict[datetime, HourCount] = {}
         self.unplaced = 0
         self.reached_future = False
@@ -50,9 +51,13 @@ class Census:
         if self._has_shifted:
             self.unsteady.append((start, end))
 
-    def note_request(self, at: datetime) -> None:
-        """Note that the vendor was asked, by its own clock."""
-        self.began_at = at if self.began_at is None else min(at, self.began_at)
+    def note_request(self, at: datetime | None) -> None:
+        """Note that the vendor was asked, by its own clock; None if nothing tells its time."""
+        self._is_timed = self._is_timed and at is not None
+        if at is None or not self._is_timed:
+            self.began_at = None
+        else:
+            self.began_at = at if self.began_at is None else min(at, self.began_at)
 
     def note(self, booking: Booking, *, is_held: bool) -> None:
         """Count a booking that the vendor has, and whether the warehouse has that version or a newer one."""

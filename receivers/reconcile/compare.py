@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from enum import Enum, auto
 
 from ingest.booking import Booking, BookingStatus, StoredBooking
-from ingest.clock import is_future, is_future_version, is_recent
+from ingest.clock import CLOCK_SKEW, add_span, is_ahead, is_recent
 from ingest.fitting import is_stored_as
 from ingest.vendors.rest import Window
 from receivers.reconcile.report import Counts
@@ -25,22 +25,29 @@ class Verdict(Enum):
     YOUNG = auto()
 
 
-def compare(
-    observed: Booking, stored: StoredBooking | None, columns: Sequence[str], now: datetime, lag: timedelta
+def compare(  # noqa: PLR0913 - four of them are of the run
+    observed: Booking,
+    stored: StoredBooking | None,
+    columns: Sequence[str],
+    now: datetime,
+    lag: timedelta,
+    *,
+    skew: timedelta = CLOCK_SKEW,
 ) -> Verdict:
     """Compare the state that REST shows with the stored one, and return the verdict.
 
     Two states are compared by their versions. States of one version, and a stored one that claims to be
-    newer, are compared by those of `columns` that the record tells, as the destination stores them.
+    newer, are compared by those of `columns` that the record tells, as the destination stores them. A time
+    that is more than `skew` after `now` has not come.
     """
-    if stored is None or _is_newer(observed, stored, now):
+    latest = add_span(now, skew)
+    if stored is None or _is_newer(observed, stored, latest):
         # Whoever blames a webhook has to give it the time to arrive.
         is_young = observed.updated_at is not None and is_recent(observed.updated_at, now, lag)
         return Verdict.YOUNG if is_young else Verdict.MISSED
     # A time that has not come orders nothing. The repair of such a row takes the time away.
-    if is_of_future(stored, now) and (
-        is_future_version(row_version(stored), now)
-        or observed.updated_at not in {None, stored.booking.updated_at}
+    if is_after(stored, latest) and (
+        is_ahead(row_version(stored), latest) or observed.updated_at not in {None, stored.booking.updated_at}
     ):
         return Verdict.MISSED
     compared = [name for name in columns if name not in observed.untold]
@@ -54,12 +61,10 @@ def compare(
     return Verdict.NEWER_HERE if is_recent(stored.loaded_at, now, lag) else Verdict.MISSED
 
 
-def is_of_future(stored: StoredBooking, now: datetime) -> bool:
-    """Return whether a row has a version, or a time of its last change, that has not come yet."""
+def is_after(stored: StoredBooking, latest: datetime) -> bool:
+    """Return whether a row has a version, or a time of its last change, after the latest possible one."""
     changed_at = stored.booking.updated_at
-    return is_future_version(row_version(stored), now) or (
-        changed_at is not None and is_future(changed_at, now)
-    )
+    return is_ahead(row_version(stored), latest) or (changed_at is not None and changed_at > latest)
 
 
 def row_version(stored: StoredBooking) -> str:
@@ -67,12 +72,16 @@ def row_version(stored: StoredBooking) -> str:
     return stored.row_version or stored.booking.version
 
 
-def superseded_version(observed: Booking, stored: StoredBooking | None, now: datetime) -> str:
+def superseded_version(
+    observed: Booking, stored: StoredBooking | None, now: datetime, skew: timedelta = CLOCK_SKEW
+) -> str:
     """Return the stored version that a repair has to replace although its own is not above it.
 
-    It is "" where the order of versions is enough.
+    It is "" where the order of versions is enough. `now` and `skew` are those of `compare`.
     """
-    return "" if stored is None or _is_newer(observed, stored, now) else row_version(stored)
+    if stored is None or _is_newer(observed, stored, add_span(now, skew)):
+        return ""
+    return row_version(stored)
 
 
 class Tally:
@@ -141,5 +150,5 @@ def widen(window: Window, by: timedelta) -> Window:
     return Window(window.since - by, window.until and window.until + by)
 
 
-def _is_newer(observed: Booking, stored: StoredBooking, now: datetime) -> bool:
-    return observed.version > stored.booking.version and not is_future_version(observed.version, now)
+def _is_newer(observed: Booking, stored: StoredBooking, latest: datetime) -> bool:
+    return observed.version > stored.booking.version and not is_ahead(observed.version, latest)

@@ -92,7 +92,10 @@ class Repairs:
         now = self._rest.now()
         for booking in missed:
             row = next(iter(rows.get(booking.booking_id, ())), None)
-            if compare(booking, row, self._rest.compared_columns, now, self.lag) is not Verdict.MISSED:
+            verdict = compare(
+                booking, row, self._rest.compared_columns, now, self.lag, skew=self._rest.clock_skew
+            )
+            if verdict is not Verdict.MISSED:
                 self._recorder.counts.repaired += booking.status not in self._rest.silent_statuses
                 self._recorder.census.note_repaired(booking)
 

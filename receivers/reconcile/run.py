@@ -231,7 +231,9 @@ class AccountRun:
     def _rest(self) -> AnyRest:
         """The vendor's REST side. Raises ConfigurationError."""
         budget = RetryBudget(failing=self.settings.reconcile.patience.total_seconds())
-        return self.account.rest(self._state_dir, budget)
+        rest = self.account.rest(self._state_dir, budget)
+        rest.assume_clock_ahead(read_clock_ahead(self._state_dir))
+        return rest
 
     def _run_locked(self, checkpoint: Checkpoint) -> None:
         """Compare, once more if the clock was wrong, and record the report and what it proves."""

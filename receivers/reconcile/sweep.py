@@ -13,7 +13,7 @@ import orjson
 import structlog
 
 from ingest.booking import Booking, StoredBooking
-from ingest.clock import is_recent, version_instant
+from ingest.clock import CLOCK_SKEW, add_span, is_recent, version_instant
 from ingest.dead_letter import DeadLetter
 from ingest.errors import ConfigurationError, IngestError, PayloadError
 from ingest.rest import Record
@@ -25,7 +25,7 @@ from receivers.reconcile.compare import (
     Tally,
     Verdict,
     compare,
-    is_of_future,
+    is_after,
     row_version,
     superseded_version,
     widen,
@@ -172,7 +172,7 @@ class Sweep:
         for page in self._rest.bookings(window):
             self._recorder.counts.least_requests += 1
             at = self._rest.last_request_at
-            self._census.note_request(at)
+            self._census.note_request(None if self._rest.clock_ahead is None else at)
             for entry in page:
                 block.append(_Answer(entry, at))
                 size += _json_bytes(entry)
@@ -202,7 +202,8 @@ class Sweep:
 
         An entry that cannot be read is set aside, and is not completed either.
         """
-        if any(is_of_future(row, entry.at) for row in rows):
+        latest = add_span(entry.at, self._rest.clock_skew)
+        if any(is_after(row, latest) for row in rows):
             return False
         if self._rest.key_column == "group_id":
             is_same = self._parse(entry, lambda record: self._rest.is_unchanged(record, rows))
@@ -253,7 +254,7 @@ class Sweep:
                 self._tally.count(booking.booking_id, verdict)
             elif self._tally.count_missed(booking):
                 missed.add(booking.booking_id)
-                superseded = superseded_version(booking, row, at)
+                superseded = superseded_version(booking, row, at, self._rest.clock_skew)
                 self._repairs.add(self._account.observe(observation.record, at, superseded), booking)
         return missed
 
@@ -332,7 +333,12 @@ class Sweep:
 
     def _compare(self, observation: _Observation, row: StoredBooking | None) -> Verdict:
         return compare(
-            observation.booking, row, self._rest.compared_columns, observation.at, self._repairs.lag
+            observation.booking,
+            row,
+            self._rest.compared_columns,
+            observation.at,
+            self._repairs.lag,
+            skew=self._rest.clock_skew,
         )
 
     def _map(self, function: Callable[[T], Result], items: Iterable[T]) -> Iterator[Result]:
@@ -349,9 +355,18 @@ class Sweep:
             yield pending.popleft().result()
 
     def _observe(self, answer: _Answer) -> _Observation | None:
-        """Read a record as a booking; return None for one that is set aside."""
+        """Read a record as a booking; return None for one that is set aside.
+
+        While nothing tells the vendor's time, the booking itself shows that its last change has come.
+        """
         booking = self._parse(answer, lambda record: self._account.booking_of_record(orjson.dumps(record)))
-        return _Observation(booking, answer.record or {}, answer.at) if booking else None
+        if booking is None:
+            return None
+        at, skew = answer.at, self._rest.clock_skew
+        changed_at = version_instant(booking.version)
+        if skew > CLOCK_SKEW and changed_at and at < changed_at <= add_span(at, skew):
+            at = changed_at
+        return _Observation(booking, answer.record or {}, at)
 
     def _parse(self, answer: _Answer, parse: Callable[[Record], T]) -> T | None:
         """Parse a record. One that is not as the vendor documents it is set aside, and None is returned."""

@@ -140,7 +140,7 @@ def fill(
                     f" FROM {numbers} AS numbers(number)) AS numbers"
                 )
         if not is_duckdb:
-            client.execute_sql("ANALYZE")
+            client.execute_sql("VACUUM ANALYZE")
 
 
 _START = format_instant(_BEGIN)

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import httpx
 
 from ingest.health.gather import gather
+from ingest.settings import Settings
 from tests.bench.figures import Figures, add_write_option, show
 from tests.bench.growth import add_table_options, fill, stored_id, trees
 from tests.consumers.harness import open_consumer
@@ -73,17 +74,21 @@ _COLUMNS = {
 }
 
 
-def measure(tree: Tree, events: int, bookings: int, rounds: int) -> dict[str, list[float]]:
-    """Fill the tables, and return the seconds of each request by page, and of the gathering of facts."""
+def fill_tables(tree: Tree, events: int, bookings: int) -> Settings:
+    """Fill the tables, and return the settings of their warehouse."""
+    columns = {
+        table: {name: sql.format(bookings=bookings) for name, sql in of_table.items()}
+        for table, of_table in _COLUMNS.items()
+    }
+    begin = datetime.now(UTC) - timedelta(seconds=events)
     with open_consumer(tree) as harness:
         harness.warehouse.prepare()
-        columns = {
-            table: {name: sql.format(bookings=bookings) for name, sql in of_table.items()}
-            for table, of_table in _COLUMNS.items()
-        }
-        begin = datetime.now(UTC) - timedelta(seconds=events)
         fill(harness, events, bookings, begin, columns=columns)
-        settings = harness.settings
+        return harness.settings
+
+
+def measure(settings: Settings, bookings: int, rounds: int) -> dict[str, list[float]]:
+    """Return the seconds of each request by page, and of the gathering of facts."""
     seconds: dict[str, list[float]] = {}
     with serving(settings) as address, httpx.Client(base_url=address, timeout=PATIENCE) as client:
         wait_for(lambda: _LOADING not in client.get("/").text, "the facts are gathered for the first time")
@@ -128,7 +133,8 @@ def main() -> None:
             oncehub = {"vendor": "oncehub", "webhook_secrets": ["only-for-measurements"]}
             tree["accounts"] = dict.fromkeys(("support", "sales", "clinic"), oncehub)
             tree["receiver"] = {"admin_port": 0, "spool_dir": f"{folder}/spool"}
-            seconds = measure(tree, options.events, options.bookings, options.rounds)
+            settings = fill_tables(tree, options.events, options.bookings)
+            seconds = measure(settings, options.bookings, options.rounds)
         tables.append(figures(destination, seconds, stored))
     show("pages", tables, write=options.write)
 

@@ -13,6 +13,7 @@ from consumers.json_text import MAX_DEPTH, json_text
 from ingest.errors import PayloadError
 from tests.consumers.harness import ConsumerHarness
 from tests.consumers.samples import TOPIC, sample
+from tests.ingest.vendors.anything import changed
 
 DEEP = "[" * 3000 + '"\\"]"' + "]" * 3000
 ODD = {
@@ -26,6 +27,8 @@ ODD = {
     "too small a number": ("1e-20000", "1e-20000"),
     "zero with an exponent": ("0e999", 0),
     "400 digits and more": ("9" * 420, "9" * 420),
+    "a number of few digits that is too large": ("9" * 310, "9" * 310),
+    "a number that is too large by digits and exponent": ("9" * 220 + "e99", "9" * 220 + "e99"),
     "a long fraction": ("0." + "1" * 20_000, "0." + "1" * 20_000),
     "an honest large number": ("12345678901234567890123", 12345678901234567890123),
 }
@@ -96,7 +99,11 @@ def test_what_every_database_takes_is_kept_as_it_was_written(value: object) -> N
         assert json_text(data.encode()) == data
 
 
-@given(st.binary(max_size=60) | st.text('[]{}":,\\u0d8-1e9', max_size=60).map(str.encode))
+@given(
+    st.binary(max_size=60)
+    | st.text('[]{}":,\\u0d8-1e9', max_size=60).map(str.encode)
+    | changed(payload('"ä\\u00e4", "number": [-1.5e9, 0]'))
+)
 def test_any_bytes_are_json_that_is_safe_or_a_payload_error(data: bytes) -> None:
     try:
         text = json_text(data)

@@ -49,6 +49,7 @@ def running_bigquery(folder: Path) -> Iterator[Destination]:
                 # A job that is asked for again after 15 s would be done again here, unlike in BigQuery.
                 "DESTINATION__BIGQUERY__HTTP_TIMEOUT": "300",
             },
+            client_modules=("pandas",),
         )
 
 

@@ -164,14 +164,15 @@ class BlackBox:
 class ForkedCommands(CommandRunner):
     """Runs commands to their end in forks of one process, which has imported what they need.
 
-    It has not imported the destination's client: some start threads then, and a fork of them crashes.
+    It has not imported all of the destination's client: some start threads then, and a fork of them crashes.
     """
 
     @contextmanager
-    def forking(self) -> Iterator[None]:
+    def forking(self, client_modules: Sequence[str]) -> Iterator[None]:
         """Run the process from which commands are forked."""
         modules = ["ingest.cli.commands", "ingest.cli.check", "consumers.warehouse.rights", "consumers.sync"]
         modules += ["consumers.replay", "consumers.dead_letters.letters", "receivers.reconcile.run"]
+        modules += client_modules
         serve = "from tests.destinations.programs.forked_commands import serve; serve()"
         with PythonProcess(serve, *modules, **self.environ) as self._process:
             yield
@@ -214,7 +215,11 @@ def open_black_box(folder: Path, destination: Destination) -> Iterator[BlackBox]
             "accounts": vendors.settings(),
         }
         product = ForkedCommands(folder, tree, **destination.environ)
-        with product.start("receive") as receiver, product.consuming() as consumer, product.forking():
+        with (
+            product.start("receive") as receiver,
+            product.consuming() as consumer,
+            product.forking(destination.client_modules),
+        ):
 
             def accepts() -> bool:
                 assert receiver.running, receiver.written()

@@ -51,4 +51,5 @@ def running_databricks(folder: Path) -> Iterator[Destination]:
                 f"DESTINATION__DATABRICKS__CREDENTIALS__{name.upper()}": value
                 for name, value in credentials.items()
             },
+            client_modules=("databricks.sdk", "pandas"),
         )

@@ -32,6 +32,7 @@ def running_snowflake(folder: Path) -> Iterator[Destination]:
             {"destination": "snowflake"},
             lambda table: _read(port, table),
             {"INGEST_WAREHOUSE__CREDENTIALS": connection},
+            client_modules=("pandas",),
         )
 
 

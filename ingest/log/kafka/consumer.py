@@ -34,8 +34,8 @@ _RETRY_SECONDS = 0.1
 _TIMESTAMPS_SECONDS = 5.0
 _POLL_MILLISECONDS = 500
 _POSITION_MILLISECONDS = 10_000
-_WAIT_SECONDS = 0.02  # how late a record may be noticed
-_GROUP_SECONDS = 0.1  # how late it may be noticed that partitions move
+_WAIT_SECONDS = 0.025  # how late a record may be noticed
+_GROUP_SECONDS = 0.5  # how late it may be noticed that partitions move, or that the log changed
 _TIMESTAMPS_OPTIONS = {
     "group_id": None,
     "enable_auto_commit": False,
@@ -149,12 +149,14 @@ class KafkaLogConsumer:
     def poll(self, limit: int, timeout: float, max_bytes: int = MAX_POLL_BYTES) -> list[StoredRecord]:
         deadline = time.monotonic() + timeout
         while True:
-            with self._cluster.translated_errors():
-                self._take_part(deadline)
+            is_due = not self._ownership.is_settled or time.monotonic() >= self._group_due
+            if is_due:
+                with self._cluster.translated_errors():
+                    self._take_part(deadline)
             fetched = self._fetcher.fetch(limit, max_bytes) if self._ownership.is_settled else {}
             for partition, run in fetched.items():
                 self._ownership.unread_from.setdefault(partition, run.records[0].offset)
-            if not self._continues(fetched):
+            if (fetched or is_due) and not self._continues(fetched):
                 return []
             remaining = deadline - time.monotonic()
             if fetched or remaining <= 0:
@@ -167,11 +169,9 @@ class KafkaLogConsumer:
 
         Wait while it is being settled who gets which. Raises KafkaError.
         """
-        if time.monotonic() >= self._group_due:
-            self._consumer.poll()
-            if not self._ownership.is_settled:  # which takes all members, and some time
-                self._consumer.poll(timeout_ms=max(0, int(1000 * (deadline - time.monotonic()))))
-            self._group_due = time.monotonic() + _GROUP_SECONDS
+        self._consumer.poll()
+        if not self._ownership.is_settled:  # which takes all members, and some time
+            self._consumer.poll(timeout_ms=max(0, int(1000 * (deadline - time.monotonic()))))
         assigned = self._ownership.assigned
         if assigned != self._fetched:
             offsets = {
@@ -181,6 +181,7 @@ class KafkaLogConsumer:
             }
             self._fetcher.assign(assigned, offsets)
             self._fetched = assigned
+        self._group_due = time.monotonic() + _GROUP_SECONDS
 
     def _position(self, partition: TopicPartition) -> int:
         """Return the committed offset of a partition, or that of its first record. Raises KafkaError."""

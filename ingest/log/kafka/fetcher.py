@@ -21,6 +21,7 @@ from ingest.errors import LogUnavailable
 from ingest.log import MAX_POLL_BYTES, Partition, StoredRecord
 from ingest.log.kafka.cluster import CONNECT_SECONDS, Cluster
 from ingest.log.kafka.comparer import build_record
+from ingest.log.kafka_settings import LARGEST_RECORD
 from ingest.threads import run_in_thread
 
 log = structlog.get_logger()
@@ -31,7 +32,7 @@ _SET_BACK_SECONDS = 0.5  # by which a clock that is slewed never goes back at on
 _REPORT_SECONDS = 60.0
 # What is fetched is unpacked at once. The queue limits what is kept, and a fetch what is added to a queue
 # that has room: a batch of the log's own format may have 255 times as many bytes when it is unpacked.
-_FETCH_BYTES = 256 * _KIB
+_FETCH_BYTES = 128 * _KIB
 _OPTIONS: dict[str, str | int | bool] = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
@@ -78,6 +79,7 @@ class Fetcher:
         self._next: dict[TopicPartition, int] = {}
         self._is_assigned = False  # whether the client has these positions
         self._messages: deque[Message] = deque()  # taken from the client, and not returned yet
+        self._largest = LARGEST_RECORD  # bytes of the largest message that was taken last
         self._clock = _clock_ahead()
         self._report_due = 0.0
 
@@ -143,7 +145,10 @@ class Fetcher:
         count = size = 0
         while count < limit and size < max_bytes:
             if not self._messages:
-                self._messages.extend(client.consume(limit - count, 0))
+                # What is taken and does not fit would be kept beside what the client fetches in its place.
+                room = max(1, (max_bytes - size) // self._largest)
+                self._messages.extend(client.consume(min(limit - count, room), 0))
+                self._largest = max(1, *map(len, self._messages)) if self._messages else self._largest
             if not self._messages:
                 break
             message = self._messages[0]

@@ -72,6 +72,8 @@ def test_the_largest_body_fits_with_the_largest_head_as_a_dead_letter_too(kafka_
         headers=head,
     )
     append(kafka_log.producer(), kafka_log.topic, letter.to_record())
+    [stored] = read(kafka_log.consumer(), 1)
+    assert stored.record == letter.to_record()
 
 
 def test_records_by_other_hands_are_readable(kafka_log: KafkaFixture) -> None:

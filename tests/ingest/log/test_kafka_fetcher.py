@@ -26,6 +26,9 @@ class Message:
     ) -> None:
         self._partition, self._offset, self._error, self._epoch = partition, offset, error, epoch
 
+    def __len__(self) -> int:
+        return len(self.value())
+
     def error(self) -> KafkaError | None:
         return None if self._error is None else KafkaError(self._error)
 
@@ -138,7 +141,7 @@ def test_records_that_could_not_be_returned_are_fetched_again(
     fetcher: Fetcher, clients: list[Client]
 ) -> None:
     class Huge(Message):
-        def value(self) -> bytes:
+        def key(self) -> bytes:
             raise MemoryError
 
     client = Client([Message(FIRST, 5), Huge(FIRST, 6), Message(FIRST, 7)])

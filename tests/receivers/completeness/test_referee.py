@@ -44,6 +44,13 @@ def test_no_hour_is_called_complete_that_is_not_and_all_are_in_the_end(tmp_path:
     assert proven >= 0.999 * hours, [line for judgement in judgements.values() for line in judgement.waiting]
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_rows_stay_right_where_the_clock_is_wrong_and_answers_have_no_date(tmp_path: Path, seed: int) -> None:
+    plan = replace(_CALM, hours=36, skewed=0.3, without_date=0.3, bookings_an_hour=3, page=20)
+    _, judgements = judge_life(tmp_path, plan, seed)
+    assert [line for judgement in judgements.values() for line in judgement.false] == []
+
+
 def test_runs_send_hardly_more_requests_than_the_fewest_that_could_prove_as_much(tmp_path: Path) -> None:
     life, _ = judge_life(tmp_path, replace(_CALM, page=100), 3)
     for name, cost in life.tally.costs.items():

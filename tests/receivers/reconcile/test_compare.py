@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.booking import Booking, BookingStatus, StoredBooking
+from ingest.clock import UNCHECKED_SKEW
+from ingest.times import format_instant
 from ingest.vendors.rest import Window
 from receivers.reconcile.compare import Verdict, compare, cut_windows, superseded_version, widen
 
@@ -50,6 +52,14 @@ def test_another_state_whose_version_is_not_above_the_stored_one_is_missed_and_s
     booking = replace(HERE, version=version, status=BookingStatus.CANCELLED)
     assert verdict(booking, OLD) is Verdict.MISSED
     assert superseded_version(booking, OLD, NOON) == HERE.version
+
+
+def test_a_row_of_the_future_is_doubted_only_as_far_as_the_time_is_known() -> None:
+    ahead = NOON + timedelta(minutes=80)
+    row = StoredBooking(replace(HERE, version=format_instant(ahead), updated_at=ahead), ahead)
+    assert verdict(row.booking, row) is Verdict.MISSED
+    unchecked = compare(row.booking, row, COLUMNS, NOON, LAG, skew=UNCHECKED_SKEW)
+    assert unchecked is Verdict.MATCHED
 
 
 def test_a_row_younger_than_the_vendors_lag_is_left_alone() -> None:
