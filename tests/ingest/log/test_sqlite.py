@@ -270,18 +270,18 @@ def test_a_transaction_begins_once_another_one_ends_and_is_given_up_when_that_ta
 
 def test_a_transaction_waits_for_the_process_that_recovers_the_log(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
-
-    def write_nothing(file: LogFile) -> None:
-        with file.transaction():
-            pass
-
-    with closing(LogFile(path)) as file, PythonProcess(_RECOVERER, f"{path}-shm") as process:
+    with (
+        closing(LogFile(path)) as file,
+        file.use() as connection,
+        PythonProcess(_RECOVERER, f"{path}-shm") as process,
+        ThreadPoolExecutor(1) as pool,
+    ):
         assert process.read_line() == "recovering"
-        with ThreadPoolExecutor(1) as pool:
-            writing = pool.submit(write_nothing, file)
-            assert not wait([writing], 0.1).done
-            process.kill()
-            writing.result(PATIENCE)
+        beginning = pool.submit(file._begin, connection)
+        assert not wait([beginning], 0.1).done
+        process.kill()
+        beginning.result(PATIENCE)
+        connection.execute("ROLLBACK")
 
 
 def test_much_is_pruned_in_parts_so_that_writers_get_in_between(
