@@ -35,6 +35,7 @@ _RETRY_SECONDS = "5"
 # With these a spreadsheet takes a cell for a formula.
 # https://owasp.org/www-community/attacks/CSV_Injection
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_LISTS_AS_CSV = ("/bookings.csv", "/live.csv")  # the pages' lists, whole
 _INSTANTS = {"starts_from", "starts_until", "loaded_since"}
 _TEXTS = {"vendor", "account", "search", "sort", "cursor"}
 
@@ -47,7 +48,7 @@ def routes(settings: Settings) -> list[Route]:
     return [
         Route("/api/changes", feed.stream),
         Route("/api/bookings", _answering(api.page)),
-        Route("/api/bookings.csv", _answering(api.csv)),
+        *(Route(path, _answering(api.csv)) for path in ("/api/bookings.csv", *_LISTS_AS_CSV)),
         Route("/api/bookings/{vendor}/{account}/{booking_id:path}", _answering(api.booking)),
         Route("/api/openapi.json", _answering(lambda _: _json(openapi_document()))),
         Route("/api/schemas/booking.json", _answering(lambda _: _json(booking_schema()))),

@@ -43,7 +43,7 @@ def _read_list(dashboard: Dashboard, request: Request) -> Content:
             "is_filtered": is_filtered or bool(wanted.cursor),
         },
         command=_command(wanted.account, wanted.statuses, sort),
-        csv="/api/bookings.csv" + (f"?{urlencode(query)}" if query else ""),
+        csv="/bookings.csv" + (f"?{urlencode(query)}" if query else ""),
     )
 
 

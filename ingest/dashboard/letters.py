@@ -68,6 +68,7 @@ def _read_list(dashboard: Dashboard, request: Request) -> Content:
             "filter": {"reason": reason, "account": account},
             "reasons": sorted(REASONS),
             "accounts": sorted(settings.accounts),
+            "plan_command": _plan_command(_options(reason, account) or ["--all"]),
         },
         columns=columns,
         rows=[[letter[name] for name in columns] for letter in letters],
@@ -84,6 +85,10 @@ def _wanted(reason: str, account: str) -> "LetterFilter":
 def _options(reason: str, account: str) -> list[str]:
     """Return the options of the command line for a filter."""
     return [*(["--reason", reason] if reason else []), *(["--account", account] if account else [])]
+
+
+def _plan_command(selection: Sequence[str]) -> str:
+    return shlex.join(["ingest", "dead-letters", "redrive", *selection, "--dry-run"])
 
 
 def _read_letter(dashboard: Dashboard, request: Request) -> Content:
@@ -173,8 +178,7 @@ def _plan(dashboard: Dashboard, request: Request, fields: Fields) -> Response:
         selection = _options(reason, account) or ["--all"]
     if not ids:
         raise ConfigurationError("there is no such dead letter")
-    command = shlex.join(["ingest", "dead-letters", "redrive", *selection, "--dry-run"])
-    job = Job("redrive-plan", "What a redrive would do", command, total=len(ids))
+    job = Job("redrive-plan", "What a redrive would do", _plan_command(selection), total=len(ids))
     dashboard.jobs.start(job, lambda job: _run(settings, job, ids, dry_run=True))
     return job_page(job)
 

@@ -47,7 +47,7 @@ def _read_live(dashboard: Dashboard, request: Request) -> Content:
             "statuses": [str(status) for status in BookingStatus],
         },
         command=" ".join(["ingest tail", *options]),
-        csv=f"/api/bookings.csv?{urlencode({**query, 'sort': '-loaded_at'})}",
+        csv=f"/live.csv?{urlencode({**query, 'sort': '-loaded_at'})}",
     )
 
 

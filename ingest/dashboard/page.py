@@ -98,10 +98,8 @@ class Page:
             return render(request, "error.html", {"title": self.title, "error": str(error)}, status_of(error))
         if content is None:
             return render(request, "loading.html", {"title": self.title})
-        twins = {
-            "json": _twin(request, "json"),
-            "csv": _twin(request, "csv") if self.has_csv else content.csv,
-        }
+        csv_twin = content.csv or (_twin(request, "csv") if self.has_csv else "")
+        twins = {"json": _twin(request, "json"), "csv": csv_twin}
         return render(
             request,
             self.template,

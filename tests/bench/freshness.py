@@ -2,7 +2,8 @@
 
 Runs `ingest up` with accounts of all vendors, sends signed deliveries at each rate, and asks the warehouse
 for new rows all the time, as a reader of it would. Then it does the same with a warehouse that already has
-many rows. The sender and the reader share the machine with what is measured.
+many rows. With `--browsers 0 3` it does all of that without the dashboard, and again while so many pages of
+it are open in Chromium. The sender, the reader and Chromium share the machine with what is measured.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -187,15 +189,16 @@ def _watch(monitor: WarehouseMonitor, sending: "Future[Sent]") -> WarehouseMonit
     return monitor
 
 
-def figures(results: Sequence[tuple[str, Freshness]]) -> Figures:
-    """Return the table of all results, each with the words for its warehouse."""
+def figures(results: Sequence[tuple[str, int, Freshness]]) -> Figures:
+    """Return the table of all results, each with the words for its warehouse, and the number of browsers."""
     columns = [
-        *("warehouse", "asked for, /s", "sent, /s", "answers", "POST to answer, p50 and p99, ms"),
+        *("warehouse", "browsers", "asked for, /s", "sent, /s", "answers", "POST to answer, p50 and p99, ms"),
         *("receipt to visible row, p50 and p99, s", "cores", "memory, MiB", "missing rows"),
     ]
     rows = [
         (
             warehouse,
+            str(browsers),
             f"{result.rate:g}",
             f"{result.sent_per_second:.0f}",
             ", ".join(f"{status}: {count}" for status, count in sorted(result.answers.items())),
@@ -205,7 +208,7 @@ def figures(results: Sequence[tuple[str, Freshness]]) -> Figures:
             f"{result.usage.mebibytes:.0f}",
             str(result.missing),
         )
-        for warehouse, result in results
+        for warehouse, browsers, result in results
     ]
     return Figures("`ingest up`, from a webhook to its row", columns, rows)
 
@@ -226,21 +229,22 @@ def main() -> None:
     parser.add_argument(
         "--stored", type=int, default=10_000_000, help="events of the large warehouse, 0 for none"
     )
-    parser.add_argument("--browsers", type=int, default=0, help="that show the dashboard meanwhile")
+    parser.add_argument(
+        "--browsers", type=int, nargs="+", default=[0], help="that show the dashboard meanwhile"
+    )
     parser.add_argument("--log", default="", help='"" for the embedded log, or kafka://host:port')
     add_write_option(parser)
     arguments = parser.parse_args()
     results = []
-    for stored in dict.fromkeys((0, arguments.stored)):
-        for rate in arguments.rates:
-            with TemporaryDirectory(prefix="ingest-freshness-") as folder:
-                name = f"{stored:,} events" if stored else "empty"
-                result = measure(
-                    Path(folder), rate, arguments.seconds, arguments.log, stored, browsers=arguments.browsers
-                )
-                results.append((name, result))
-    show("freshness", [figures(results)], write=arguments.write)
-    sys.exit(any(result.missing for _, result in results))
+    for stored, rate, browsers in product(
+        dict.fromkeys((0, arguments.stored)), arguments.rates, arguments.browsers
+    ):
+        with TemporaryDirectory(prefix="ingest-freshness-") as folder:
+            result = measure(Path(folder), rate, arguments.seconds, arguments.log, stored, browsers=browsers)
+        results.append((f"{stored:,} events" if stored else "empty", browsers, result))
+    block = "watched" if any(arguments.browsers) else "freshness"
+    show(block, [figures(results)], write=arguments.write)
+    sys.exit(any(result.missing for *_, result in results))
 
 
 if __name__ == "__main__":

@@ -69,9 +69,10 @@ def test_before_the_first_load_the_list_says_what_is_to_come(browse: Browse) -> 
 
 
 def test_the_csv_of_a_list_has_no_formula(browser: TestClient) -> None:
-    link = re.search(r'href="(/api/bookings.csv[^"]*)"', browser.get("/bookings?search=B00").text)
+    link = re.search(r'href="(/bookings.csv[^"]*)"', browser.get("/bookings?search=B00").text)
     assert link
     assert "'=cmd()" in browser.get(unescape(link[1])).text
+    assert browser.get("/live.csv?account=support").text == browser.get("/api/bookings.csv").text
 
 
 def test_the_timeline_says_which_event_made_the_row_and_which_came_late(browser: TestClient) -> None:
