@@ -5,7 +5,6 @@ Without Arrow, which the reading process does not need.
 
 from collections.abc import Iterable
 from datetime import datetime
-from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -25,7 +24,6 @@ UNREADABLE_VERSION = "0"
 UNVERSIONED_COLUMNS = {"booking_id", "version", "column_versions"}
 
 BOOKINGS_JSON = ("staff", "answers", "tracking", "guests", "column_versions")
-_column_values = attrgetter(*COLUMNS)
 _EMPTY_BOOKING = Booking(booking_id="", version="", status=BookingStatus.UNKNOWN)
 
 
@@ -37,23 +35,53 @@ def booking_row(
     `version` is the whole one, by which rows are compared; `first_seen_at` is kept from the booking's first
     row. `now` is None where the row is not loaded yet.
     """
-    row: Row = dict(zip(COLUMNS, _column_values(booking), strict=True))
+    vendor, account = vendor_and_account(event.source)
+    row: Row = {
+        "vendor": vendor,
+        "account": account,
+        "booking_id": booking.booking_id,
+        "version": version,
+        "status": booking.status.value,
+        "starts_at": booking.starts_at,
+        "ends_at": booking.ends_at,
+        "group_id": booking.group_id,
+        "timezone": booking.timezone,
+        "created_at": booking.created_at,
+        "updated_at": booking.updated_at,
+        "service_id": booking.service_id,
+        "service_name": booking.service_name,
+        "staff": as_json(booking.staff),
+        "staff_name": booking.staff_name,
+        "location": booking.location,
+        "customer_id": booking.customer_id,
+        "customer_name": booking.customer_name,
+        "customer_email": booking.customer_email,
+        "customer_phone": booking.customer_phone,
+        "participants": booking.participants,
+        "price": None if booking.price is None else rounded(booking.price),
+        "currency": booking.currency,
+        "cancel_reason": booking.cancel_reason,
+        "cancelled_by": booking.cancelled_by,
+        "rescheduled_from": booking.rescheduled_from,
+        "rescheduled_to": booking.rescheduled_to,
+        "answers": as_json(booking.answers),
+        "tracking": as_json(booking.tracking),
+        "guests": as_json(booking.guests),
+        "cancelled_at": booking.cancelled_at,
+        "conference_url": booking.conference_url,
+        "gone_at": booking.gone_at,
+        "column_versions": None,
+        "first_seen_at": first_seen_at,
+        "last_event_id": event.id,
+        "last_via": event.via.value,
+        "loaded_at": now,
+    }
     if booking.untold or booking.column_versions:
-        guessed = {name: guess_version(version) for name in booking.untold if row[name] not in EMPTY}
+        guessed = {
+            name: guess_version(version) for name in booking.untold if getattr(booking, name) not in EMPTY
+        }
         versions = dict.fromkeys(booking.untold, "") | guessed | dict(booking.column_versions or {})
-        row["column_versions"] = versions
-    else:
-        row["column_versions"] = None
-    for name in BOOKINGS_JSON:
-        row[name] = as_json(row[name])
-    row["vendor"], row["account"] = vendor_and_account(event.source)
-    row["status"] = booking.status.value
-    row["version"] = version
-    row["price"] = None if booking.price is None else rounded(booking.price)
-    row["first_seen_at"] = first_seen_at
-    row["last_event_id"] = event.id
-    row["last_via"] = event.via.value
-    row["loaded_at"] = now
+        row["column_versions"] = as_json(versions)
     return row
 
 

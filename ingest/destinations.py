@@ -52,6 +52,8 @@ class Destination:
     - `staging_schemes` are those of the URLs of buckets through which rows can be loaded, and
       `longest_staged_payload` are the bytes of an event's payload then, if that is more than `longest_json`.
       No text in it may be longer than `longest_text`.
+    - `staging_options` are dlt's, by the schemes of buckets that the destination reads without our keys: one
+      has to name how.
     - `staged_format` is that of files in such a bucket: in JSON lines, JSON stays JSON. None is dlt's choice.
     - `merge_times` are the columns by whose times merges are bounded, by table: where the destination knows
       which of its files or partitions have which times.
@@ -74,6 +76,7 @@ class Destination:
     longest_text: int | None = None
     longest_json: int | None = None
     staging_schemes: tuple[str, ...] = ()
+    staging_options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     staged_format: str | None = None
     longest_staged_payload: int | None = None
     merge_times: Mapping[str, str] = field(default_factory=dict)
@@ -138,6 +141,7 @@ SNOWFLAKE = Destination(
     longest_text=16 * _MIB,
     longest_json=16 * _MIB,
     staging_schemes=("s3", "gs", "az"),
+    staging_options={"gs": ("stage_name",)},
     staged_format="jsonl",
     fence=Fence.LEASE,
     interval_reason="a warehouse that is resumed bills at least 60 seconds",
@@ -168,6 +172,7 @@ DATABRICKS = Destination(
     longest_text=16 * _MIB,
     longest_json=16 * _MIB,
     staging_schemes=("s3", "gs", "az"),
+    staging_options={"gs": ("staging_credentials_name", "is_staging_external_location")},
     merge_times=_TIMES,
     column_hints={
         table: {column: {"x-databricks-cluster": True} for column in ("vendor", "account", time)}

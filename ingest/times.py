@@ -49,7 +49,12 @@ def parse_instant(text: str) -> datetime:
     Raises PayloadError for anything else, such as a time without a zone or outside the years 1 to 9999.
     """
     try:
-        return utc(parse_rare_form(text) or datetime.fromisoformat(text))
+        try:
+            return utc(datetime.fromisoformat(text))
+        except ValueError:
+            if moment := parse_rare_form(text):
+                return utc(moment)
+            raise
     except (ValueError, OverflowError) as error:
         raise PayloadError(f"not an ISO 8601 instant: {text[:40]!r}") from error
 

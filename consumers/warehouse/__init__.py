@@ -329,7 +329,7 @@ class Warehouse:
             self._name,
             pipelines_dir=self._settings.work_dir,
             destination=self._destination,
-            staging=staging_bucket(self._all_settings, self._name),
+            staging=staging_bucket(self._all_settings, self._all_settings.consumer.instance),
             dataset_name=self._settings.dataset,
         )
 

@@ -200,7 +200,7 @@ class SyncPipeline:
                 self._name,
                 pipelines_dir=self._settings.warehouse.work_dir,
                 destination=destination(self._settings, sync_pipeline(self._account)),
-                staging=staging_bucket(self._settings, self._name),
+                staging=staging_bucket(self._settings, sync_pipeline(self._account)),
                 dataset_name=self._settings.warehouse.dataset,
             )
             self._store.restore(pipeline)

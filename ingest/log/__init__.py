@@ -199,7 +199,10 @@ class Reader(Protocol):
 
 
 Start = datetime | Mapping[int, int] | None
-"""Where a follower begins: at a time, at the next offset of each partition, or at the end of the topic."""
+"""Where to begin: at a time, or at an offset of each partition.
+
+None is the end of the topic for a follower, and the oldest record for a reader.
+"""
 
 
 class Follower(Protocol):

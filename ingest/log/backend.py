@@ -6,7 +6,7 @@ Kafka client.
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -35,10 +35,11 @@ class Log(Protocol):
     def consumer(self) -> Consumer:
         """Join the group. Raises LogUnavailable."""
 
-    def reader(self, since: datetime | None, topics: Sequence[str] = ()) -> Reader:
+    def reader(self, since: Start, topics: Sequence[str] = ()) -> Reader:
         """Open a reader of these topics, or of all.
 
-        It begins with what was appended at `since` or later, or with the oldest record.
+        It begins with what was appended at `since` or later, with these offsets of partitions and the oldest
+        record of all others, or with the oldest record.
 
         Raises LogUnavailable.
         """
@@ -85,7 +86,7 @@ class SqliteLog:
 
         return SqliteConsumer(self._path, self._group, self._topics, self._retention, feed=self._feed)
 
-    def reader(self, since: datetime | None, topics: Sequence[str] = ()) -> Reader:
+    def reader(self, since: Start, topics: Sequence[str] = ()) -> Reader:
         from ingest.log.sqlite import SqliteReader
 
         return SqliteReader(self._path, topics or self._topics, since)
@@ -144,7 +145,7 @@ class KafkaLog:
 
         return KafkaLogConsumer(self.servers, self._settings, self._group, self._topics, feed=self._feed)
 
-    def reader(self, since: datetime | None, topics: Sequence[str] = ()) -> Reader:
+    def reader(self, since: Start, topics: Sequence[str] = ()) -> Reader:
         from ingest.log.kafka import KafkaLogReader
 
         return KafkaLogReader(self.servers, self._settings, topics or self._topics, since)

@@ -30,10 +30,12 @@ _PRICE_DIGITS = 29
 _LOWEST_EXPONENT = -30
 
 _LINK = re.compile(r"https?://\S+", re.IGNORECASE)
-# An instant in UTC as vendors write it, without a fraction, with milliseconds or with microseconds: its
-# length, and what separates its numbers. A regular expression would take longer than the parsing.
-_UTC_LENGTHS = {20, 24, 27}
+# Instants as vendors write them: the lengths of one in UTC, without a fraction, with milliseconds or with
+# microseconds; the length of one with an offset; and what separates the numbers. A regular expression would
+# take longer than the parsing.
+_UTC_LENGTHS, _OFFSET_LENGTH = {20, 24, 27}, 25
 _SEPARATORS, _PLACES = "--T::", slice(4, 19, 3)
+_SIGN_PLACE, _COLON_PLACE = 19, 22
 # What a value may be that is no object, where the message depends on it. Some languages write an empty list
 # for an object without fields.
 _ABSENT_VALUES: tuple[object, ...] = (None, UNSET, "", [])
@@ -113,6 +115,8 @@ def read_any_text(value: object) -> str | None:
     """
     if value is None or isinstance(value, str):
         return read_text(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
     try:
         return read_text(json.dumps(value, ensure_ascii=False, sort_keys=True))
     except (TypeError, ValueError, RecursionError):
@@ -198,20 +202,26 @@ def read_id(field: str, value: object) -> str:
 def read_instant(field: str, value: object) -> datetime:
     """Return the value of a field that is an instant. Raises PayloadError with the name of the field.
 
-    Nearly all instants are in UTC, and these Python reads at once. Others are read as pydantic does, and also
-    24:00 and leap seconds.
+    Nearly all instants have one of two forms, which Python reads at once. Others are read as pydantic does,
+    and also 24:00 and leap seconds.
     """
     try:
         if isinstance(value, str):
-            if len(value) in _UTC_LENGTHS and value[-1] == "Z" and value[_PLACES] == _SEPARATORS:
+            if value[_PLACES] == _SEPARATORS and _has_plain_zone(value):
                 try:  # suppress() would take longer than the parsing
-                    return datetime.fromisoformat(value)
+                    return utc(datetime.fromisoformat(value))
                 except ValueError:
                     pass
             value = parse_rare_form(value) or value
         return utc(_TIMES.validate_python(value))
     except (ValueError, OverflowError):
         raise _wrong(field, value) from None
+
+
+def _has_plain_zone(text: str) -> bool:
+    if len(text) == _OFFSET_LENGTH:
+        return text[_SIGN_PLACE] in "+-" and text[_COLON_PLACE] == ":"
+    return text[-1] == "Z" and len(text) in _UTC_LENGTHS
 
 
 def read_maybe_instant(field: str, value: object) -> datetime | None:
@@ -281,40 +291,44 @@ Sources = Mapping[str, tuple[str, ...]]
 
 # Every booking has a value in these columns, so a null there does not clear them.
 _NEVER_CLEARED = {"status"}
+_UNKNOWN = BookingStatus.UNKNOWN
 
 
-def untold(message: Struct, booking: Booking, sources: Sources) -> frozenset[str]:
+def untold(message: Struct, booking: Booking, *all_sources: Sources) -> frozenset[str]:
     """Return the value of `Booking.untold`: the columns that are only empty because `message` lacks a field.
 
     These are the empty columns of `booking` for which at least one source field is absent. A field with null,
     "" or an empty list was cleared by the vendor, unless every booking has a value there. In a list of
     objects the first object counts.
-    `sources` should only have columns that some message of the vendor fills, for instance
+    `all_sources` should only have columns that some message of the vendor fills, for instance
     `{"customer_name": ("name", "first_name"), "starts_at": ("event.start_time",)}`.
     """
     columns = set()
-    for column, paths in sources.items():
-        value = getattr(booking, column)
-        # Most columns have a value, and to compare each with all of EMPTY would take long.
-        if (not value or value is BookingStatus.UNKNOWN) and value in EMPTY:
-            for path in paths:
-                if not _is_present(message, path, clearable=column not in _NEVER_CLEARED):
-                    columns.add(column)
-                    break
+    for sources in all_sources:
+        for column, paths in sources.items():
+            value = getattr(booking, column)
+            # Most columns have a value, and to compare each with all of EMPTY would take long.
+            is_empty = (not value or value is _UNKNOWN) and value in EMPTY
+            if is_empty and not _are_present(message, paths, clearable=column not in _NEVER_CLEARED):
+                columns.add(column)
     return frozenset(columns)
 
 
-def _is_present(message: Struct, path: str, *, clearable: bool) -> bool:
-    part: object = message
-    for name in _names(path):
-        if isinstance(part, list):
-            part = next((entry for entry in part if isinstance(entry, Struct)), None)
-        if not isinstance(part, Struct):  # null or an empty list, which has no fields
-            return clearable
-        part = getattr(part, name)
-        if part is UNSET:
+def _are_present(message: Struct, paths: Iterable[str], *, clearable: bool) -> bool:
+    for path in paths:
+        part: object = message
+        for name in _names(path):
+            if isinstance(part, list):
+                part = next((entry for entry in part if isinstance(entry, Struct)), None)
+            if not isinstance(part, Struct):  # null or an empty list, which has no fields
+                part = None
+                break
+            part = getattr(part, name)
+            if part is UNSET:
+                return False
+        if not clearable and read_word(part) is None:
             return False
-    return clearable or read_word(part) is not None
+    return True
 
 
 @cache

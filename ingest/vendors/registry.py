@@ -58,16 +58,17 @@ class BookingMapper:
     """
 
     def __init__(self, accounts: "Mapping[tuple[str, str], AnyAccount]") -> None:
-        self._accounts = dict(accounts)
+        self._accounts = {account.source: account for account in accounts.values()}
 
     def __call__(self, event: "Event") -> "Booking | None":
         """Return the booking that an event is about, or None. Raises PayloadError."""
-        vendor, name = event.vendor, event.account
-        if (vendor, name) not in self._accounts:
+        account = self._accounts.get(event.source)
+        if account is None:
+            vendor, name = event.vendor, event.account
             try:
                 account_class = load_account_class(vendor)
                 settings = account_class.settings_model(name=name, vendor=vendor)
             except (ConfigurationError, ValueError) as error:
                 raise PayloadError(f"no vendor module for {vendor!r}") from error
-            self._accounts[vendor, name] = account_class(settings, "")
-        return self._accounts[vendor, name].booking(event)
+            self._accounts[event.source] = account = account_class(settings, "")
+        return account.booking(event)

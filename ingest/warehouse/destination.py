@@ -255,6 +255,7 @@ def check_only_reads(sql: str, dialect: str | None) -> None:
 def destination(settings: Settings, pipeline: str = "") -> Any:
     """Make the dlt destination of the settings, with a staging dataset for this pipeline.
 
+    `pipeline` is a consumer's instance, or what `sync_pipeline` returns.
     Raises ConfigurationError.
     """
     warehouse = settings.warehouse
@@ -281,17 +282,37 @@ def destination(settings: Settings, pipeline: str = "") -> Any:
         ) from None
     with translated():
         # dlt's `capabilities` ignore what fails here, such as a package that is missing, and then break.
-        made.configuration(made.spec(), accept_partial=True)
+        configuration: Any = made.configuration(made.spec(), accept_partial=True)
+    if warehouse.staging:
+        _check_staging(warehouse, configuration)
+        if stage := getattr(configuration, "stage_name", None):
+            # dlt names files from the bucket's URL on, and the stage's URL is without the pipeline's folder.
+            made.config_params["stage_name"] = f"{stage}/{_staging_folder(pipeline)}"
     return made
 
 
 def staging_bucket(settings: Settings, pipeline: str) -> Any:
-    """Make the dlt destination through which a pipeline's rows are loaded; None where they need no bucket.
+    """Make the dlt destination through which a pipeline's rows are loaded; None where they need no bucket."""
+    if not (bucket := settings.warehouse.staging):
+        return None
+    return dlt.destination("filesystem", bucket_url=f"{bucket}/{_staging_folder(pipeline)}")
 
-    Each pipeline has a folder of its own, because dlt empties it before each load.
-    """
-    bucket = settings.warehouse.staging
-    return dlt.destination("filesystem", bucket_url=f"{bucket}/{pipeline}") if bucket else None
+
+def _staging_folder(pipeline: str) -> str:
+    """Return the folder in the staging bucket that is a pipeline's own: dlt empties it before each load."""
+    return "_".join(filter(None, ["ingest", pipeline]))
+
+
+def _check_staging(warehouse: WarehouseSettings, configuration: Any) -> None:
+    """Raise ConfigurationError where dlt's options do not name what reads the bucket, and one has to."""
+    scheme, _, _ = str(warehouse.staging).partition(":")
+    options = warehouse.kind.staging_options.get(scheme, ())
+    if options and not any(getattr(configuration, option, None) for option in options):
+        names = " or ".join(f"DESTINATION__{warehouse.kind.name}__{option}".upper() for option in options)
+        raise ConfigurationError(
+            f"warehouse.staging: {warehouse.kind.title} takes no keys for {scheme}://…: set {names}, see"
+            f" docs/destinations/{warehouse.kind.name}.md"
+        )
 
 
 def _check_usable(warehouse: WarehouseSettings) -> None:

@@ -110,7 +110,7 @@ class ReceiverLife:
             downtimes.append(Downtime(ends[-1], None))
         return downtimes
 
-    def killed(self, source: str, now: datetime) -> list[Suspicion]:
+    def killed(self, now: datetime) -> list[Suspicion]:
         """Return the last minutes of receivers that were killed, also while others ran.
 
         What they refused after their last sign, they could not tell.
@@ -118,7 +118,7 @@ class ReceiverLife:
         detail = "a receiver was killed, and nobody knows what it refused after its last sign of life"
         return [
             Suspicion(
-                source,
+                ANY_SOURCE,
                 Cause.RECEIVER_DOWN,
                 last.at,
                 last.at + SIGN_EVERY,
@@ -130,23 +130,18 @@ class ReceiverLife:
             if not last.has_stopped and now > last.at + _SILENT
         ]
 
-    def lost_spools(self, source: str, now: datetime) -> list[Suspicion]:
-        """Return what spools may have taken along whose receivers did not come back."""
+    def lost_spools(self, now: datetime) -> list[Suspicion]:
+        """Return what spools may have taken along whose receivers did not come back: more at each step."""
         suspicions = []
         for spool, last in self._spools.items():
-            begin = last.at
-            for step in () if last.has_stopped else _SPOOL_STEPS:
-                if now < last.at + step:
-                    break
-                key = f"{spool} {format_instant(last.at)} {step}"
+            passed = [step for step in _SPOOL_STEPS if now >= last.at + step]
+            if passed and not last.has_stopped:
+                key, until = f"{spool} {format_instant(last.at)}", last.at + passed[-1]
                 detail = (
                     f"a receiver with a spool has given no sign since {last.at:%Y-%m-%d %H:%M} UTC, and what"
                     " it accepted while the log was away may be only there"
                 )
-                suspicions.append(
-                    Suspicion(source, Cause.SPOOL_LOST, begin, last.at + step, last.at + step, key, detail)
-                )
-                begin = last.at + step
+                suspicions.append(Suspicion(ANY_SOURCE, Cause.SPOOL_LOST, last.at, until, until, key, detail))
         return suspicions
 
     def forget(self, now: datetime) -> None:
@@ -171,10 +166,10 @@ class ReceiverLife:
         self._spans = sorted([*apart, (start, end)])
 
 
-def suspect_downtime(source: str, downtime: Downtime) -> Suspicion:
-    """Return that deliveries of a source may be missing because no receiver ran."""
+def suspect_downtime(downtime: Downtime) -> Suspicion:
+    """Return that deliveries of ANY_SOURCE may be missing because no receiver ran."""
     return Suspicion(
-        source,
+        ANY_SOURCE,
         Cause.RECEIVER_DOWN,
         downtime.since,
         downtime.until,

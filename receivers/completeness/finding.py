@@ -18,6 +18,7 @@ from ingest.clock import CLOCK_SKEW, LOOKBACK_IN_DOUBT, is_future, is_recent, re
 from ingest.errors import ConfigurationError, PayloadError, WarehouseUnavailable
 from ingest.event import ALIVE, GAP, LOST, Cause, Event, vendor_and_account
 from ingest.files import replace_private
+from ingest.log import Start
 from ingest.rhythm import WEEKS, Rhythm, learn_rhythm, start_of_hour
 from ingest.settings import Settings
 from ingest.times import format_instant, parse_instant
@@ -40,7 +41,6 @@ from receivers.reconcile.report import Report
 
 log = structlog.get_logger()
 
-_OVERLAP = timedelta(minutes=10)  # partitions are not read in the order of time
 _REMEMBERED = (
     LOOKBACK_IN_DOUBT  # how long closed gaps are needed to recognise the suspicions that led to them
 )
@@ -55,17 +55,24 @@ def time_of_vendors(settings: Settings) -> datetime:
     return datetime.now(UTC) - (ahead if abs(ahead) > CLOCK_SKEW else timedelta(0))
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class _Mark:
-    """Which record was read: when it was appended, by the log's clock in Unix time, and where it is."""
+    """Which record of a partition was read: its offset, and when it was appended by the log's clock."""
 
-    timestamp: float
-    position: str
+    offset: int
+    appended_at: datetime
 
-    @property
-    def appended_at(self) -> datetime:
-        """When it was appended."""
-        return datetime.fromtimestamp(self.timestamp, UTC)
+
+@dataclass(slots=True)
+class _Reading:
+    """What the audit topic shows, and the last record that was read of each partition.
+
+    `kept` are the last ones of those that had been read before.
+    """
+
+    suspicions: list[Suspicion] = field(default_factory=list)
+    last: dict[int, _Mark] = field(default_factory=dict)
+    kept: dict[int, _Mark] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +126,7 @@ class GapFinder:
     _life: ReceiverLife = field(default_factory=ReceiverLife)
     _is_loaded: bool = False
     _sources: frozenset[str] = frozenset()
-    _newest: _Mark | None = None
+    _read_until: dict[int, _Mark] = field(default_factory=dict)  # by partition of the audit topic
     _checks: dict[tuple[str, Cause], list[_Check]] = field(default_factory=dict)  # that wait for a look
     _made_anew: dict[str, Suspicion] = field(default_factory=dict)  # by source; they wait as well
     _right_until: dict[tuple[str, Cause], datetime] = field(default_factory=dict)
@@ -141,9 +148,7 @@ class GapFinder:
         self._read_audit(accounts, now)
         self._judge_checks(now)
         self._seen.write(self._life.last_seen)
-        for account in accounts:
-            self._judge_receivers(account.source, now)
-        self._life.forget(now)
+        self._judge_receivers(accounts, now)
         if time.monotonic() >= self._silence_due:
             self._silence_due = time.monotonic() + _SILENCE_SECONDS
             self._find_silence(accounts, now)
@@ -220,55 +225,67 @@ class GapFinder:
         self._suspect(replace(check.suspicion, since=since, key=format_instant(since)), now)
 
     def _read_audit(self, accounts: Sequence[AnyAccount], now: datetime) -> None:
-        """Read what is new in the audit topic; all of it at first, and for new accounts.
+        """Read what is new in each partition of the audit topic; all of it at first, and for new accounts.
 
-        What is new is told by the log's own times, because its clock may differ from this machine's. Raises
+        The last record that was read before is read again: where it is gone, all is read. Raises
         LogUnavailable.
         """
-        sources = frozenset(account.source for account in accounts)
-        newest = self._newest
-        since = newest.appended_at - _OVERLAP if newest and sources <= self._sources else None
-        suspicions, marks = self._read_records(since)
-        if newest and newest not in marks:
-            suspicions, marks = self._read_records(None)
-            if is_recent(newest.appended_at, now, _RETAINED):
-                kept = [mark.appended_at for mark in marks if mark <= newest]
-                kept_until = max(kept, default=now - self.settings.reconcile.lookback)
-                suspicions.append(suspect_rewound_log(newest.appended_at, kept_until, now))
-        self._newest, self._sources = max(marks, default=None), sources
-        for suspicion in for_sources(suspicions, sorted(sources)):
+        sources, before = frozenset(account.source for account in accounts), self._read_until
+        is_known = bool(before) and sources <= self._sources
+        offsets = {part: mark.offset for part, mark in before.items()}
+        reading = self._read_records(offsets if is_known else None)
+        if is_known and any(reading.kept.get(part) != mark for part, mark in before.items()):
+            is_known, reading = False, self._read_records(None)
+        gone = {part: mark for part, mark in before.items() if reading.kept.get(part) != mark}
+        lost = {part: mark for part, mark in gone.items() if is_recent(mark.appended_at, now, _RETAINED)}
+        if lost:
+            lookback = now - self.settings.reconcile.lookback
+            kept_until = min(
+                reading.kept[part].appended_at if part in reading.kept else lookback for part in lost
+            )
+            newest = max(mark.appended_at for mark in lost.values())
+            reading.suspicions.append(suspect_rewound_log(newest, kept_until, now))
+        self._read_until = before | reading.last if is_known else reading.last
+        self._sources = sources
+        for suspicion in for_sources(reading.suspicions, sorted(sources)):
             self._suspect(suspicion, now)
 
-    def _read_records(self, since: datetime | None) -> tuple[list[Suspicion], list[_Mark]]:
-        """Read the audit topic, and return what it shows, and which records it has. Raises LogUnavailable."""
-        suspicions: list[Suspicion] = []
-        marks: list[_Mark] = []
+    def _read_records(self, since: Start) -> _Reading:
+        """Read the audit topic. Raises LogUnavailable."""
+        reading = _Reading()
         reader = self.settings.build_log().reader(since, [self.settings.audit_topic])
         try:
             for stored in reader.records():
-                marks.append(_Mark(stored.timestamp, stored.position))
+                part, mark = stored.partition.number, _Mark(stored.offset, stored.appended_at)
+                reading.last[part] = mark
+                known = self._read_until.get(part)
+                if known and mark.offset <= known.offset and mark.appended_at <= known.appended_at:
+                    reading.kept[part] = mark
                 with suppress(PayloadError):  # not one of ours
-                    suspicions += self._read(Event.from_record(stored.record))
+                    reading.suspicions += self._read(Event.from_record(stored.record))
         finally:
             reader.close()
-        return suspicions, marks
+        return reading
 
-    def _judge_receivers(self, source: str, now: datetime) -> None:
+    def _judge_receivers(self, accounts: Sequence[AnyAccount], now: datetime) -> None:
         """Find when no receiver ran, and end what lasted until one did."""
         downtimes = self._life.downtimes(now)
-        for suspicion in (
-            *(suspect_downtime(source, downtime) for downtime in downtimes),
-            *self._life.killed(source, now),
-            *self._life.lost_spools(source, now),
-        ):
+        suspicions = [
+            *map(suspect_downtime, downtimes),
+            *self._life.killed(now),
+            *self._life.lost_spools(now),
+        ]
+        for suspicion in for_sources(suspicions, [account.source for account in accounts]):
             self._suspect(suspicion, now)
+        self._life.forget(now)
         running_since = self._life.running_since
         if running_since is None or any(downtime.until is None for downtime in downtimes):
             return
         # Signs that came late may show that receivers ran all the time.
-        for gap in self.book.of_cause(source, Cause.RECEIVER_DOWN):
-            if gap.is_open and gap.until_at is None:
-                self.book.update(gap, now, until_at=max(gap.from_at, running_since))
+        for account in accounts:
+            for gap in self.book.of_cause(account.source, Cause.RECEIVER_DOWN):
+                if gap.is_open and gap.until_at is None:
+                    self.book.update(gap, now, until_at=max(gap.from_at, running_since))
 
     def _read(self, event: Event) -> list[Suspicion]:
         """Read an event of the audit topic, and return what it shows. Raises PayloadError."""

@@ -143,7 +143,8 @@ class GapBook:
         suspicion = _plausible(suspicion, now)
         gap_id = digest(suspicion.source, GAP, suspicion.cause, suspicion.key)
         if known := self._gaps.get(gap_id):
-            return self._extend(known, suspicion, now) if known.is_open else None
+            is_longer = bool(suspicion.until and known.until_at and suspicion.until > known.until_at)
+            return self._extend(known, suspicion, now) if known.is_open or is_longer else None
         of_cause = self.of_cause(suspicion.source, suspicion.cause)
         if any(_explains(gap, suspicion) for gap in of_cause):
             return None
@@ -181,11 +182,15 @@ class GapBook:
                 self._changed.pop(gap.id, None)
 
     def _extend(self, gap: Gap, suspicion: Suspicion, now: datetime) -> Gap | None:
-        """Extend a gap by the suspicion that led to it, which may have an end by now, or by another one."""
+        """Extend a gap by the suspicion that led to it, which may have another end by now, or by another one.
+
+        A closed one is open again.
+        """
         until = suspicion.until
         if gap.until_at is not None and until is not None:
             until = max(gap.until_at, until)
-        extended = self.update(gap, now, from_at=min(gap.from_at, suspicion.since), until_at=until)
+        from_at = min(gap.from_at, suspicion.since)
+        extended = self.update(gap, now, from_at=from_at, until_at=until, closed_at=None)
         return None if extended is gap else extended
 
     def _put(self, gap: Gap, now: datetime) -> Gap:

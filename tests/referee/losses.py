@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ingest.event import Cause, Event, build_loss_note
-from ingest.log import Backlog, Partition, Record, StoredRecord
+from ingest.log import Backlog, Partition, Record, Start, StoredRecord
 from ingest.settings import Settings
 from tests.referee.clock import START, Clock
 from tests.referee.product import Product
@@ -74,13 +74,17 @@ class GapProduct(Product):
             missing = len(records) - len(self.times[topic])
             self.times[topic] += [self._clock.now.timestamp()] * missing
 
-    def reader(self, since: datetime | None, topics: Sequence[str]) -> Any:
+    def reader(self, since: Start, topics: Sequence[str]) -> Any:
         """Return a reader of one topic."""
         self.may_be_killed()
         self.note_times()
         (topic,) = topics
         times, records = self.times[topic], self.log[topic]
-        first = max(self.first[topic], bisect_left(times, since.timestamp()) if since else 0)
+        first = self.first[topic]
+        if isinstance(since, datetime):
+            first = max(first, bisect_left(times, since.timestamp()))
+        elif since:
+            first = max(first, since.get(0, 0))
         stored = [
             StoredRecord(records[offset], Partition(topic), offset, times[offset])
             for offset in range(first, len(records))

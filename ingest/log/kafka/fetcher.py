@@ -88,7 +88,7 @@ class Fetcher:
         self._is_assigned = False
 
     def seek(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Go on at these offsets in those of these partitions that are assigned."""
+        """Continue at these offsets, in those of these partitions that are assigned."""
         changed = {
             partition: offset
             for partition, offset in offsets.items()
@@ -101,13 +101,16 @@ class Fetcher:
     def fetch(self, limit: int, max_bytes: int) -> Fetched:
         """Return the next records that have come by now, up to `limit`, by partition.
 
-        Together they have `max_bytes` and one record more. Raises LogUnavailable.
+        Together they have at most `max_bytes` and one record more. Raises LogUnavailable.
         """
         try:
             return self._take(self._connected(), limit, max_bytes)
         except KafkaException as failure:
             self._drop()
             raise self._translated(failure.args[0]) from failure
+        except BaseException:  # such as MemoryError: what was taken is not returned, and is fetched again
+            self._is_assigned = False
+            raise
 
     def close(self) -> None:
         """Close the client, within some seconds."""

@@ -2,7 +2,7 @@
 
 import heapq
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,7 @@ from kafka import KafkaConsumer, OffsetSpec, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.protocol.consumer import IsolationLevel
 
-from ingest.log import Partition, StoredRecord
+from ingest.log import Partition, Start, StoredRecord
 from ingest.log.kafka.cluster import Cluster
 from ingest.log.kafka.comparer import stored_record
 from ingest.log.kafka.consumer import partitions_of
@@ -38,17 +38,15 @@ class KafkaLogReader:
     """Fetches the partition that is next by time, so that memory holds at most one fetch of each."""
 
     def __init__(
-        self, servers: list[str], settings: KafkaSettings, topics: Sequence[str], since: datetime | None
+        self, servers: list[str], settings: KafkaSettings, topics: Sequence[str], since: Start
     ) -> None:
-        """Begin with the first record of each partition that was appended at `since` or later.
-
-        Without `since`, begin with the first record.
+        """Begin with the first record of each partition at or after `since`, or with the first of all.
 
         Topics that do not exist are left out. Raises LogUnavailable.
         """
         self._cluster = Cluster(servers, settings)
         with self._cluster.translated_errors():
-            self._find_spans(topics, int(since.timestamp() * 1000) if since else 0)
+            self._find_spans(topics, since)
             self._consumer = self._cluster.open(KafkaConsumer, **_OPTIONS)
 
     def total(self) -> int:
@@ -70,23 +68,27 @@ class KafkaLogReader:
         with suppress(KafkaError):
             self._consumer.close(autocommit=False)
 
-    def _find_spans(self, topics: Sequence[str], since: int) -> None:
+    def _find_spans(self, topics: Sequence[str], since: Start) -> None:
         """Set the offsets to read.
 
         For a time Kafka returns the offset and time of the first record that is not older, or -1.
         """
+        time = int(since.timestamp() * 1000) if isinstance(since, datetime) else 0
+        offsets = since if isinstance(since, Mapping) else {}
         with closing(self._cluster.admin()) as admin:
             partitions = partitions_of(admin, topics)
             first, start, end = (
                 admin.list_partition_offsets(dict.fromkeys(partitions, spec), IsolationLevel.READ_COMMITTED)
                 if partitions
                 else {}
-                for spec in (0, since, OffsetSpec.LATEST)
+                for spec in (0, time, OffsetSpec.LATEST)
             )
         self._firsts = {Partition(*partition): offset.offset for partition, offset in first.items()}
         self._oldest = [offset.timestamp for offset in first.values() if offset.offset >= 0]
         self._spans = {
-            partition: range(start[partition].offset, end[partition].offset)
+            partition: range(
+                max(start[partition].offset, offsets.get(partition.partition, 0)), end[partition].offset
+            )
             for partition in partitions
             if start[partition].offset >= 0
         }

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ingest.errors import LogUnavailable
 from ingest.files import explain_unwritable
-from ingest.log import Backlog, Partition, StoredRecord
+from ingest.log import Backlog, Partition, Start, StoredRecord
 from ingest.log.sqlite.file import LogFile, unavailable
 from ingest.log.sqlite.records import next_offsets, read_records
 from ingest.log.sqlite.users import FilesReplaced
@@ -23,6 +23,7 @@ _FETCH_RECORDS = 100  # of each topic
 _FETCH_BYTES = 1024 * 1024
 
 _FIRST_SINCE = "SELECT offset FROM records WHERE topic = ? AND appended_at >= ? ORDER BY offset LIMIT 1"
+_FIRST_FROM = "SELECT MIN(offset) FROM records WHERE topic = ? AND offset >= ?"
 _APPENDED_AT = """
 SELECT MIN(appended_at) FROM (
   SELECT appended_at FROM records WHERE topic = ? AND offset >= ? ORDER BY offset LIMIT 1000
@@ -40,10 +41,8 @@ _LOOK_SECONDS = 0.05
 class SqliteReader:
     """Reads while others append, consume and delete. Records deleted meanwhile are left out."""
 
-    def __init__(self, path: Path, topics: Sequence[str], since: datetime | None) -> None:
-        """Begin with the first record of each topic that was appended at `since` or later.
-
-        Without `since`, begin with the first record.
+    def __init__(self, path: Path, topics: Sequence[str], since: Start) -> None:
+        """Begin with the first record of each topic at or after `since`, or with the first of all.
 
         Raises LogUnavailable.
         """
@@ -63,7 +62,7 @@ class SqliteReader:
                 self._file.close()
                 raise
 
-    def _find_spans(self, topics: Sequence[str], since: datetime | None) -> None:
+    def _find_spans(self, topics: Sequence[str], since: Start) -> None:
         with self._file.use() as connection:
 
             def value(sql: str, *values: object) -> float | None:
@@ -80,7 +79,10 @@ class SqliteReader:
             }
             self._spans = {}
             for topic in topics:
-                first = value(_FIRST_SINCE, topic, since.timestamp() if since else 0.0)
+                if isinstance(since, datetime):
+                    first = value(_FIRST_SINCE, topic, since.timestamp())
+                else:
+                    first = value(_FIRST_FROM, topic, since.get(0, 0) if since else 0)
                 after_last = value("SELECT next_offset FROM topics WHERE topic = ?", topic)
                 if first is not None and after_last is not None:
                     self._spans[topic] = range(int(first), int(after_last))

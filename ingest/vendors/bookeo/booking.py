@@ -305,8 +305,8 @@ def booking_of(booking_id: str, item: Item, changed_at: datetime | None, timezon
         guesses.add("guests")
     if status is None:
         guesses.add("status")
-    sources = {**_SOURCES, **_CANCELED_SOURCES} if is_canceled else _SOURCES
-    booking.untold = untold(item, booking, sources) | guesses
+    canceled_sources = _CANCELED_SOURCES if is_canceled else {}
+    booking.untold = untold(item, booking, _SOURCES, canceled_sources) | guesses
     return booking
 
 

@@ -218,14 +218,15 @@ def _booking_of(data: Booked) -> Booking:
         data.join_url(),
         read_text(data.location_description),
     )
+    starts_at = data.starts_at()
     host, customer, guests = data.host(), data.customer(), data.guests()
     staff, (price, currency) = read_text(host.id), data.price()
     booking = Booking(
         booking_id=read_id("id", data.id),
         version=format_instant(changed_at),
         status=status,
-        starts_at=data.starts_at(),
-        ends_at=data.ends_at(),
+        starts_at=starts_at,
+        ends_at=data.ends_at(starts_at),
         timezone=read_text(data.customer_timezone),
         created_at=created_at,
         updated_at=changed_at,
@@ -258,11 +259,7 @@ def _untold(data: Booked, booking: Booking, customer: Customer) -> frozenset[str
 
     Any other message corrects a guess.
     """
-    sources = {
-        **_SOURCES,
-        **customer.sources,
-        **(_CANCELED_SOURCES if booking.status is BookingStatus.CANCELLED else {}),
-    }
+    canceled_sources = _CANCELED_SOURCES if booking.status is BookingStatus.CANCELLED else {}
     guesses = set()
     if data.form() is None:
         guesses.add("participants")
@@ -271,7 +268,7 @@ def _untold(data: Booked, booking: Booking, customer: Customer) -> frozenset[str
             guesses.add("answers")
     if customer.sources is NOBODY_SOURCES:
         guesses.add("customer_email")
-    return untold(data, booking, sources) | guesses
+    return untold(data, booking, _SOURCES, customer.sources, canceled_sources) | guesses
 
 
 ACCOUNT = Oncehub

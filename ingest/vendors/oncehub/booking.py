@@ -266,9 +266,8 @@ class Booked(Struct):
         """Return the start. Raises PayloadError."""
         return read_maybe_instant("starting_time", self.starting_time)
 
-    def ends_at(self) -> datetime | None:
+    def ends_at(self, starts_at: datetime | None) -> datetime | None:
         """Return the end, computed from start and duration. Raises PayloadError."""
-        starts_at = self.starts_at()
         minutes = read_maybe_integer("duration_minutes", self.duration_minutes)
         if starts_at is None or minutes is None:
             return None

@@ -24,7 +24,7 @@ class Message:
         self._partition, self._offset, self._error = partition, offset, error
 
     def __len__(self) -> int:
-        return len(self.value())
+        return 97
 
     def error(self) -> KafkaError | None:
         return None if self._error is None else KafkaError(self._error)
@@ -164,6 +164,23 @@ def test_after_an_error_a_new_client_continues_where_the_other_one_was(
     assert broken.is_closed
     assert offsets(fetcher) == [7, 8]
     assert whole.assigned == [{FIRST: 7}]
+
+
+def test_what_there_is_no_memory_for_is_fetched_again(
+    fetcher: Fetcher, clients: list[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_message: Message) -> bytes:
+        raise MemoryError
+
+    client = Client(messages(FIRST, 5, 6))
+    clients.append(client)
+    with monkeypatch.context() as patch:
+        patch.setattr(Message, "value", fail)
+        with pytest.raises(MemoryError):
+            fetcher.fetch(100, 1_000_000)
+    client.messages = messages(FIRST, 5, 6)
+    assert offsets(fetcher) == [5, 6]
+    assert client.assigned == [{FIRST: 5}, {FIRST: 5}]
 
 
 def test_after_the_clock_was_set_back_a_new_client_takes_the_place_of_one_that_may_wait_long(

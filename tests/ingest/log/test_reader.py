@@ -92,6 +92,23 @@ def test_it_begins_with_the_first_record_that_was_appended_since(log: LogFixture
         assert (reader.total(), values(reader)) == (0, [])
 
 
+def test_it_begins_with_an_offset_of_each_partition(log: LogFixture) -> None:
+    producer = log.producer()
+    append(producer, log.topic, *numbered(20))
+    with closing(log.log().reader(None, [log.topic])) as reader:
+        records = list(reader.records())
+    last = {stored.partition.number: stored.offset for stored in records}
+    append(producer, log.topic, *numbered(5, start=20))
+    expected = [
+        stored.record.value for stored in records if stored.offset == last[stored.partition.number]
+    ] + [b"20", b"21", b"22", b"23", b"24"]
+    with closing(log.log().reader(last, [log.topic])) as reader:
+        assert sorted(values(reader)) == sorted(expected)
+    beyond = {number: offset + 100 for number, offset in last.items()}
+    with closing(log.log().reader(beyond, [log.topic])) as reader:
+        assert values(reader) == []
+
+
 def past(instant: datetime) -> datetime:
     """Return the next millisecond when it is over: Kafka has no finer times."""
     later = instant + timedelta(milliseconds=2)

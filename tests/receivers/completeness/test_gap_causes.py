@@ -6,12 +6,14 @@ from contextlib import closing as closed
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import orjson
 import pytest
 
 from ingest.errors import WarehouseUnavailable
 from ingest.event import Cause, Event
+from ingest.log import Backlog, Partition, Start, StoredRecord
 from ingest.settings import Settings
 from ingest.times import format_instant
 from ingest.warehouse.completeness import HOUR
@@ -83,7 +85,7 @@ def test_a_killed_receiver_that_was_forgotten_is_a_gap_of_an_account_that_comes_
     for names in (["bookeo"], ["bookeo"], ["bookeo", "oncehub"]):
         world.step(*names, minutes=5)
         assert {(gap.account, *minutes(gap)) for gap in world.open()} == {(name, 1, 2) for name in names}
-        assert world.closer.finder._life.killed("/bookeo/bookeo", world.now) == []
+        assert world.closer.finder._life.killed(world.now) == []
 
 
 def test_a_refusal_for_the_time_of_a_signature_is_a_gap_at_that_time(world: World) -> None:
@@ -261,6 +263,53 @@ def test_a_store_that_has_lost_something_gets_all_gaps_again(world: World, cause
     world.append(lost("bookeo", NOON, NOON - 10 * MINUTE, cause))
     world.step(minutes=1)
     assert {row["cause"] for row in world.statements()} == {Cause.GIVEN_UP, cause}
+
+
+class LogOfTwoClocks:
+    """The audit topic with two partitions: the clock of the second one is half an hour behind."""
+
+    def __init__(self) -> None:
+        self.events: tuple[list[Event], list[Event]] = ([], [])
+        self.read = 0
+
+    def reader(self, since: Start, _: Sequence[str]) -> SimpleNamespace:
+        """Return a reader from these offsets on."""
+        offsets = since if isinstance(since, dict) else {}
+        stored = [
+            StoredRecord(
+                event.to_record(), Partition("audit", number), offset, self.appended_at(number, event)
+            )
+            for number, events in enumerate(self.events)
+            for offset, event in enumerate(events)
+            if offset >= offsets.get(number, 0)
+        ]
+        self.read = len(stored)
+        return SimpleNamespace(records=lambda: stored, close=lambda: None)
+
+    def backlog(self) -> list[Backlog]:
+        """Return nothing: all is loaded."""
+        return []
+
+    def appended_at(self, number: int, event: Event) -> float:
+        """Return the Unix time at which a partition's clock took the event."""
+        return (event.time - number * HOUR / 2).timestamp()
+
+
+def test_what_is_new_is_read_in_each_partition_whatever_its_clock_says(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = LogOfTwoClocks()
+    monkeypatch.setattr(Settings, "build_log", lambda _: log)
+    log.events[0].extend(sign_of("only", minute) for minute in range(10))
+    log.events[1].append(sign_of("only", 0.5))
+    world.step(minutes=9)
+    log.events[1].append(sign_of("only", 9, unavailable=[8.5]))
+    world.step(minutes=1)
+    assert [(gap.cause, *minutes(gap)) for gap in world.open()] == [(Cause.UNAVAILABLE, 8.5, 8.5)]
+    assert log.read == 3, "the last record of each partition, and the new one"
+    del log.events[1][1:]
+    world.step(minutes=1)
+    assert [(gap.cause, gap.until_at) for gap in world.open()][1:] == [(Cause.LOG_CHANGED, world.now)]
 
 
 def test_a_log_that_is_rewound_while_no_consumer_runs_is_a_gap_since_what_it_still_has(world: World) -> None:

@@ -13,7 +13,6 @@ from ingest.event import Cause
 from ingest.vendors import AnyAccount
 from ingest.warehouse.completeness import HOUR
 from ingest.warehouse.gaps import Gap
-from receivers.completeness import finding
 from receivers.completeness.gaps import gap_hours, provable_at
 from receivers.reconcile.report import Report
 from tests.receivers.completeness.test_closing import MINUTE, NOON, World, lost, sign
@@ -81,7 +80,6 @@ class Life(World):
 
 @pytest.fixture(params=[1, 2])
 def life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Life]:
-    monkeypatch.setattr(finding, "_OVERLAP", timedelta(0))
     life = Life(tmp_path, monkeypatch, request.param)
     yield life
     life.producer.close()

@@ -54,6 +54,12 @@ def spans(book: GapBook) -> list[tuple[float, float | None]]:
     ]
 
 
+def close(book: GapBook, minute: float) -> None:
+    """Close all open gaps at a minute after ten o'clock."""
+    for gap in book.open():
+        book.update(gap, at(minute), closed_at=at(minute), waits_for=None)
+
+
 def verdict(hour: datetime, kind: Verdict, reason: str | None = None, missing: int = 0) -> HourVerdict:
     return HourVerdict("calendly", "sales", hour, kind, TEN, reason, missing=missing)
 
@@ -208,3 +214,14 @@ def test_in_whatever_order_and_however_often_suspicions_come_their_gaps_cover_th
             for gap in book.open()
         )
     assert all(book.add(seen, at(1002)) is None for seen in suspicions)
+
+
+def test_a_closed_gap_is_open_again_when_its_cause_lasted_longer_than_was_known() -> None:
+    book = GapBook()
+    spool = suspicion(0, 10, Cause.SPOOL_LOST, key="spool")
+    book.add(spool, at(10))
+    close(book, 30)
+    assert book.add(spool, at(40)) is None
+    assert book.add(replace(spool, until=at(60), known_at=at(60)), at(60))
+    assert spans(book) == [(0, 60)]
+    assert len(book.of_cause(SALES, Cause.SPOOL_LOST)) == 1
