@@ -257,9 +257,9 @@ def _untold(data: Booked, booking: Booking, customer: Customer) -> frozenset[str
     """
     canceled_sources = _CANCELED_SOURCES if booking.status is BookingStatus.CANCELLED else {}
     guesses = set()
-    if data.form() is None:
+    if data.read_form() is None:
         guesses.add("participants")
-        conversation = data.talk()
+        conversation = data.read_conversation()
         if conversation is None or conversation.answers is UNSET:
             guesses.add("answers")
     if customer.sources is NOBODY_SOURCES:
