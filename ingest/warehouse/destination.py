@@ -24,6 +24,7 @@ from ingest.settings import Settings, WarehouseSettings
 from ingest.warehouse import Bounds, RunningQuery, readable_values
 from ingest.warehouse.duckdb_file import READER_SECONDS, warehouse_lock
 from ingest.warehouse.errors import NOT_THE_QUERY, has_type_named, translated
+from ingest.warehouse.idle import Idle
 from ingest.warehouse.postgres import keep_json, keep_times, read_only
 
 # Read by dlt with its first pipeline: no telemetry, no parallelism that we do not need, no retries (the
@@ -47,8 +48,8 @@ logging.getLogger("sqlglot").setLevel(logging.ERROR)  # it warns about statement
 # Drivers warn their developers on standard error, which is for our messages.
 warnings.filterwarnings("ignore", module=r"(google|pyarrow|snowflake|sqlalchemy)\.")
 
-# Clients that nothing uses now, by what they connect to.
-_IDLE: dict[tuple[str, str, str], list[SqlClientBase[Any]]] = {}
+# Clients without a connection, by what they connect to.
+_IDLE: Idle[SqlClientBase[Any]] = Idle(8)
 _CONNECT_SECONDS = 2
 _SEEN_SECONDS = 60.0  # to look for the dataset before each query would double the statements
 _datasets_seen: dict[WarehouseSettings, float] = {}
@@ -96,17 +97,16 @@ def reading_client(settings: Settings) -> Iterator[SqlClientBase[Any]]:
     error a client is not used again.
     """
     warehouse = settings.warehouse
-    idle = _IDLE.setdefault((warehouse.destination, credentials(warehouse), warehouse.dataset), [])
+    key = (warehouse.destination, credentials(warehouse), warehouse.dataset)
     with translated():
-        try:
-            client = idle.pop()
-        except IndexError:
+        client = _IDLE.take(key)
+        if client is None:
             with scratch_folder("ingest-reader-") as scratch:
                 client = _reading_pipeline(settings, destination(settings), scratch).sql_client()
         with warehouse_lock(warehouse, READER_SECONDS), client:
             keep_values(client)
             yield client
-        idle.append(client)
+        _IDLE.keep(key, client)
 
 
 def keep_values(client: SqlClientBase[Any], *, json: bool = False) -> None:

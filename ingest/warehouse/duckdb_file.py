@@ -23,6 +23,7 @@ from ingest.warehouse import (
     in_utc,
     readable_values,
 )
+from ingest.warehouse.idle import Idle
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -32,8 +33,8 @@ _MEMORY = "1GB"
 _RETRY_SECONDS = 0.1
 _ALIAS = "warehouse"  # of the file, in a database in memory
 _MOST_LATE_ROWS = 5000
-# Databases in memory that nothing uses now, by the file that they read.
-_IDLE: "dict[Path, list[DuckDBPyConnection]]" = {}
+# Databases in memory, by the file that they read. Each has threads, so few are kept.
+_IDLE: "Idle[DuckDBPyConnection]" = Idle(2)
 # What a query could reach besides the tables, and where it could write:
 # https://duckdb.org/docs/stable/operations_manual/securing_duckdb/overview
 LOCKED_DOWN = {
@@ -144,10 +145,8 @@ class DuckDBFile:
         """
         import duckdb
 
-        idle = _IDLE.setdefault(self._path, [])
-        try:
-            connection = idle.pop()
-        except IndexError:
+        connection = _IDLE.take(self._path)
+        if connection is None:
             folder = f"{self._path}.tmp"  # as DuckDB calls it by itself for a file
             connection = duckdb.connect(config={"temp_directory": folder, "memory_limit": _MEMORY})
             connection.execute("SET TimeZone = 'UTC'")
@@ -163,7 +162,7 @@ class DuckDBFile:
         except BaseException:
             connection.close()
             raise
-        idle.append(connection)
+        _IDLE.keep(self._path, connection)
 
     @contextmanager
     def _opened(self) -> "Iterator[DuckDBPyConnection]":

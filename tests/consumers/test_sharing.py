@@ -93,6 +93,22 @@ def test_a_reader_says_when_another_program_writes(harness: ConsumerHarness) -> 
         query(harness.settings, "select 1")
 
 
+def test_a_file_is_read_as_it_is_now_also_after_an_error_and_a_restore(harness: ConsumerHarness) -> None:
+    harness.load(sample(0, "B0"))
+    bookings = "select booking_id from bookings order by booking_id"
+    assert harness.column(bookings) == ["B0"]
+    with pytest.raises(ConfigurationError):
+        query(harness.settings, "select nothing from bookings")
+    file = harness.settings.warehouse.duckdb_file
+    assert file is not None
+    backup = file.read_bytes()
+    harness.load(sample(1, "B1"))
+    assert harness.column(bookings) == ["B0", "B1"]
+    file.unlink()
+    file.write_bytes(backup)
+    assert harness.column(bookings) == ["B0"]
+
+
 @pytest.mark.parametrize("name", ["ingest", "Ingest", "ingest_staging"])
 def test_a_file_called_like_a_dataset_is_a_wrong_setting(tree: Tree, name: str) -> None:
     credentials = tree["warehouse"]["credentials"].replace("warehouse.duckdb", f"{name}.duckdb")
