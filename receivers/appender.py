@@ -71,7 +71,10 @@ class Appender:
 
     def _continue(self, loop: asyncio.AbstractEventLoop) -> None:
         """Ask for outcomes, and append what has come. Repeats itself while an append is under way."""
-        self._producer.poll()
+        try:
+            self._producer.poll()
+        except Exception as bug:  # noqa: BLE001  or nothing would be appended any more
+            _log_bug(bug)
         appends, self._next = self._next, {}
         for topic, entries in appends.items():
             self._append(loop, topic, entries)

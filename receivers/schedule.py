@@ -15,7 +15,7 @@ from receivers.completeness.asking import ask_again
 from receivers.completeness.closing import GapCloser
 from receivers.reconcile.report import Report
 from receivers.reconcile.run import Reconciler, choose_accounts
-from receivers.subscriptions.check import check_subscriptions, open_gaps
+from receivers.subscriptions.check import check_subscriptions, unchecked_spans
 from receivers.subscriptions.state import open_state, read_changed
 
 log = structlog.get_logger()
@@ -105,7 +105,8 @@ class Schedule:
     def _close_gaps(self) -> None:
         """Find gaps, compare at once what may be missing in them, and close those that are proven."""
         if self._gaps:
-            self._gaps.step(self._accounts)
+            sources = {f"/{account.vendor}/{name}" for name, account in self._settings.accounts.items()}
+            self._gaps.step(self._accounts, sources)
 
     def _run(self, account: AnyAccount, since: datetime, until: datetime | None) -> Report | None:
         """Compare an account for a gap; return None if that was stopped."""
@@ -130,12 +131,12 @@ class Schedule:
             if account.source in problems:
                 finder.note_subscription(account, problems[account.source])
         try:
-            made_anew = open_gaps(settings, accounts)
-            for gap in made_anew:
-                finder.note_made_anew(gap.account, gap.since)
+            made_anew = unchecked_spans(settings, accounts)
+            for span in made_anew:
+                finder.note_made_anew(span.account, span.since)
             self._gaps.find(accounts)
-            for gap in made_anew:  # now that the log knows of them
-                open_state(settings, gap.account).close_gap(gap.since)
+            for span in made_anew:  # now that the log knows of them
+                open_state(settings, span.account).note_checked(span.since)
         except IngestError as error:
             log.warning("gaps.waiting", why=str(error))
 

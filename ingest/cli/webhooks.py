@@ -120,7 +120,7 @@ def apply(
     for plan in changed:
         with plan.noting_failure(), _manager(settings, plan.account, stores[plan.name]) as manager:
             plan.done = manager.apply(permissions).done
-    are_filled = no_reconcile or _fill_gaps(settings, [plan.account for plan in plans])
+    are_checked = no_reconcile or _check_spans(settings, [plan.account for plan in plans])
     if changed:
         # What was done for one account may be in another's way.
         for plan in plans:
@@ -129,7 +129,7 @@ def apply(
     view.print_applied(changed)
     if any(plan.failure for plan in plans):
         raise typer.Exit(ExitCode.UNAVAILABLE)
-    if not are_filled or any(plan.differs for plan in plans):
+    if not are_checked or any(plan.differs for plan in plans):
         raise typer.Exit(ExitCode.FAILED)
 
 
@@ -243,9 +243,9 @@ def rotate(
         view.print_steps(settings, *_choose_accounts(read_settings(config), [name]))
     done = f"a new secret is live, and the old one too; later: ingest webhooks rotate {name} --finish"
     print_line(f"{name}: {trouble or done}")
-    is_filled = no_reconcile or _fill_gaps(settings, [account])
+    is_checked = no_reconcile or _check_spans(settings, [account])
     note_changed(settings)
-    if not is_filled or trouble:
+    if not is_checked or trouble:
         raise typer.Exit(ExitCode.FAILED)
 
 
@@ -335,28 +335,28 @@ def _secret_store(account: AnyAccount, *, print_secrets: bool) -> "SecretStore":
     return FileSecretStore(account.settings)
 
 
-def _fill_gaps(settings: Settings, accounts: Sequence[AnyAccount]) -> bool:
+def _check_spans(settings: Settings, accounts: Sequence[AnyAccount]) -> bool:
     """Reconcile what webhooks may have missed; return whether nothing is missing any more."""
     from ingest.warehouse.bookings import BookingsTable
     from receivers.reconcile.run import Reconciler
-    from receivers.subscriptions.check import fill_gap, open_gaps
+    from receivers.subscriptions.check import check_span, unchecked_spans
 
-    gaps = open_gaps(settings, [account for account in accounts if view.has_api(account)])
+    spans = unchecked_spans(settings, [account for account in accounts if view.has_api(account)])
     troubles = []
-    for gap in gaps:
-        view.print_gap(gap)
+    for span in spans:
+        view.print_span(span)
         try:
             with closing(settings.build_log().producer()) as producer:
                 reconciler = Reconciler(
                     settings, BookingsTable(settings), producer, lambda *_: None, threading.Event()
                 )
-                report = fill_gap(settings, gap, reconciler)
+                report = check_span(settings, span, reconciler)
             if report is None:
                 raise AssertionError("nobody stops this reconciler")
-            trouble = view.print_filled(gap, report)
+            trouble = view.print_checked(span, report)
         except IngestError as error:
             trouble = str(error)
         if trouble:
             troubles.append(trouble)
-            view.print_unfilled(gap, trouble)
+            view.print_unchecked(span, trouble)
     return not troubles

@@ -11,7 +11,7 @@ from ingest.words import counted
 if TYPE_CHECKING:
     from receivers.reconcile.report import Report
     from receivers.subscriptions.account_plan import AccountPlan
-    from receivers.subscriptions.check import Gap
+    from receivers.subscriptions.check import UncheckedSpan
 
 _WORDS = {
     "keep": ("as wanted", "green"),
@@ -134,15 +134,15 @@ def print_subscriptions(plans: Sequence["AccountPlan"], *, as_json: bool) -> Non
             print_line(f"{plan.name}: {plan.failure or by_hand}")
 
 
-def print_gap(gap: "Gap") -> None:
+def print_span(span: "UncheckedSpan") -> None:
     """Print that bookings are looked for which webhooks missed."""
-    name = gap.account.name
-    print_note(f"{name}: looking for bookings that webhooks missed since {gap.since:%Y-%m-%d %H:%M} UTC")
+    name = span.account.name
+    print_note(f"{name}: looking for bookings that webhooks missed since {span.since:%Y-%m-%d %H:%M} UTC")
     print_note(f"{name}: needs a running consumer (`ingest up`); otherwise it stops after 1 minute")
 
 
-def print_filled(gap: "Gap", report: "Report") -> str:
-    """Print what was repaired; return why the gap is not filled, "" when it is."""
+def print_checked(span: "UncheckedSpan", report: "Report") -> str:
+    """Print what was repaired; return why the span is not checked, "" when it is."""
     if report.failure:
         return str(report.failure)
     counts = report.counts
@@ -153,7 +153,7 @@ def print_filled(gap: "Gap", report: "Report") -> str:
             f"{counted(counts.seen, 'booking')} compared, {counts.missed} were missing or out of date,"
             f" {counts.repaired} of these repaired{gone}"
         )
-    print_line(f"{gap.account.name}: {summary}")
+    print_line(f"{span.account.name}: {summary}")
     if report.unproven:
         return report.unproven
     if report.settled:
@@ -163,10 +163,10 @@ def print_filled(gap: "Gap", report: "Report") -> str:
     return f"{counted(counts.missed - counts.repaired, 'booking')} not repaired yet"
 
 
-def print_unfilled(gap: "Gap", trouble: str) -> None:
-    """Print why a gap is not filled, and how to go on."""
+def print_unchecked(span: "UncheckedSpan", trouble: str) -> None:
+    """Print why a span is not checked, and how to go on."""
     print_note(
-        f"{gap.account.name}: not finished: {trouble}. Run `ingest webhooks apply` again;"
+        f"{span.account.name}: not finished: {trouble}. Run `ingest webhooks apply` again;"
         " `ingest up` continues by itself"
     )
 

@@ -36,8 +36,8 @@ _LINK = re.compile(r"https?://\S+", re.IGNORECASE)
 _UTC_LENGTHS, _OFFSET_LENGTH = {20, 24, 27}, 25
 _SEPARATORS, _PLACES = "--T::", slice(4, 19, 3)
 _SIGN_PLACE, _COLON_PLACE = 19, 22
-# What a value may be that is no object, where the message depends on it. Some languages write an empty list
-# for an object without fields.
+# What counts as absent where the booking depends on a value. Some languages write an empty list for an object
+# without fields.
 _ABSENT_VALUES: tuple[object, ...] = (None, UNSET, "", [])
 
 # Nearly all values have the documented type; pydantic reads the other forms that mean the same.
@@ -49,8 +49,8 @@ _FLAGS = TypeAdapter(bool)
 S = TypeVar("S", bound=Struct)
 V = TypeVar("V")
 
-# The types of fields with objects in a shape: an object, or a list of objects. As a vendor may send anything
-# there, `read_part` and the like tell whether it is one.
+# The types of a shape's fields that have an object of another shape, or a list of such objects. A vendor may
+# send anything there: `read_part` and the like return the objects.
 NoObject = str | int | float | bool | list[object] | None
 MaybeObject = Union[NoObject, UnsetType, V]  # noqa: UP007 - mypy takes no X | Y with a variable
 MaybeList = Union[list[NoObject | V], dict[str, object], str, int, float, bool, UnsetType, None]  # noqa: UP007

@@ -52,6 +52,7 @@ warnings.filterwarnings("ignore", module=r"(google|pyarrow|snowflake|sqlalchemy)
 _IDLE: Idle[SqlClientBase[Any]] = Idle(8)
 _CONNECT_SECONDS = 2
 _SEEN_SECONDS = 60.0  # to look for the dataset before each query would double the statements
+_MOST_SEEN = 8
 _datasets_seen: dict[WarehouseSettings, float] = {}
 _TABLE_NAME = re.compile(r"[\w $*-]+")  # a file's has a dot, a slash or a colon
 # Options with which each end gives up a connection after 25 s of silence:
@@ -218,6 +219,8 @@ def _check_loaded(client: SqlClientBase[Any], warehouse: WarehouseSettings) -> N
         return
     if not client.has_dataset():
         raise NothingLoaded(f"nothing has been loaded yet: there is no dataset {warehouse.dataset}")
+    if len(_datasets_seen) >= _MOST_SEEN:
+        _datasets_seen.clear()
     _datasets_seen[warehouse] = time.monotonic()
 
 

@@ -1,7 +1,7 @@
 """Closes gaps: has the vendor asked about just their hours, and closes those that are proven."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -66,13 +66,16 @@ class GapCloser:
     def __post_init__(self) -> None:
         self.finder = GapFinder(self.settings, self.book)
 
-    def step(self, accounts: Sequence[AnyAccount]) -> None:
+    def step(self, accounts: Sequence[AnyAccount], configured: Collection[str] | None = None) -> None:
         """Find the gaps of these accounts, compare what is due, and close what is proven.
 
-        What cannot be asked is logged once, and asked again with the next step.
+        What cannot be asked is logged once, and asked again with the next step. `configured` are the sources
+        of all accounts in the settings, where these are known: gaps of accounts that were removed are closed.
         """
         try:
             self.find(accounts)
+            if configured is not None:
+                self._close_removed(configured)
             for account in accounts:
                 self._advance(account)
             self._state()
@@ -91,6 +94,15 @@ class GapCloser:
         self.finder.look(accounts)
         self._reopen(accounts)
         self._state()
+
+    def _close_removed(self, configured: Collection[str]) -> None:
+        """Close the gaps of accounts that are no longer in the settings: nobody can compare them any more."""
+        now = time_of_vendors(self.settings)
+        for gap in self.book.open():
+            if gap.source in self.finder.known_sources and gap.source not in configured:
+                detail = f"{gap.detail}; the account was removed from the settings"
+                self.book.update(gap, now, closed_at=now, waits_for=None, detail=detail)
+                log.info("gap.closed", source=gap.source, cause=gap.cause.value, why="account removed")
 
     def _reopen(self, accounts: Sequence[AnyAccount]) -> None:
         """Look at accounts with new gaps soon, and open the hours that the warehouse may have lost.

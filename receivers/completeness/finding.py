@@ -119,12 +119,16 @@ class _LastSeen:
 
 @dataclass
 class GapFinder:
-    """Adds what shows that deliveries may be missing to a book of gaps. For one thread."""
+    """Adds what shows that deliveries may be missing to a book of gaps. For one thread.
+
+    `known_sources` are those of the accounts that were looked at, and of the gaps in this log.
+    """
 
     settings: Settings
     book: GapBook
     _life: ReceiverLife = field(default_factory=ReceiverLife)
     _is_loaded: bool = False
+    known_sources: set[str] = field(default_factory=set)
     _sources: frozenset[str] = frozenset()
     _read_until: dict[int, _Mark] = field(default_factory=dict)  # by partition of the audit topic
     _checks: dict[tuple[str, Cause], list[_Check]] = field(default_factory=dict)  # that wait for a look
@@ -139,6 +143,7 @@ class GapFinder:
     def look(self, accounts: Sequence[AnyAccount]) -> None:
         """Find the gaps of these accounts. Raises WarehouseUnavailable, LogUnavailable."""
         now = time_of_vendors(self.settings)
+        self.known_sources |= {account.source for account in accounts}
         if not self._is_loaded:
             for gap in read_gaps(self.settings, now - _REMEMBERED):
                 self.book.restate(gap)
@@ -297,7 +302,9 @@ class GapFinder:
             with suppress(ValueError, KeyError, TypeError):  # of a later release
                 row = orjson.loads(event.data)
                 instants = {name: parse_instant(row[name]) for name in row if is_instant(name) and row[name]}
-                self.book.restate(gap_of(row | instants))
+                gap = gap_of(row | instants)
+                self.book.restate(gap)
+                self.known_sources.add(gap.source)
         return []
 
     def _find_silence(self, accounts: Sequence[AnyAccount], now: datetime) -> None:

@@ -231,7 +231,7 @@ class SubscriptionManager:
         # Before anything changes, note that all since the last delivery is to be reconciled.
         state = self.state.read()
         since = self._read_arrivals().last or datetime.now(UTC) - self._settings.reconcile.lookback
-        self._write(replace(state, gap_since=min(filter(None, (state.gap_since, since)))))
+        self._write(replace(state, unchecked_since=min(filter(None, (state.unchecked_since, since)))))
         secret = self._choose_secret(step.wanted.slot, rotating=rotating)
         try:
             created = self._subscriptions.create(step.wanted, secret)

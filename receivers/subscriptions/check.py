@@ -1,6 +1,6 @@
-"""The check of accounts' subscriptions, and the gaps before those that were made anew.
+"""The check of accounts' subscriptions, and the spans before those that were made anew.
 
-A gap is what a vendor could not deliver before that; reconciliation fills it.
+In such a span a vendor could not deliver. It is unchecked until reconciliation has compared it.
 """
 
 from collections import Counter
@@ -77,33 +77,33 @@ def find_shared_credentials(accounts: Iterable[AnyAccount]) -> dict[str, list[st
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
+class UncheckedSpan:
     """Webhooks of the account may have been missed since then, and nothing has looked for them yet."""
 
     account: AnyAccount
     since: datetime
 
 
-def open_gaps(settings: Settings, accounts: Sequence[AnyAccount]) -> list[Gap]:
-    """Return the gaps of those of the accounts that can be reconciled. Raises ConfigurationError."""
-    gaps = []
+def unchecked_spans(settings: Settings, accounts: Sequence[AnyAccount]) -> list[UncheckedSpan]:
+    """Return the unchecked spans of the accounts that can be reconciled. Raises ConfigurationError."""
+    spans = []
     now = datetime.now(UTC)
     for account in accounts:
         if not account.settings.can_reconcile():
             continue
-        if since := open_state(settings, account).read().gap_since:
-            gaps.append(Gap(account, now - LOOKBACK_IN_DOUBT if is_future(since, now) else since))
-    return gaps
+        if since := open_state(settings, account).read().unchecked_since:
+            spans.append(UncheckedSpan(account, now - LOOKBACK_IN_DOUBT if is_future(since, now) else since))
+    return spans
 
 
-def fill_gap(settings: Settings, gap: Gap, reconciler: Reconciler) -> Report | None:
-    """Reconcile an account since its gap began, and close the gap if nothing is missing any more.
+def check_span(settings: Settings, span: UncheckedSpan, reconciler: Reconciler) -> Report | None:
+    """Reconcile an account since then, and note the span as checked if nothing is missing any more.
 
-    Returns the report of that; None if the reconciler was stopped. Raises as `StateFile.close_gap`.
+    Returns the report of that; None if the reconciler was stopped. Raises as `StateFile.note_checked`.
     """
-    report = next(iter(reconciler.run([gap.account], gap.since)), None)
+    report = next(iter(reconciler.run([span.account], span.since)), None)
     if report and report.settled:
-        open_state(settings, gap.account).close_gap(gap.since)
+        open_state(settings, span.account).note_checked(span.since)
     return report
 
 

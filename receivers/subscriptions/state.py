@@ -25,13 +25,13 @@ class SubscriptionState:
     """What is stored of an account's subscriptions. In the file the fields have the names of their aliases.
 
     `fingerprints` are those of the secrets of the subscriptions made here, by subscription id; "" where one
-    has no secret of its own. Webhooks may have been missed since `gap_since`, and that is not reconciled yet.
+    has no secret of its own. Webhooks may have been missed since `unchecked_since`: nothing has checked it.
     `newest_secret` is the fingerprint of the newest secret, which is the newest since `rotated_at`.
     `preexisting` are the ids of subscriptions that were there before anything was stored here.
     """
 
     fingerprints: Annotated[Mapping[str, str], Field(alias="made")] = field(default_factory=dict)
-    gap_since: Annotated[AwareDatetime | None, Field(alias="hole_since")] = None
+    unchecked_since: Annotated[AwareDatetime | None, Field(alias="hole_since")] = None
     rotated_at: AwareDatetime | None = None
     newest_secret: Annotated[str, Field(alias="first")] = ""
     preexisting: Annotated[tuple[str, ...], Field(alias="strange")] = ()
@@ -91,12 +91,12 @@ class StateFile:
         except OSError as error:
             raise ConfigurationError(f"{self._file} cannot be written: {error.strerror}") from None
 
-    def close_gap(self, since: datetime) -> None:
-        """Store that all since then is reconciled, unless the gap reaches farther back by now."""
+    def note_checked(self, since: datetime) -> None:
+        """Store that all since then is reconciled, unless the unchecked span reaches farther back by now."""
         with self.lock():
             state = self.read()
-            if state.gap_since and state.gap_since >= since:
-                self.write(replace(state, gap_since=None))
+            if state.unchecked_since and state.unchecked_since >= since:
+                self.write(replace(state, unchecked_since=None))
 
     def _load(self) -> SubscriptionState | None:
         try:

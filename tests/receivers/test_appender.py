@@ -107,6 +107,16 @@ def test_a_bug_of_the_log_is_an_outcome_of_its_append_alone(
     assert other.answers == [None]
 
 
+def test_a_log_that_cannot_be_asked_for_outcomes_is_appended_to() -> None:
+    class Log(ControlledLog):
+        def poll(self) -> None:
+            raise _Bug("a bug of the log")
+
+    caller = _Caller()
+    _run(Log(), {"topic": [caller]})
+    assert caller.answers == [None]
+
+
 def test_the_log_is_asked_for_each_of_the_records_that_it_refused_together() -> None:
     good, refused, last = _Caller(), _Caller(b"too large"), _Caller()
     _run(ControlledLog(), {"topic": [good, refused, last]})

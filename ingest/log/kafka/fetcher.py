@@ -12,6 +12,7 @@ from concurrent.futures import wait
 from dataclasses import dataclass, field
 from typing import cast
 
+import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as Position
 from kafka import TopicPartition, errors
@@ -23,9 +24,12 @@ from ingest.log.kafka.comparer import build_record
 from ingest.log.kafka_settings import LARGEST_RECORD
 from ingest.threads import run_in_thread
 
+log = structlog.get_logger()
+
 _KIB = 1024
 _CLOSE_SECONDS = 10.0
 _SET_BACK_SECONDS = 0.5  # by which a clock that is slewed never goes back at once
+_REPORT_SECONDS = 60.0
 # What is fetched is unpacked at once. The queue limits what is kept, and a fetch what is added to a queue
 # that has room: a batch of the log's own format may have 255 times as many bytes when it is unpacked.
 _FETCH_BYTES = 128 * _KIB
@@ -45,17 +49,16 @@ _OPTIONS: dict[str, str | int | bool] = {
     "reconnect.backoff.max.ms": 1_000,
     "topic.metadata.refresh.interval.ms": 60_000,
     "socket.nagle.disable": True,
-    "log_level": 0,  # what goes wrong is in the error of a message, or kafka-python says it
+    "log_level": 0,  # what goes wrong is in the error of a message, or the client calls back
 }
 
 
 @dataclass(slots=True)
 class Run:
-    """Records of one partition that follow each other, and the leader epochs of the first and the last."""
+    """Records of one partition that follow each other and have one leader epoch."""
 
     partition: Partition
-    first_epoch: int | None
-    last_epoch: int | None = None
+    epoch: int | None
     records: list[StoredRecord] = field(default_factory=list)
 
 
@@ -78,6 +81,7 @@ class Fetcher:
         self._messages: deque[Message] = deque()  # taken from the client, and not returned yet
         self._largest = LARGEST_RECORD  # bytes of the largest message that was taken last
         self._clock = _clock_ahead()
+        self._report_due = 0.0
 
     def assign(self, partitions: Iterable[TopicPartition], offsets: Mapping[TopicPartition, int]) -> None:
         """Fetch these partitions only, from these offsets on, or where there is none from where it was."""
@@ -123,7 +127,7 @@ class Fetcher:
             self._drop()
         if self._client is None:
             options = self._cluster.librdkafka_options() | _OPTIONS | {"group.id": self._group}
-            self._client = Consumer(options, error_cb=_ignore)
+            self._client = Consumer(options, error_cb=self._report)
         if not self._is_assigned:
             self._messages.clear()
             self._client.assign(
@@ -145,20 +149,24 @@ class Fetcher:
                 room = max(1, (max_bytes - size) // self._largest)
                 self._messages.extend(client.consume(min(limit - count, room), 0))
                 self._largest = max(1, *map(len, self._messages)) if self._messages else self._largest
-            if not self._messages or (runs and self._messages[0].error()):
+            if not self._messages:
                 break
-            message = self._messages.popleft()
+            message = self._messages[0]
             if (error := message.error()) is not None:
+                if runs:
+                    break
                 raise KafkaException(error)
             partition, epoch = TopicPartition(message.topic(), message.partition()), message.leader_epoch()
-            run = runs.get(partition)
+            offset, run = cast("int", message.offset()), runs.get(partition)
             if run is None:
                 run = runs[partition] = Run(Partition(*partition), epoch)
+            elif epoch != run.epoch or offset <= run.records[-1].offset:
+                break  # the log may have been cut, for which the records before are compared first
+            self._messages.popleft()
             headers = cast("Sequence[tuple[str, bytes | None]]", message.headers() or ())
             record = build_record(message.key(), message.value(), headers)
             seconds = message.timestamp()[1] / 1000
-            run.records.append(StoredRecord(record, run.partition, cast("int", message.offset()), seconds))
-            run.last_epoch = epoch
+            run.records.append(StoredRecord(record, run.partition, offset, seconds))
             count, size = count + 1, size + record.size
         self._next |= {partition: run.records[-1].offset + 1 for partition, run in runs.items()}
         return runs
@@ -169,6 +177,16 @@ class Fetcher:
         if client is not None:
             wait([run_in_thread(client.close, "log-fetcher-before")], _CLOSE_SECONDS)
 
+    def _report(self, error: KafkaError) -> None:
+        """Log why the client cannot connect, at most once a minute. It tries again by itself.
+
+        That a connection was closed, or refused while a broker starts, is no news.
+        """
+        if error.code() == KafkaError._TRANSPORT or time.monotonic() < self._report_due:  # noqa: SLF001
+            return
+        self._report_due = time.monotonic() + _REPORT_SECONDS
+        log.warning("log.cannot_fetch", why=error.str())
+
     def _translated(self, error: KafkaError) -> LogUnavailable:
         broker_error = errors.for_code(error.code()) if error.code() > 0 else errors.KafkaError
         return self._cluster.unavailable(broker_error(error.str()))
@@ -177,7 +195,3 @@ class Fetcher:
 def _clock_ahead() -> float:
     """Return by how many seconds the wall clock is ahead of one that never jumps."""
     return time.time() - time.monotonic()
-
-
-def _ignore(_error: KafkaError) -> None:
-    """Do nothing: the client tries again by itself, and kafka-python says what is wrong."""

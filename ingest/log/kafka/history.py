@@ -239,7 +239,7 @@ class History:
         if partition not in self._last:
             return False
         last, epoch = self._last[partition]
-        return run.first_epoch != epoch or run.records[0].offset <= last.offset
+        return run.epoch != epoch or run.records[0].offset <= last.offset
 
     def _last_known(self, partition: TopicPartition) -> Bookmark | None:
         """Return the newest record that was committed, or else the first that was polled."""
@@ -249,7 +249,7 @@ class History:
         for partition, run in fetched.items():
             if not self._bookmarks.get(partition, Bookmarks()).marks:
                 self._first.setdefault(partition, Bookmark.of(run.records[0]))
-            self._last[partition] = Bookmark.of(run.records[-1]), run.last_epoch
+            self._last[partition] = Bookmark.of(run.records[-1]), run.epoch
 
     def _commit(self, positions: Mapping[TopicPartition, tuple[int, Bookmarks]], send: Send) -> None:
         """Commit offsets with their bookmarks, or without them when the brokers refuse so long a text."""

@@ -8,6 +8,7 @@ Payloads: https://www.bookeo.com/apiref/ (a webhook's `item` is the object that 
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import ClassVar
 from urllib.parse import parse_qs
 from zoneinfo import ZoneInfo
@@ -194,10 +195,9 @@ class Bookeo(Account[BookeoSettings]):
         """
         headers = delivery.delivery.headers
         message_id = headers.get_single(MESSAGE_ID)
-        parameters = parse_qs(delivery.delivery.query, keep_blank_values=True)
         return EventIdentity(
             id=message_id,
-            type=f"{_single_word(parameters, 'domain')}.{_single_word(parameters, 'type')}",
+            type=_event_type(delivery.delivery.query),
             subject=read_fields(_Envelope, delivery.body).subject(),
             time=_creation_time(message_id, _from_milliseconds(headers.get_single(TIMESTAMP))),
         )
@@ -258,6 +258,13 @@ def _signature(secret: str, sent: str, message_id: str, url: str, body: bytes) -
 
 def _from_milliseconds(milliseconds: str, base: int = 10) -> datetime:
     return _EPOCH + int(milliseconds, base) * _MILLISECOND
+
+
+@lru_cache(100)  # an account has a URL for each event
+def _event_type(query: str) -> str:
+    """Return the type that a registered URL's query names. Raises PayloadError."""
+    parameters = parse_qs(query, keep_blank_values=True)
+    return f"{_single_word(parameters, 'domain')}.{_single_word(parameters, 'type')}"
 
 
 def _single_word(parameters: dict[str, list[str]], name: str) -> str:

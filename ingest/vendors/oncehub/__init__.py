@@ -213,11 +213,7 @@ def _booking_of(data: Booked) -> Booking:
     is_cancelled = status is BookingStatus.CANCELLED
     cancellation = (is_cancelled and read_part(Change, data.cancel_reschedule_information)) or Change()
     actor = read_text(cancellation.actioned_by)
-    (price, currency), join_url, description = (
-        data.price(),
-        data.join_url(),
-        read_text(data.location_description),
-    )
+    join_url, description = data.join_url(), read_text(data.location_description)
     starts_at = data.starts_at()
     host, customer, guests = data.host(), data.customer(), data.guests()
     staff, (price, currency) = read_text(host.id), data.price()
@@ -261,9 +257,9 @@ def _untold(data: Booked, booking: Booking, customer: Customer) -> frozenset[str
     """
     canceled_sources = _CANCELED_SOURCES if booking.status is BookingStatus.CANCELLED else {}
     guesses = set()
-    if data.form() is None:
+    if data.read_form() is None:
         guesses.add("participants")
-        conversation = data.talk()
+        conversation = data.read_conversation()
         if conversation is None or conversation.answers is UNSET:
             guesses.add("answers")
     if customer.sources is NOBODY_SOURCES:

@@ -236,17 +236,17 @@ class Booked(Struct):
         self.booking_page = as_object(Reference, self.booking_page, "id")
         self.master_page = as_object(Reference, self.master_page, "id")
 
-    def form(self) -> Form | None:
+    def read_form(self) -> Form | None:
         """Return the form that the customer filled in."""
         return read_part(Form, self.form_submission)
 
-    def talk(self) -> Conversation | None:
+    def read_conversation(self) -> Conversation | None:
         """Return the conversation that made the booking."""
         return read_part(Conversation, self.conversation)
 
     def contacts(self) -> tuple[Contact, Contact]:
         """Return the booking's contact and the conversation's, each without fields where there is none."""
-        conversation = self.talk() or Conversation()
+        conversation = self.read_conversation() or Conversation()
         return (
             read_part(Contact, self.contact) or Contact(),
             read_part(Contact, conversation.contact) or Contact(),
@@ -287,7 +287,7 @@ class Booked(Struct):
         This is the person who filled in the form, else the conversation's contact, else the booking's
         contact, else the only attendee beside the host.
         """
-        form, contact, conversation_contact = self.form(), *self.contacts()
+        form, contact, conversation_contact = self.read_form(), *self.contacts()
         return (
             (form and _customer(form, read_text(form.name), _FORM_SOURCES))
             or _customer(conversation_contact, conversation_contact.name(), _CONVERSATION_SOURCES)
@@ -310,7 +310,7 @@ class Booked(Struct):
         Returns None where the host's address is unknown, and where there is no such attendee or several.
         """
         calendar = read_part(Calendar, self.external_calendar) or Calendar()
-        conversation = self.talk() or Conversation()
+        conversation = self.read_conversation() or Conversation()
         owner = read_part(User, conversation.owner) or User()
         known = map(read_text, (self.host().email, owner.email, calendar.id, calendar.name))
         hosts = {address.lower() for address in known if address and "@" in address}
@@ -323,14 +323,14 @@ class Booked(Struct):
 
     def guests(self) -> list[str | None] | None:
         """Return the address of each guest, or None for one without. Only a form says who they are."""
-        form = self.form()
+        form = self.read_form()
         return _read_addresses(form.guests) if form else None
 
     def participants(self, customer: Customer) -> int | None:
         """Return the number of people: the customer and the guests, who are only known from a form."""
         if (guests := self.guests()) is not None:
             return 1 + len(guests)
-        is_known = self.talk() or customer.name or customer.email or customer.phone
+        is_known = self.read_conversation() or customer.name or customer.email or customer.phone
         return 1 if is_known else None
 
     def answers(self) -> tuple[Answer, ...]:
@@ -338,7 +338,7 @@ class Booked(Struct):
 
         Those of the conversation come first, then the custom fields of the form, then those of the booking.
         """
-        conversation, form = self.talk(), self.form()
+        conversation, form = self.read_conversation(), self.read_form()
         questions = read_parts(Question, conversation.answers) if conversation else ()
         fields = (
             *(read_parts(Field, form.custom_fields) if form else ()),

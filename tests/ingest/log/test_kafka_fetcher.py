@@ -1,12 +1,13 @@
 """The client that fetches from Kafka: limits, positions, errors and clocks, without a broker."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
 from kafka import TopicPartition
+from structlog.testing import capture_logs
 
 from ingest.errors import LogDenied, LogUnavailable
 from ingest.log.kafka import fetcher as fetcher_module
@@ -20,8 +21,10 @@ FIRST, SECOND = TopicPartition("bookings.calendly", 0), TopicPartition("bookings
 class Message:
     """A message of librdkafka, or an error that it returns as one."""
 
-    def __init__(self, partition: TopicPartition, offset: int, error: int | None = None) -> None:
-        self._partition, self._offset, self._error = partition, offset, error
+    def __init__(
+        self, partition: TopicPartition, offset: int, error: int | None = None, epoch: int = 3
+    ) -> None:
+        self._partition, self._offset, self._error, self._epoch = partition, offset, error, epoch
 
     def __len__(self) -> int:
         return 97
@@ -39,7 +42,7 @@ class Message:
         return self._offset
 
     def leader_epoch(self) -> int:
-        return 3
+        return self._epoch
 
     def timestamp(self) -> tuple[int, int]:
         return 2, 1500
@@ -60,6 +63,7 @@ class Client:
     def __init__(self, messages: Iterable[Message]) -> None:
         self.messages = list(messages)
         self.assigned: list[dict[TopicPartition, int]] = []
+        self.on_error: Callable[[KafkaError], None]
         self.is_closed = False
 
     def assign(self, positions: Iterable[Any]) -> None:
@@ -78,7 +82,13 @@ class Client:
 def clients(monkeypatch: pytest.MonkeyPatch) -> list[Client]:
     """Return the clients that are made next, of which the last one is the first."""
     waiting: list[Client] = []
-    monkeypatch.setattr(fetcher_module, "Consumer", lambda *_, **__: waiting.pop())
+
+    def build(_options: dict[str, Any], error_cb: Callable[[KafkaError], None]) -> Client:
+        client = waiting.pop()
+        client.on_error = error_cb
+        return client
+
+    monkeypatch.setattr(fetcher_module, "Consumer", build)
     return waiting
 
 
@@ -98,14 +108,14 @@ def offsets(fetcher: Fetcher, limit: int = 100, max_bytes: int = 1_000_000) -> l
     return [stored.offset for run in fetcher.fetch(limit, max_bytes).values() for stored in run.records]
 
 
-def test_records_come_by_partition_with_their_leader_epochs(fetcher: Fetcher, clients: list[Client]) -> None:
+def test_records_come_by_partition_with_their_leader_epoch(fetcher: Fetcher, clients: list[Client]) -> None:
     clients.append(Client([Message(FIRST, 5), Message(SECOND, 9), Message(FIRST, 7)]))
     runs = fetcher.fetch(100, 1_000_000)
     assert {partition: [stored.offset for stored in run.records] for partition, run in runs.items()} == {
         FIRST: [5, 7],
         SECOND: [9],
     }
-    assert (runs[FIRST].first_epoch, runs[FIRST].last_epoch) == (3, 3)
+    assert runs[FIRST].epoch == 3
     assert runs[FIRST].records[0].timestamp == 1.5
 
 
@@ -116,6 +126,36 @@ def test_what_does_not_fit_is_returned_next(
     clients.append(Client(messages(FIRST, 5, 6, 7)))
     assert offsets(fetcher, limit, max_bytes) == [5, 6]
     assert offsets(fetcher) == [7]
+
+
+@pytest.mark.parametrize("after", [Message(FIRST, 7, epoch=4), Message(FIRST, 5), Message(FIRST, 6)])
+def test_records_of_a_log_that_may_have_been_cut_meanwhile_are_returned_next(
+    fetcher: Fetcher, clients: list[Client], after: Message
+) -> None:
+    clients.append(Client([*messages(FIRST, 5, 6), after]))
+    assert offsets(fetcher) == [5, 6]
+    assert offsets(fetcher) == [after.offset()]
+
+
+def test_what_keeps_the_client_from_connecting_is_logged_now_and_then(
+    fetcher: Fetcher, clients: list[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, now = Client([]), [10.0]
+    clients.append(client)
+    monkeypatch.setattr(fetcher_module, "time", SimpleNamespace(time=lambda: 0.0, monotonic=lambda: now[-1]))
+    fetcher.fetch(100, 1_000_000)
+    with capture_logs() as lines:
+        for seconds, code in [
+            (10.0, KafkaError._TRANSPORT),
+            (10.0, KafkaError._SSL),
+            (11.0, KafkaError._ALL_BROKERS_DOWN),
+            (99.0, KafkaError._AUTHENTICATION),
+        ]:
+            now.append(seconds)
+            client.on_error(KafkaError(code, f"because of {code}"))
+    assert [(line["event"], line["why"]) for line in lines] == [
+        ("log.cannot_fetch", f"because of {code}") for code in (KafkaError._SSL, KafkaError._AUTHENTICATION)
+    ]
 
 
 def test_to_go_back_forgets_what_has_come(fetcher: Fetcher, clients: list[Client]) -> None:

@@ -49,6 +49,20 @@ for line in sys.stdin:
 """
 
 
+# It has the locks of a process that recovers the log, whose -shm is not valid until then.
+_RECOVERER = """
+import fcntl
+import sys
+
+with open(sys.argv[1], "r+b") as shm:
+    fcntl.lockf(shm, fcntl.LOCK_EX, 3, 120)
+    shm.write(b"not valid")
+    shm.flush()
+    print("recovering", flush=True)
+    sys.stdin.readline()
+"""
+
+
 def start_writer(log: SqliteFixture, name: str, count: int) -> PythonProcess:
     """Start another process that appends, and prints a line for each durable append."""
     return PythonProcess(_WRITER, str(log.path), log.topic, name, str(count))
@@ -252,6 +266,22 @@ def test_a_transaction_begins_once_another_one_ends_and_is_given_up_when_that_ta
             assert not wait([writing], 0.1).done
         writing.result(PATIENCE)
         write_nothing(impatient)
+
+
+def test_a_transaction_waits_for_the_process_that_recovers_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    with (
+        closing(LogFile(path)) as file,
+        file.use() as connection,
+        PythonProcess(_RECOVERER, f"{path}-shm") as process,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        assert process.read_line() == "recovering"
+        beginning = pool.submit(file._begin, connection)
+        assert not wait([beginning], 0.1).done
+        process.kill()
+        beginning.result(PATIENCE)
+        connection.execute("ROLLBACK")
 
 
 def test_much_is_pruned_in_parts_so_that_writers_get_in_between(

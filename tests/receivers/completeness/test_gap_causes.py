@@ -265,6 +265,19 @@ def test_a_store_that_has_lost_something_gets_all_gaps_again(world: World, cause
     assert {row["cause"] for row in world.statements()} == {Cause.GIVEN_UP, cause}
 
 
+def test_gaps_of_an_account_that_was_removed_are_closed_and_those_of_others_stay(world: World) -> None:
+    world.append(lost("bookeo", NOON, NOON - HOUR), lost("oncehub", NOON, NOON - HOUR))
+    world.step("bookeo", "oncehub")
+    elsewhere = replace(world.open()[0], id="elsewhere", account="elsewhere")
+    world.restart()
+    world.closer.book.restate(elsewhere)
+    world.closer.step([world.account("bookeo")], {"/bookeo/bookeo"})
+    assert {gap.account for gap in world.open()} == {"bookeo", "elsewhere"}, "another log may have that one"
+    (closed_gap,) = world.closer.book.of_cause("/oncehub/oncehub", Cause.LOG_DELETED)
+    assert closed_gap.detail.endswith("the account was removed from the settings")
+    assert closed_gap.waits_for is None
+
+
 class LogOfTwoClocks:
     """The audit topic with two partitions: the clock of the second one is half an hour behind."""
 

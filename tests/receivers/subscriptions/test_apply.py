@@ -300,7 +300,7 @@ def test_where_the_warehouse_cannot_be_asked_the_gap_is_as_long_as_the_lookback(
         with monkeypatch.context() as patch:
             patch.setattr("receivers.subscriptions.apply.arrivals", locked)
             manager.apply(Permissions())
-        since = manager.state.read().gap_since
+        since = manager.state.read().unchecked_since
     assert since is not None
     assert before <= since
     assert installation.is_settled()
@@ -428,20 +428,20 @@ def test_the_gap_reaches_back_to_the_last_delivery_and_is_remembered_until_it_is
     last = datetime(2026, 6, 1, tzinfo=UTC)
     installation.apply(Arrivals(last=last))
     with installation.manager() as manager:
-        assert manager.state.read().gap_since == last
+        assert manager.state.read().unchecked_since == last
         installation.apply()
-        assert manager.state.read().gap_since == last
-        manager.state.close_gap(last + timedelta(seconds=1))
-        assert manager.state.read().gap_since == last, "one that began later is not all of it"
-        manager.state.close_gap(last)
-        assert manager.state.read().gap_since is None
+        assert manager.state.read().unchecked_since == last
+        manager.state.note_checked(last + timedelta(seconds=1))
+        assert manager.state.read().unchecked_since == last, "one that began later is not all of it"
+        manager.state.note_checked(last)
+        assert manager.state.read().unchecked_since is None
 
 
 def test_without_any_delivery_the_gap_is_as_long_as_the_lookback(installation: Installation) -> None:
     before = datetime.now(UTC)
     installation.apply()
     with installation.manager() as manager:
-        since = manager.state.read().gap_since
+        since = manager.state.read().unchecked_since
     assert since is not None
     assert (
         before - installation.settings.reconcile.lookback

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ingest.cli.webhooks import _fill_gaps
+from ingest.cli.webhooks import _check_spans
 from ingest.settings.secrets_file import SecretsFile
 from ingest.warehouse.deliveries import arrivals, arrived_types, last_signed
 from receivers.subscriptions.apply import Permissions
-from receivers.subscriptions.check import open_gaps, open_manager
+from receivers.subscriptions.check import open_manager, unchecked_spans
 from receivers.subscriptions.plan import Action
 from receivers.subscriptions.webhook_secrets import FileSecretStore
 from tests.ingest.simulator.rest.served import subscriptions_of
@@ -34,15 +34,15 @@ def test_what_was_missed_while_nothing_was_registered_is_repaired_and_the_next_p
         store = FileSecretStore(account.settings, SecretsFile(tmp_path / "ingest.secrets.toml"))
         manager = open_manager(settings, account, store)
         manager.apply(Permissions())
-        (gap,) = open_gaps(settings, [account])
-        assert gap.since == newest
-        assert _fill_gaps(settings, [account])
+        (span,) = unchecked_spans(settings, [account])
+        assert span.since == newest
+        assert _check_spans(settings, [account])
         assert re.search(
             rf"(?m)^{vendor}: \d+ bookings compared, (\d+) were missing or out of date, \1 of these repaired",
             capsys.readouterr().out,
         )
         assert pipeline.differences() == []
-        assert open_gaps(settings, [account]) == []
+        assert unchecked_spans(settings, [account]) == []
         assert {step.action for step in manager.plan()} == {Action.KEEP}, (
             "what reconciliation found does not speak against a new one"
         )

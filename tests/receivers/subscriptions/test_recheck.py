@@ -11,7 +11,7 @@ from ingest.settings import Settings
 from ingest.telemetry import SUBSCRIPTION_STATE
 from ingest.vendors import load_account_class
 from ingest.warehouse.deliveries import Arrivals
-from receivers.subscriptions.check import check_subscriptions, check_url, open_gaps
+from receivers.subscriptions.check import check_subscriptions, check_url, unchecked_spans
 from receivers.subscriptions.state import open_state
 from tests.receivers.subscriptions.installation import SOMEBODY, Installation, open_installation
 from tests.support.accounts import SECRET
@@ -64,13 +64,15 @@ def test_with_leave_it_repairs_and_says_since_when_to_reconcile_until_that_was_d
     settings = allowed(installation, repair=True)
     assert [*check(settings).values()] == [""]
     accounts = list(settings.build_accounts().values())
-    (gap,) = open_gaps(settings, accounts)
-    assert (gap.account.name, gap.since) == ("sales", LAST)
+    (span,) = unchecked_spans(settings, accounts)
+    assert (span.account.name, span.since) == ("sales", LAST)
     assert installation.is_settled()
     assert state(installation) == {"keep": 3 if installation.vendor.name == "bookeo" else 1}
-    assert [again.since for again in open_gaps(settings, accounts)] == [LAST], "as long as nobody knows of it"
-    open_state(settings, gap.account).close_gap(gap.since)
-    assert open_gaps(settings, accounts) == []
+    assert [again.since for again in unchecked_spans(settings, accounts)] == [LAST], (
+        "as long as nobody knows of it"
+    )
+    open_state(settings, span.account).note_checked(span.since)
+    assert unchecked_spans(settings, accounts) == []
 
 
 def test_what_may_be_another_installations_is_left_to_a_person(installation: Installation) -> None:

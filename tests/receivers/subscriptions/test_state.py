@@ -53,7 +53,7 @@ def test_what_makes_no_sense_is_no_state(tmp_path: Path, garbage: bytes) -> None
 def test_a_gap_that_reaches_farther_back_by_now_stays_open(tmp_path: Path) -> None:
     file = StateFile(tmp_path, "sales")
     file.write(STATE)
-    file.close_gap(JUNE)
+    file.note_checked(JUNE)
     assert file.read() == STATE
-    file.close_gap(MAY)
-    assert file.read() == replace(STATE, gap_since=None)
+    file.note_checked(MAY)
+    assert file.read() == replace(STATE, unchecked_since=None)
