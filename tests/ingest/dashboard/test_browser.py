@@ -197,6 +197,7 @@ def test_keys_move_open_search_and_explain(page: Page) -> None:
     expect(page.locator("[data-row].current")).to_have_count(1)
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="What was received")).to_be_visible()
+    page.wait_for_load_state()  # until then nobody listens to keys
     page.keyboard.press("g")
     expect(page.get_by_role("heading", name="Accounts")).to_be_visible()
 
