@@ -127,7 +127,7 @@ def test_nothing_fires_at_a_product_that_runs_as_it_should(prometheus: httpx.Cli
     rules = {rule["name"]: rule for group in answer["data"]["groups"] for rule in group["rules"]}
     assert ALERTS.keys() <= rules.keys()
     assert {name: rule["lastError"] for name, rule in rules.items() if rule.get("lastError")} == {}
-    # The simulated vendors lose webhooks, which reconciliation then finds, and whose hours it proves later; and
-    # they have no subscriptions.
+    # The simulated vendors lose webhooks, which reconciliation then finds, and whose hours it proves later.
+    # They have no subscriptions.
     expected = {"IngestMissed", "IngestNotProven", "IngestSubscriptionOff"}
     assert {name for name in ALERTS if rules[name]["alerts"]} <= expected
