@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaAdminClient, errors
 from kafka.net.compat import KafkaNetClient
@@ -10,6 +10,9 @@ from kafka.net.compat import KafkaNetClient
 from ingest.errors import CommitFailed, LogDenied, LogRefused, LogUnavailable
 from ingest.log.kafka.handshake import handshake, tls_context
 from ingest.log.kafka_settings import LARGEST_RECORD, KafkaSettings
+
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError as LibrdkafkaError
 
 CONNECT_SECONDS = 2.0
 _REPLICAS_TO_SPARE_ONE = 3
@@ -176,6 +179,11 @@ class Cluster:
             f"Kafka at {','.join(self._servers)} failed ({error!r}): see that its brokers run,"
             " and that log and the kafka settings name their address, TLS and SASL"
         )
+
+    def unavailable_to_librdkafka(self, error: "LibrdkafkaError") -> LogUnavailable:
+        """Return what `unavailable` does, for an error of librdkafka: its own have codes below 0."""
+        kind = errors.for_code(error.code()) if error.code() > 0 else errors.KafkaError
+        return self.unavailable(kind(error.str()))
 
     def librdkafka_options(self) -> dict[str, Any]:
         """Return how a client of librdkafka connects. Raises LogDenied for files that cannot be used.

@@ -15,9 +15,8 @@ from typing import cast
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as Position
-from kafka import TopicPartition, errors
+from kafka import TopicPartition
 
-from ingest.errors import LogUnavailable
 from ingest.log import MAX_POLL_BYTES, Partition, StoredRecord
 from ingest.log.kafka.cluster import CONNECT_SECONDS, Cluster
 from ingest.log.kafka.comparer import build_record
@@ -111,7 +110,7 @@ class Fetcher:
             return self._take(self._connected(), limit, max_bytes)
         except KafkaException as failure:
             self._drop()
-            raise self._translated(failure.args[0]) from failure
+            raise self._cluster.unavailable_to_librdkafka(failure.args[0]) from failure
         except BaseException:  # such as MemoryError: what was taken is not returned, and is fetched again
             self._is_assigned = False
             raise
@@ -186,10 +185,6 @@ class Fetcher:
             return
         self._report_due = time.monotonic() + _REPORT_SECONDS
         log.warning("log.cannot_fetch", why=error.str())
-
-    def _translated(self, error: KafkaError) -> LogUnavailable:
-        broker_error = errors.for_code(error.code()) if error.code() > 0 else errors.KafkaError
-        return self._cluster.unavailable(broker_error(error.str()))
 
 
 def _clock_ahead() -> float:

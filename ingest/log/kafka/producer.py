@@ -244,8 +244,7 @@ class KafkaLogProducer:
     def _translated(self, error: KafkaError) -> LogUnavailable:
         if error.code() == KafkaError._MSG_TIMED_OUT:  # noqa: SLF001 - which is its public name
             return self._overdue("in time")
-        broker_error = errors.for_code(error.code()) if error.code() > 0 else errors.KafkaError
-        return self._cluster.unavailable(broker_error(error.str()))
+        return self._cluster.unavailable_to_librdkafka(error)
 
     def _overdue(self, limit: str) -> LogUnavailable:
         reason = f": {self._client_error}" if self._client_error else ""

@@ -165,8 +165,7 @@ class FeedTransactions:
                 f"Kafka at {self._cluster.address}: the right to transactions is missing: grant WRITE on the"
                 f" transactional ids that begin with {self._id.rpartition('.')[0]}"
             )
-        known: type[Exception] = errors.for_code(error.code()) if error.code() > 0 else errors.KafkaError
-        return self._cluster.unavailable(known(error.str()))
+        return self._cluster.unavailable_to_librdkafka(error)
 
 
 def _abort(client: Producer) -> None:
