@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ingest.booking import Answer, BookingStatus
 from ingest.errors import ConfigurationError
-from ingest.event import Via, digest, vendor_and_account
+from ingest.event import Via, digest, source_of, vendor_and_account
 from ingest.log import Record, StoredRecord
 from ingest.times import format_instant
 
@@ -106,7 +106,7 @@ def change_record(row: Mapping[str, Any]) -> Record:
     headers = {
         "ce_specversion": "1.0",
         "ce_id": digest(vendor, account, booking_id, row["version"], loaded_at),
-        "ce_source": f"/{vendor}/{account}",
+        "ce_source": source_of(vendor, account),
         "ce_type": GONE if row["gone_at"] else CHANGED,
         "ce_subject": booking_id,
         "ce_dataschema": SCHEMA_ID,

@@ -97,6 +97,11 @@ TRACEPARENT = "ce_traceparent"
 REPLAY_OF = "ce_replayof"
 
 
+def source_of(vendor: str, account: str) -> str:
+    """Return the CloudEvents source of an account's events, which is also the end of its webhooks' URL."""
+    return f"/{vendor}/{account}"
+
+
 def vendor_and_account(source: str) -> tuple[str, str]:
     """Return the vendor and the account of a CloudEvents source, with "" for a missing part."""
     vendor, _, account = source.strip("/").partition("/")

@@ -26,6 +26,7 @@ from statistics import median_low
 
 from ingest.admin import registry
 from ingest.clock import CLOCK_REMEDY, read_clock_ahead
+from ingest.event import source_of
 from ingest.readiness import Finding, ok, warning
 from ingest.settings import Settings
 from ingest.times import describe_skew
@@ -169,7 +170,7 @@ def readiness(settings: Settings) -> Finding:
         sample for metric in registry().collect() if metric.name == _METRIC for sample in metric.samples
     )
     votes = {
-        f"/{sample.labels['vendor']}/{sample.labels['account']}": timedelta(seconds=sample.value)
+        source_of(sample.labels["vendor"], sample.labels["account"]): timedelta(seconds=sample.value)
         for sample in samples
     }
     votes = {account.source: votes[account.source] for account in accounts if account.source in votes}

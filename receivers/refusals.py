@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from ingest.event import source_of
 from ingest.telemetry import REFUSED_REQUESTS
 
 log = structlog.get_logger()
@@ -60,7 +61,7 @@ def explain(method: str, path: str, accounts: Collection[AccountKey], public_pat
     for index, part in enumerate(parts):
         account = tuple(parts[index + 1 : index + 3])
         if part == "webhooks" and account in accounts:
-            source = f"/{'/'.join(account)}"
+            source = source_of(*account)
             has_suffix = len(parts) > index + 3
             reason, why = _explain_account_path(
                 method, path, f"/webhooks{source}", has_prefix=index > 0, has_suffix=has_suffix

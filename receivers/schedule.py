@@ -9,6 +9,7 @@ from datetime import datetime
 import structlog
 
 from ingest.errors import ConfigurationError, IngestError
+from ingest.event import source_of
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount
 from receivers.completeness.asking import ask_again
@@ -105,7 +106,7 @@ class Schedule:
     def _close_gaps(self) -> None:
         """Find gaps, compare at once what may be missing in them, and close those that are proven."""
         if self._gaps:
-            sources = {f"/{account.vendor}/{name}" for name, account in self._settings.accounts.items()}
+            sources = {source_of(account.vendor, name) for name, account in self._settings.accounts.items()}
             self._gaps.step(self._accounts, sources)
 
     def _run(self, account: AnyAccount, since: datetime, until: datetime | None) -> Report | None:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from ingest.booking import Booking
 from ingest.clock import CLOCK_REMEDY, CLOCK_SKEW
 from ingest.errors import ConfigurationError, PayloadError, WrongTime
-from ingest.event import Event, Via, check_length, digest
+from ingest.event import Event, Via, check_length, digest, source_of
 from ingest.times import describe_duration
 from ingest.vendors.account_settings import AccountSettings
 from ingest.vendors.delivery import Delivery, Proof, VerifiedDelivery
@@ -91,7 +91,7 @@ class Account(ABC, Generic[A]):
         self.settings = settings
         self.public_url = public_url.rstrip("/")
         self.live_secrets = settings.live_secrets()  # newest first
-        self.source = f"/{self.vendor}/{settings.name}"  # the CloudEvents source of all its events
+        self.source = source_of(self.vendor, settings.name)  # the CloudEvents source of all its events
 
     @property
     def name(self) -> str:

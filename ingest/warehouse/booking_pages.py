@@ -15,6 +15,7 @@ import orjson
 from ingest.changes import BOOKING_COLUMNS
 from ingest.destinations import BIGQUERY, POSTGRES, Destination
 from ingest.errors import ConfigurationError, NoSuchTable, NothingLoaded, PayloadError
+from ingest.event import source_of
 from ingest.settings import Settings
 from ingest.times import parse_instant
 from ingest.warehouse import EMPTY_RESULT, QueryResult, is_instant
@@ -132,7 +133,7 @@ def read_booking(
         f"SELECT {', '.join(EVENT_COLUMNS)} FROM booking_events WHERE subject = %s AND source = %s"  # noqa: S608 - our own names
         f" ORDER BY received_at DESC, id LIMIT {_MOST_EVENTS}"
     )
-    events = _query(settings, sql, [booking_id, f"/{vendor}/{account}"]).dicts()
+    events = _query(settings, sql, [booking_id, source_of(vendor, account)]).dicts()
     return rows[0], [{**event, "data": _json_text(event["data"])} for event in reversed(events)]
 
 

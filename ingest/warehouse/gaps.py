@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from ingest.event import GAP, Cause, Event, build_statement
+from ingest.event import GAP, Cause, Event, build_statement, source_of
 from ingest.settings import Settings
 from ingest.times import format_instant, parse_stored_instant
 from ingest.warehouse import is_instant
@@ -39,7 +39,7 @@ class Gap:
     @property
     def source(self) -> str:
         """The CloudEvents source of the account."""
-        return f"/{self.vendor}/{self.account}"
+        return source_of(self.vendor, self.account)
 
     @property
     def is_open(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from ingest.errors import IngestError
-from ingest.event import RECONCILED, Event, Via, digest
+from ingest.event import RECONCILED, Event, Via, digest, source_of
 from ingest.times import format_instant
 
 
@@ -65,7 +65,7 @@ class Report:
     def id(self) -> str:
         """The id of the row: a run that was stopped and the one that resumed it are two rows."""
         return digest(
-            f"/{self.vendor}/{self.account}",
+            source_of(self.vendor, self.account),
             RECONCILED,
             format_instant(self.started_at),
             format_instant(self.finished_at),
