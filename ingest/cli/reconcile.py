@@ -101,6 +101,7 @@ def reconcile(
     what starts in it and, without --until, also in the future. A number of days ago begins at midnight UTC. A
     run that was stopped continues where it was if it is repeated within a day with the same --since and
     --until. A consumer must be running (`ingest up` or `ingest consume`), because repairs go through the log.
+    Where `ingest up` or somebody else is reconciling an account, it waits for its turn, ten minutes at most.
 
     A key that finds less than half of the bookings here is refused, because it may be another account's. If
     the key is right and the vendor has deleted those bookings, see what would be marked as gone, then confirm
@@ -181,6 +182,7 @@ def _watch(settings: Settings, accounts: Sequence[str]) -> None:
             settings, lambda *_: None, lambda: open_letter_times(settings), stop=stop
         ) as reconciler,
     ):
+        reconciler.patience = 0.0  # its turn comes again, and other accounts are not to wait
         schedule = Schedule(settings, live.current, accounts, reconciler)
         # In a thread that a stop may cut off, which loses nothing: a vendor may have it wait for minutes.
         worker = threading.Thread(target=schedule.run, args=(stop,), name="watch", daemon=True)

@@ -1,7 +1,6 @@
 """`webhooks`: which URLs the vendors have, which the settings want, and making the two the same."""
 
 import sys
-import threading
 from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
@@ -337,8 +336,8 @@ def _secret_store(account: AnyAccount, *, print_secrets: bool) -> "SecretStore":
 
 def _check_spans(settings: Settings, accounts: Sequence[AnyAccount]) -> bool:
     """Reconcile what webhooks may have missed; return whether nothing is missing any more."""
-    from ingest.warehouse.bookings import BookingsTable
-    from receivers.reconcile.run import Reconciler
+    from consumers.dead_letters.redrive import open_letter_times
+    from receivers.reconcile.run import open_reconciler
     from receivers.subscriptions.check import check_span, unchecked_spans
 
     spans = unchecked_spans(settings, [account for account in accounts if view.has_api(account)])
@@ -346,10 +345,9 @@ def _check_spans(settings: Settings, accounts: Sequence[AnyAccount]) -> bool:
     for span in spans:
         view.print_span(span)
         try:
-            with closing(settings.build_log().producer()) as producer:
-                reconciler = Reconciler(
-                    settings, BookingsTable(settings), producer, lambda *_: None, threading.Event()
-                )
+            with open_reconciler(
+                settings, lambda *_: None, lambda: open_letter_times(settings)
+            ) as reconciler:
                 report = check_span(settings, span, reconciler)
             if report is None:
                 raise AssertionError("nobody stops this reconciler")

@@ -104,16 +104,20 @@ class Checkpoint:
         self._covered_file = folder / f"{account}.reconciled.until"
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keep other processes from reconciling the account. Raises LogUnavailable while one does."""
+    def lock(self, patience: float = 0.0) -> Iterator[None]:
+        """Keep other processes from reconciling the account.
+
+        Raises LogUnavailable when one still does after `patience` seconds.
+        """
+        purpose = f"another process is reconciling account {self._account}"
 
         def busy(holder: str) -> LogUnavailable:
-            return LogUnavailable(
-                f"another process is reconciling account {self._account}{holder}; wait for it, or stop it"
-            )
+            return LogUnavailable(f"{purpose}{holder}; wait for it, or stop it")
 
         with self._usable():
-            lock = exclusive(self._folder / f"{self._account}.reconcile.lock", 0, busy)
+            lock = exclusive(
+                self._folder / f"{self._account}.reconcile.lock", patience, busy, purpose=purpose
+            )
         with lock:
             yield
 

@@ -39,6 +39,7 @@ log = structlog.get_logger()
 Follow = Callable[[str, Counts, str], None]  # called with the account, its counts, and what is being done
 
 _ACCOUNTS_AT_ONCE = 8
+_TURN_SECONDS = 600.0  # a run that `ingest up` began may take as long
 _POLL_SECONDS = 0.2
 _LONGEST_WINDOW = timedelta(days=31)  # so that memory does not grow with the span
 
@@ -56,7 +57,8 @@ class Reconciler:
     ) -> None:
         """Call `follow` whenever an account's counts grew. `stop` ends a run early.
 
-        The attribute `open_letters` tells of the dead letters that keep an hour from being complete.
+        The attribute `open_letters` tells of the dead letters that keep an hour from being complete,
+        `patience` for how many seconds an account waits while another process reconciles it.
         """
         self._settings = settings
         self._warehouse = warehouse
@@ -64,6 +66,7 @@ class Reconciler:
         self._follow = follow
         self._stop = stop
         self.open_letters: OpenLetters = no_letters
+        self.patience = _TURN_SECONDS
 
     @property
     def producer(self) -> Producer | None:
@@ -96,6 +99,7 @@ class Reconciler:
                 until,
                 confirm_key=confirm_key,
                 open_letters=self.open_letters,
+                patience=self.patience,
             )
             for account in accounts
         ]
@@ -193,6 +197,7 @@ class AccountRun:
     until: datetime | None
     confirm_key: bool
     open_letters: OpenLetters = no_letters
+    patience: float = 0.0
     report: Report = field(init=False)
     has_reported: bool = False
     _clock_ahead: timedelta = field(init=False)
@@ -207,7 +212,7 @@ class AccountRun:
             self._begin(read_clock_ahead(self._state_dir) or timedelta(0))
             checkpoint = Checkpoint(self._state_dir, self.account.name, dry_run=self.producer is None)
             # A lock would be a file, which a dry run does not write.
-            with checkpoint.lock() if self.producer else nullcontext():
+            with checkpoint.lock(self.patience) if self.producer else nullcontext():
                 self._run_locked(checkpoint)
                 return self.report
         # The checkpoint cannot be used, or another process has it.

@@ -142,10 +142,12 @@ class Pipeline:
         *accounts: str,
         since: timedelta = SPAN + timedelta(days=1),
         dry_run: bool = False,
+        patience: float = 0.0,
         **wanted: Any,
     ) -> dict[str, Report]:
         """Reconcile accounts, or all, and return the reports by account."""
         reconciler = self.reconciler(dry_run=dry_run)
+        reconciler.patience = patience
         start = wanted.pop("start", datetime.now(UTC) - since)
         chosen = choose_accounts(self.harness.settings, accounts)
         return {report.account: report for report in reconciler.run(chosen, start, **wanted)}

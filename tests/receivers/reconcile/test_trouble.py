@@ -1,5 +1,6 @@
 """What goes wrong at vendors and on the way: clear words, nothing half done, and the other accounts go on."""
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,9 +15,11 @@ from ingest.settings import Settings
 from ingest.simulator.api import RateLimit
 from ingest.simulator.world import Change, ChangeKind
 from ingest.vendors import vendor_names
+from ingest.waits import announcing
 from receivers.reconcile.checkpoint import Checkpoint, Progress
 from receivers.reconcile.report import Counts
 from tests.receivers.reconcile.pipeline import SPAN, Pipeline
+from tests.support.polling import PATIENCE
 
 NOON = datetime(2026, 6, 10, 12, 0, tzinfo=UTC)
 
@@ -352,6 +355,32 @@ def test_one_account_is_reconciled_by_one_process_at_a_time(tmp_path: Path) -> N
         assert isinstance(reports["bookeo"].failure, LogUnavailable)
         assert "another process is reconciling account bookeo" in str(reports["bookeo"].failure)
         assert reports["oncehub"].failure is None
+
+
+def test_a_run_that_somebody_asked_for_waits_for_one_that_is_under_way(tmp_path: Path) -> None:
+    with Pipeline(tmp_path, ["bookeo"]).open() as pipeline:
+        pipeline.simulate(4)
+        locked, announced = threading.Event(), threading.Event()
+        lines: list[str] = []
+
+        def hold() -> None:
+            with Checkpoint(tmp_path / "reconcile", "bookeo").lock():
+                locked.set()
+                announced.wait(PATIENCE)
+
+        def note(line: str) -> None:
+            lines.append(line)
+            announced.set()
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert locked.wait(PATIENCE)
+        with announcing(note):
+            reports = pipeline.reconcile(patience=PATIENCE)
+        holder.join()
+        assert "another process is reconciling account bookeo" in lines[0]
+        assert reports["bookeo"].failure is None
+        assert reports["bookeo"].counts.repaired == 4
 
 
 def test_limits_and_failures_in_passing_cost_requests_and_nothing_else(tmp_path: Path) -> None:
