@@ -20,6 +20,7 @@ log = structlog.get_logger()
 
 _IDLE_SECONDS = 0.1
 _METRICS_SECONDS = 1.0
+_CLAIM_SECONDS = 5.0
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 5.0
 _CLOSE_SECONDS = 15.0
@@ -50,14 +51,16 @@ class SpoolingProducer:
         files: Sequence[SpoolFile],
         after: float,
         on_lost: Callable[[datetime], None] = lambda _: None,
+        claim: Callable[[], list[SpoolFile]] = list,
     ) -> None:
         """Take the log's producer and the files: the first is written to, the others are only drained.
 
         `after` so many seconds an append goes to the spool, together with all later ones. `on_lost` is called
-        when somebody took away files with records, of which the oldest came at that time or later.
+        when somebody took away files with records, of which the oldest came at that time or later. `claim` is
+        called now and then, and returns files that processes have left since.
         """
-        self._on_lost = on_lost
-        self._producer, self._files, self._after = producer, files, after
+        self._on_lost, self._claim = on_lost, claim
+        self._producer, self._files, self._after = producer, list(files), after
         self._lock = threading.RLock()  # a future may be resolved by the thread that appends
         self._unacknowledged: dict[_Append, None] = {}  # in the order in which they came
         self._spooled = sum(file.record_count() for file in files)  # records
@@ -139,6 +142,7 @@ class SpoolingProducer:
     def _drain_until_closed(self) -> None:
         pause = _FIRST_PAUSE_SECONDS
         next_metrics = 0.0
+        next_claim = time.monotonic() + _CLAIM_SECONDS
         while not self._closing.is_set():
             try:
                 if time.monotonic() >= next_metrics:
@@ -146,6 +150,9 @@ class SpoolingProducer:
                     SPOOL_RECORDS.set(self._spooled)
                     with suppress(LogUnavailable):
                         SPOOL_OLDEST_SECONDS.set(oldest_seconds(self._files) if self._spooled else 0.0)
+                if time.monotonic() >= next_claim:
+                    next_claim = time.monotonic() + _CLAIM_SECONDS
+                    self._take_over(self._claim())
                 moved = self._drain()
                 pause = _FIRST_PAUSE_SECONDS
             except Exception as error:  # noqa: BLE001 - whatever it is, this thread must live, or nothing would ever leave the spool
@@ -156,6 +163,17 @@ class SpoolingProducer:
                 continue
             if not moved:
                 self._closing.wait(_IDLE_SECONDS)
+
+    def _take_over(self, files: Sequence[SpoolFile]) -> None:
+        """Drain these files, too, before anything else is appended to the log."""
+        if not files:
+            return
+        self._files += files  # first, so that they are closed whatever happens
+        count, since = sum(file.record_count() for file in files), _oldest(files)
+        log.info("spool.taken_over", files=[str(file.path) for file in files], records=count)
+        with self._lock:
+            self._spooled_since = min(since, self._spooled_since) if self._spooled else since
+            self._spooled += count
 
     def _drain(self) -> int:
         """Append some of the spool to the log, and return how many records those were.
@@ -169,6 +187,8 @@ class SpoolingProducer:
                 self._fall_back()
         if not self._spooled:
             self._shrinking = self._shrinking and any(file.shrink() for file in self._files)
+            while not self._shrinking and len(self._files) > 1:
+                self._files.pop().close()  # another process may need a file
             return 0
         moved = next(filter(None, (file.drain(self._producer) for file in reversed(self._files))), 0)
         lost = 0

@@ -74,9 +74,10 @@ def open_producer(settings: Settings) -> PolledProducer:
             why="no file can be opened there: when Kafka is away, deliveries are answered 503",
         )
         return producer
+    claim = partial(claim_left_files, Path(receiver.spool_dir), settings.topics(), receiver.spool_limit)
     after = min(receiver.spool_after, receiver.append_timeout / 2)  # there must be time left to spool
     on_lost = partial(report_spool_loss, settings, producer)
-    return SpoolingProducer(producer, files, after.total_seconds(), on_lost)
+    return SpoolingProducer(producer, files, after.total_seconds(), on_lost, claim)
 
 
 def claim_files(folder: Path, topics: Sequence[str], limit: int) -> list[SpoolFile]:
@@ -90,10 +91,15 @@ def claim_files(folder: Path, topics: Sequence[str], limit: int) -> list[SpoolFi
     own = next(filter(None, candidates), None)
     if own is None:
         return []
-    files = [own]
-    for path in existing:
+    return [own, *claim_left_files(folder, topics, limit)]
+
+
+def claim_left_files(folder: Path, topics: Sequence[str], limit: int) -> list[SpoolFile]:
+    """Open the files with records that no process has: whoever wrote them has ended."""
+    files = []
+    for path in spool_files(folder):
         with suppress(LogUnavailable):
-            if path != own.path and count_records(path) and (file := _open_file(path, topics, limit)):
+            if count_records(path) and (file := _open_file(path, topics, limit)):
                 files.append(file)
     return files
 

@@ -4,6 +4,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -17,8 +18,8 @@ from ingest.errors import LogRefused, LogUnavailable
 from ingest.log import Record
 from ingest.log.sqlite import extent
 from receivers.spool import SpoolingProducer
-from receivers.spool.file import SpoolFile, count_records
-from receivers.spool.folder import claim_files
+from receivers.spool.file import SpoolFile, count_records, is_locked
+from receivers.spool.folder import claim_files, claim_left_files
 from tests.receivers.controlled_log import ControlledLog
 from tests.support.polling import PATIENCE, wait_for
 
@@ -249,6 +250,24 @@ def test_every_worker_has_a_file_of_its_own_and_takes_over_what_a_dead_one_left(
     with closing(SpoolingProducer(log, [own_file, leftover], SOON)) as producer:
         send(producer, 5)
         wait_for(lambda: log.order() == values(2, 5), "what was left comes first")
+
+
+def test_what_a_process_leaves_that_ends_later_is_taken_over_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receivers.spool._CLAIM_SECONDS", SOON)
+    other = claim_files(tmp_path, [TOPIC], MIB)[0]
+    other.append(TOPIC, [record(1)]).result(PATIENCE)
+    log = ControlledLog()
+    files, claim = claim_files(tmp_path, [TOPIC], MIB), partial(claim_left_files, tmp_path, [TOPIC], MIB)
+    assert [file.path.name for file in files] == ["spool-001.db"]
+    with closing(SpoolingProducer(log, files, SOON, claim=claim)) as producer:
+        send(producer, 2)
+        other.close()
+        wait_for(lambda: log.order() == values(2, 1), "what was left is handed on")
+        wait_for(lambda: not is_locked(other.path), "the next process can have the file")
+        send(producer, 3)
+    assert log.order() == values(2, 1, 3)
 
 
 def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
