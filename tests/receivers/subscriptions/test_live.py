@@ -45,7 +45,7 @@ def delivered(receiver: Receiver, secret: str) -> int:
 
 
 def wait_for_status(receiver: Receiver, secret: str, status: int) -> None:
-    """Wait until deliveries signed with this get a status from every worker, which all look for themselves."""
+    """Wait until every worker answers deliveries signed with this so; each looks at the file itself."""
     wait_for(
         lambda: [delivered(receiver, secret) for _ in range(6)] == [status] * 6,
         f"deliveries are answered {status}",
