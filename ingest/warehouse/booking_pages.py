@@ -68,8 +68,18 @@ class BookingFilter:
 
     def __post_init__(self) -> None:
         """Raise ConfigurationError for a column by which nothing is sorted."""
-        if self.sort and self.sort.removeprefix("-") not in SORTS:
+        if self.sort and self.sort_column not in SORTS:
             raise ConfigurationError(f"sort is one of {', '.join(SORTS)}, or with a - before it")
+
+    @property
+    def sort_column(self) -> str:
+        """The column that sorts; "" for the key."""
+        return self.sort.removeprefix("-")
+
+    @property
+    def is_descending(self) -> bool:
+        """Whether the last comes first."""
+        return self.sort.startswith("-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +172,13 @@ def _conditions(wanted: BookingFilter, kind: Destination) -> tuple[list[str], li
 
 def _sorted_by(wanted: BookingFilter, kind: Destination) -> str:
     """Return what sorts, as an index has it: a column, or on PostgreSQL the beginning of a name."""
-    sort = wanted.sort.removeprefix("-")
+    sort = wanted.sort_column
     return NAME_BEGIN if sort == "customer_name" and kind is POSTGRES else sort
 
 
 def _order(wanted: BookingFilter, kind: Destination) -> str:
-    sort = wanted.sort.removeprefix("-")
-    direction = " DESC" if wanted.sort.startswith("-") else ""
-    sorting = dict.fromkeys((_sorted_by(wanted, kind), sort)) if sort else {}
+    direction = " DESC" if wanted.is_descending else ""
+    sorting = dict.fromkeys((_sorted_by(wanted, kind), wanted.sort_column)) if wanted.sort else {}
     return ", ".join([*(f"{expression}{direction}" for expression in sorting), *KEY])
 
 
@@ -177,13 +186,13 @@ def _after(
     wanted: BookingFilter, after: Sequence[Any] | None, kind: Destination
 ) -> tuple[list[str], list[Any]]:
     """Return the condition of the rows after a row with a value in the column that sorts."""
-    sort, indexed = wanted.sort.removeprefix("-"), _sorted_by(wanted, kind)
+    sort, indexed = wanted.sort_column, _sorted_by(wanted, kind)
     if not sort:
         return _after_key(after[1:], kind) if after else ([], [])
     if after is None:
         return [f"{indexed} IS NOT NULL"], []
     [by_key], values = _after_key(after[1:], kind)
-    beyond = "<" if wanted.sort.startswith("-") else ">"
+    beyond = "<" if wanted.is_descending else ">"
     # The first condition says no more than the others, but an index finds its rows.
     begin = f"{indexed} {beyond}= {indexed.replace(sort, '%s')}"
     condition = f"{sort} {beyond}= %s AND ({sort} {beyond} %s OR {by_key})"
@@ -229,7 +238,7 @@ def _json_text(value: Any) -> Any:
 
 
 def _encode_cursor(wanted: BookingFilter, row: Row) -> str:
-    sort = wanted.sort.removeprefix("-")
+    sort = wanted.sort_column
     parts = [wanted.sort, row[sort] if sort else None, *(row[column] for column in KEY)]
     return urlsafe_b64encode(orjson.dumps(parts)).rstrip(b"=").decode()
 
