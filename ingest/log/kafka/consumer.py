@@ -266,6 +266,7 @@ class KafkaLogConsumer:
             self.rewind()  # the records fetched were not returned
             raise
         if offsets is not None:
+            self._fetcher.renew()
             self._ownership.go_back(offsets)
             self.rewind()
         return offsets is None

@@ -101,6 +101,14 @@ class Fetcher:
             self._next |= changed
             self._is_assigned = False
 
+    def renew(self) -> None:
+        """Fetch with a new client, which knows nothing of the log as it was before.
+
+        A client that knows a topic's leader epochs waits for ever for higher ones when the topic is made
+        anew, as other clients did: https://issues.apache.org/jira/browse/KAFKA-12257
+        """
+        self._drop()
+
     def fetch(self, limit: int, max_bytes: int) -> Fetched:
         """Return the next records that have come by now, up to `limit`, by partition.
 

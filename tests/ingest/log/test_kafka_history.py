@@ -92,6 +92,24 @@ def test_a_topic_that_is_made_anew_under_a_consumer_is_read_from_its_beginning(
     assert commit_of(log).offset == count
 
 
+@pytest.mark.parametrize("count", [0, 10], ids=["empty", "with records"])
+def test_a_topic_that_had_other_leaders_and_is_made_anew_is_read_from_its_beginning(
+    broker: Broker, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "_COMPARE_EVERY_SECONDS", 1.0)
+    log = KafkaFixture(broker.servers, partitions=1)
+    append(log.producer(), log.topic, *numbered(count))
+    broker.stop()  # the next start is a new leader's epoch
+    broker.start()
+    with closing(log):
+        consumer = opened(log)
+        if count:
+            consumer.commit(read(consumer, count))
+        assert consumer.poll(1, 1.0) == []
+        make_anew(log, *numbered(5, start=100))
+        assert values(read_until(consumer, lambda records: len(records) >= 5)) == values_from(100, 5)
+
+
 def test_what_was_polled_before_a_topic_was_made_anew_is_not_committed_in_it(log: KafkaFixture) -> None:
     append(log.producer(), log.topic, *numbered(5))
     consumer = opened(log)
