@@ -27,8 +27,10 @@ class TracedAppender(Appender):
     Deliveries that are refused have no span, so that strangers cannot make any.
     """
 
-    def __init__(self, producer: PolledProducer, settings: Settings, traces: Traces) -> None:
-        super().__init__(producer, settings.receiver.append_timeout.total_seconds())
+    def __init__(
+        self, producer: PolledProducer, timeout: float, patience: float, settings: Settings, traces: Traces
+    ) -> None:
+        super().__init__(producer, timeout, patience)
         self._traces = traces
         self._scheme = urlsplit(settings.public_url).scheme
         self._propagator = TraceContextTextMapPropagator()
