@@ -2,11 +2,10 @@
 
 import asyncio
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ingest.errors import LogRefused, LogUnavailable
 from ingest.log import PolledProducer, Record
@@ -37,46 +36,20 @@ class _Entry:
             self.on_answer(outcome)
 
 
-@dataclass(slots=True)
-class _Topic:
-    """The records of a topic that the next append has, when the first of them came, and appends under way."""
-
-    entries: list[_Entry] = field(default_factory=list)
-    since: float = 0.0
-    under_way: int = 0
-
-    def add(self, entry: _Entry, now: float) -> None:
-        """Add a record that came now."""
-        if not self.entries:
-            self.since = now
-        self.entries.append(entry)
-
-    def take(self, now: float, patience: float) -> list[_Entry]:
-        """Return the records to append now; none where they wait for an append under way."""
-        if self.under_way and now - self.since < patience:
-            return []
-        taken, self.entries = self.entries, []
-        return taken
-
-
 class Appender:
     """Appends records for an event loop, many of them with one append of a producer.
 
-    Those of one turn of the loop go together, and with patience also those that come while an append of their
-    topic is under way. The more comes, the more go together, and where little comes, nothing waits. Under
-    load this saves most of what an append costs: requests to brokers, a lock, and that a thread of the
-    producer wakes this one.
+    Those of one turn of the loop go together. Under load this saves most of what an append costs: a
+    transaction or requests to a broker, a lock, and that a thread of the producer wakes this one. No record
+    waits for others: while the log writes one append, the next is under way.
     """
 
-    def __init__(self, producer: PolledProducer, timeout: float, patience: float = 0.0) -> None:
-        """Append by this producer.
-
-        `timeout` is in how many seconds a record has to be durable. `patience` is for how many a record may
-        wait for the append before it; none where the log itself puts together what waits.
-        """
-        self._producer, self._timeout, self._patience = producer, timeout, patience
-        self._topics: defaultdict[str, _Topic] = defaultdict(_Topic)
-        self._will_continue = self._is_polling = False
+    def __init__(self, producer: PolledProducer, timeout: float) -> None:
+        """`timeout` is in how many seconds a record has to be durable."""
+        self._producer, self._timeout = producer, timeout
+        self._next: dict[str, list[_Entry]] = {}  # by topic, what the next appends have
+        self._undone = 0  # appends without an outcome
+        self._is_polling = False
         self._retries: set[asyncio.Task[None]] = set()
 
     def append(
@@ -91,29 +64,21 @@ class Appender:
         Calls `on_answer` in the loop when the record is durable, and with an error when that is not certain
         in time; `on_outcome` when the log has acknowledged or refused the record, however late.
         """
-        loop = asyncio.get_running_loop()
-        self._continue_soon(loop)
-        self._topics[topic].add(_Entry(record, on_answer, on_outcome), loop.time())
-
-    def _continue_soon(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Continue at the end of this turn of the loop."""
-        if not self._will_continue:
-            self._will_continue = True
+        if not self._next:
+            loop = asyncio.get_running_loop()
             loop.call_soon(self._continue, loop)
+        self._next.setdefault(topic, []).append(_Entry(record, on_answer, on_outcome))
 
     def _continue(self, loop: asyncio.AbstractEventLoop) -> None:
         """Ask for outcomes, and append what has come. Repeats itself while an append is under way."""
-        self._will_continue = False
         try:
             self._producer.poll()
         except Exception as bug:  # noqa: BLE001  or nothing would be appended any more
             _log_bug(bug)
-        is_busy, now = False, loop.time()
-        for name, topic in [*self._topics.items()]:
-            if entries := topic.take(now, self._patience):
-                self._append(loop, name, entries)
-            is_busy |= topic.under_way > 0
-        if is_busy and not self._is_polling:
+        appends, self._next = self._next, {}
+        for topic, entries in appends.items():
+            self._append(loop, topic, entries)
+        if self._undone and not self._is_polling:
             self._is_polling = True
             loop.call_later(_POLL_SECONDS, self._poll, loop)
 
@@ -122,7 +87,7 @@ class Appender:
         self._continue(loop)
 
     def _append(self, loop: asyncio.AbstractEventLoop, topic: str, entries: Sequence[_Entry]) -> None:
-        self._topics[topic].under_way += 1
+        self._undone += 1
         deadline = loop.call_later(self._timeout, _give_up, entries)
         thread_of_loop = threading.get_ident()
 
@@ -157,7 +122,7 @@ class Appender:
             self._retries.add(retry)
             retry.add_done_callback(self._retries.discard)
             return
-        self._end(topic, deadline)
+        self._end(deadline)
         _resolve(entries, error)
 
     async def _append_apart(
@@ -171,14 +136,11 @@ class Appender:
             future = self._append_to_log(topic, [entry])
             await asyncio.wait([asyncio.wrap_future(future)])
             _resolve([entry], future.exception())
-        self._end(topic, deadline)
+        self._end(deadline)
 
-    def _end(self, topic: str, deadline: asyncio.TimerHandle) -> None:
+    def _end(self, deadline: asyncio.TimerHandle) -> None:
         deadline.cancel()
-        ended = self._topics[topic]
-        ended.under_way -= 1
-        if ended.entries:
-            self._continue_soon(asyncio.get_running_loop())
+        self._undone -= 1
 
 
 def _resolve(entries: Iterable[_Entry], error: BaseException | None) -> None:

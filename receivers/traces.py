@@ -27,10 +27,8 @@ class TracedAppender(Appender):
     Deliveries that are refused have no span, so that strangers cannot make any.
     """
 
-    def __init__(
-        self, producer: PolledProducer, timeout: float, patience: float, settings: Settings, traces: Traces
-    ) -> None:
-        super().__init__(producer, timeout, patience)
+    def __init__(self, producer: PolledProducer, settings: Settings, traces: Traces) -> None:
+        super().__init__(producer, settings.receiver.append_timeout.total_seconds())
         self._traces = traces
         self._scheme = urlsplit(settings.public_url).scheme
         self._propagator = TraceContextTextMapPropagator()

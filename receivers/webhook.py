@@ -55,9 +55,6 @@ _STATUS = {
     "unavailable": 503,
 }
 _RETRY_AFTER = {"unavailable": b"10"}  # seconds, by outcome
-# librdkafka sends a request for each partition, which costs brokers and itself more than a few records. Where
-# brokers are distant or slow, a record must not wait twice as long.
-_KAFKA_PATIENCE_SECONDS = 0.005
 _DEAD_LETTER_REASONS = ("unreadable_payload", "parse_crashed")
 
 # To look up the labels takes longer than to count.
@@ -328,14 +325,11 @@ def count_from_zero(accounts: Iterable[tuple[str, str]]) -> None:
 
 
 def _build_appender(settings: Settings, producer: PolledProducer, traces: Traces | None) -> Appender:
-    timeout = settings.receiver.append_timeout.total_seconds()
-    # The embedded log writes together what comes while it waits for the disk.
-    patience = _KAFKA_PATIENCE_SECONDS if settings.uses_spool else 0.0
     if traces is None:
-        return Appender(producer, timeout, patience)
+        return Appender(producer, settings.receiver.append_timeout.total_seconds())
     from receivers.traces import TracedAppender
 
-    return TracedAppender(producer, timeout, patience, settings, traces)
+    return TracedAppender(producer, settings, traces)
 
 
 def _count(account: AnyAccount, outcome: str, started: float) -> None:

@@ -1,7 +1,6 @@
 """The appender, over logs and callers that fail in ways which no interface promises."""
 
 import asyncio
-import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from itertools import chain
@@ -140,97 +139,38 @@ def test_a_lone_record_that_is_refused_is_not_appended_again() -> None:
     assert appends == 1
 
 
-class _SlowLog(ControlledLog):
-    """A log that has no outcome of an append until it is told to."""
+def test_what_comes_while_an_append_is_under_way_does_not_wait_for_it_and_goes_in_order() -> None:
+    appends: list[list[bytes]] = []
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.state = "silent"
-        self.appends: list[list[bytes]] = []
+    class SlowLog(ControlledLog):
+        """A log that has the outcome of each append when it is polled."""
 
-    def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
-        self.appends.append([record.value for record in records])
-        return super().append(topic, records)
+        def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
+            appends.append([record.value for record in records])
+            self.state = "silent"
+            return super().append(topic, records)
 
-
-async def _come_one_after_the_other(appender: Appender, topic: str = "topic") -> list[_Caller]:
-    callers = [_Caller(b"%d" % number) for number in range(10)]
-    for caller in callers:
-        caller.append(appender, topic)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-    return callers
-
-
-@pytest.mark.parametrize("is_polled", [True, False])
-def test_with_patience_what_comes_while_an_append_is_under_way_waits_for_its_outcome_and_goes_together(
-    is_polled: bool,
-) -> None:
-    class Log(_SlowLog):
         def poll(self) -> None:
-            if is_polled and have_come:
+            if len(callers) == 10:  # all have come
                 self.take_silenced()
 
-    have_come: list[_Caller] = []
-    log = Log()
+    callers: list[_Caller] = []
 
     async def run() -> None:
-        have_come.extend(await _come_one_after_the_other(Appender(log, _TIMEOUT, patience=math.inf)))
+        appender = Appender(SlowLog(), _TIMEOUT)
+        for number in range(10):
+            caller = _Caller(b"%d" % number)
+            caller.append(appender)
+            callers.append(caller)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
         async with asyncio.timeout(_TIMEOUT / 2):
-            while not is_polled and log.order() != [caller.record.value for caller in have_come]:
-                await asyncio.to_thread(log.take_silenced)
-            for caller in have_come:
+            for caller in callers:
                 await caller.has_outcome.wait()
 
     asyncio.run(run())
-    assert log.appends == [[b"0"], [b"%d" % number for number in range(1, 10)]]
-    assert all(caller.answers == [None] for caller in have_come)
-
-
-def test_without_patience_no_record_waits_for_the_append_before_it() -> None:
-    log = _SlowLog()
-
-    async def run() -> None:
-        await _come_one_after_the_other(Appender(log, _TIMEOUT))
-
-    asyncio.run(run())
-    assert log.appends == [[b"%d" % number] for number in range(10)]
-
-
-@pytest.mark.parametrize("patience", [0.0, 0.005])
-def test_when_patience_ends_records_go_before_the_append_under_way_has_an_outcome(patience: float) -> None:
-    class Log(_SlowLog):
-        def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
-            if records[-1].value == b"9":
-                has_last.set()
-            return super().append(topic, records)
-
-    log, has_last = Log(), asyncio.Event()
-
-    async def run() -> None:
-        await _come_one_after_the_other(Appender(log, _TIMEOUT, patience))
-        async with asyncio.timeout(_TIMEOUT / 2):
-            await has_last.wait()
-
-    asyncio.run(run())
-    assert [*chain.from_iterable(log.appends)] == [b"%d" % number for number in range(10)]
-    assert log.taken == []
-
-
-def test_a_topic_does_not_wait_for_the_appends_of_another() -> None:
-    log = _SlowLog()
-
-    async def run() -> None:
-        appender = Appender(log, _TIMEOUT, patience=math.inf)
-        await _come_one_after_the_other(appender, "busy")
-        log.state = "open"
-        other = _Caller(b"other")
-        other.append(appender, "other")
-        async with asyncio.timeout(_TIMEOUT / 2):
-            await other.has_outcome.wait()
-
-    asyncio.run(run())
-    assert log.appends == [[b"0"], [b"other"]]
+    assert appends == [[b"%d" % number] for number in range(10)]
+    assert all(caller.answers == [None] for caller in callers)
 
 
 def test_records_of_one_turn_go_together_and_each_topic_apart() -> None:

@@ -30,8 +30,8 @@ CREATE TABLE IF NOT EXISTS bookmarks (
 
 _LOOK = "SELECT 1 FROM sqlite_master"  # whose execution opens the files
 
-# Of a new file. Most records take 2 to 3 KB: of the usual pages of 4 KB, each would have one record and much
-# that is empty. As a -wal is copied after a number of pages, it also comes to that half as often.
+# Of a new file. Whenever a -wal has a thousand pages, SQLite copies them into the file and syncs both: with
+# pages twice as large as its own choice, half as often.
 _PAGE_BYTES = 8192
 
 _BUSY_SECONDS = 10.0
