@@ -93,13 +93,16 @@ class SqliteProducer:
 
         Raises sqlite3.Error, OSError; then none of them is certain to be durable.
         """
+        by_topic: dict[str, list[Record]] = {}
+        for topic, records, _ in appends:
+            by_topic.setdefault(topic, []).extend(records)
         after_last: dict[str, int] = {}
         try:
             with self._file.transaction() as connection:
                 if self._file.opened != self._after_last_of:
                     self._log_missing(connection)
                     self._after_last, self._after_last_of = {}, self._file.opened
-                for topic, records, _ in appends:
+                for topic, records in by_topic.items():
                     after_last[topic] = insert_records(connection, topic, records)
                     self._check_continues(topic, after_last[topic] - len(records))
         except _OlderCopy:

@@ -248,6 +248,46 @@ def test_a_commit_prunes_by_itself_when_it_is_time(
     assert count_of_rows(sqlite_log.path) == 0
 
 
+@pytest.mark.parametrize("pages", [1024, 4096])
+def test_a_file_of_an_earlier_release_keeps_its_pages_and_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pages: int
+) -> None:
+    def append_to(path: Path, value: bytes) -> int:
+        with closing(SqliteProducer(path)) as producer:
+            producer.append("topic", [Record("key", value)]).result(PATIENCE)
+        with closing(sqlite3.connect(path)) as connection:
+            size: int = connection.execute("PRAGMA page_size").fetchone()[0]
+        return size
+
+    path = tmp_path / "log.db"
+    with monkeypatch.context() as earlier:
+        earlier.setattr("ingest.log.sqlite.file._PAGE_BYTES", pages)
+        assert append_to(path, b"1") == pages
+    assert append_to(path, b"2") == pages
+    assert append_to(tmp_path / "new.db", b"1") > pages
+    with closing(SqliteConsumer(path, "group", ["topic"], timedelta(days=1))) as consumer:
+        assert values(consumer.poll(10, 0)) == [b"1", b"2"]
+
+
+def test_appends_that_wait_together_keep_their_order_in_each_topic(tmp_path: Path) -> None:
+    path, topics = tmp_path / "log.db", ["a", "b"]
+    with closing(LogFile(path)) as other, closing(SqliteProducer(path)) as producer:
+        with other.transaction():
+            appends = [
+                producer.append(topic, [Record("key", b"%d/%d" % (number, part)) for part in range(3)])
+                for number in range(10)
+                for topic in topics
+            ]
+        for append in appends:
+            append.result(PATIENCE)
+    with closing(SqliteConsumer(path, "group", topics, timedelta(days=1))) as consumer:
+        stored = consumer.poll(100, 0)
+    for topic in topics:
+        of_topic = [record for record in stored if record.partition.topic == topic]
+        assert [record.offset for record in of_topic] == [*range(30)]
+        assert values(of_topic) == [b"%d/%d" % (number, part) for number in range(10) for part in range(3)]
+
+
 def test_a_transaction_begins_once_another_one_ends_and_is_given_up_when_that_takes_too_long(
     tmp_path: Path,
 ) -> None:
