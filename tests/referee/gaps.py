@@ -101,14 +101,14 @@ def judge_gaps(life: GapLife) -> GapResult:
 
 
 def _uncovered(life: GapLife, gaps: list[Gap]) -> list[Miss]:
-    """Return the deliveries that were kept away, and are in no gap of their account."""
+    """Return the deliveries with news that were kept away, and are in no gap of their account."""
     spans: dict[str, list[tuple[datetime, datetime]]] = defaultdict(list)
     for gap in gaps:
         spans[gap.source].append((gap.from_at - _TOLERANCE, (gap.until_at or life.clock.now) + _TOLERANCE))
     return [
         miss
         for miss in life.product.misses
-        if not any(since <= miss.at <= until for since, until in spans[miss.source])
+        if miss.news and not any(since <= miss.at <= until for since, until in spans[miss.source])
     ]
 
 
