@@ -205,11 +205,12 @@ def suspect_rewound_log(newest: datetime, kept_until: datetime, now: datetime) -
     return Suspicion(ANY_SOURCE, Cause.LOG_CHANGED, min(kept_until, now), now, now, key, detail)
 
 
-def read_note(note: Event, lookback: timedelta) -> Suspicion:
+def read_note(note: Event, lookback: timedelta, asked_since: datetime | None = None) -> Suspicion:
     """Return the suspicion of a note that deliveries may be missing.
 
     Where the note does not say since when, that is `lookback` before it: how long a vendor tries before it
-    gives up is not published. Raises PayloadError.
+    gives up is not published. But if all of a topic may be lost, it is since the vendor was first asked for,
+    `asked_since`, at most LOOKBACK_IN_DOUBT ago. Raises PayloadError.
     """
     try:
         data = orjson.loads(note.data)
@@ -217,6 +218,8 @@ def read_note(note: Event, lookback: timedelta) -> Suspicion:
     except (ValueError, AttributeError) as error:
         raise PayloadError("the record is no note of a loss") from error
     since = parse_instant(since_text) if since_text else note.time - lookback
+    if asked_since and not since_text and cause in OF_THE_LOG:
+        since = min(since, max(asked_since, note.time - LOOKBACK_IN_DOUBT))
     detail = _NOTED.get(cause, "it was noted in the log")
     return Suspicion(note.source, cause, min(since, note.time), note.time, note.time, note.id, detail)
 

@@ -39,6 +39,7 @@ from receivers.completeness.causes import (
 )
 from receivers.completeness.gaps import GapBook, Suspicion, outage_hours
 from receivers.completeness.undelivered import UndeliveredChanges
+from receivers.reconcile.checkpoint import Checkpoint
 from receivers.reconcile.report import Report
 from receivers.spool.folder import present_spool
 
@@ -311,7 +312,7 @@ class GapFinder:
         if event.type == ALIVE:
             return self._life.add(event, appended_at)
         if event.type == LOST:
-            return [read_note(event, self.settings.reconcile.lookback)]
+            return [read_note(event, self.settings.reconcile.lookback, self._asked_since(event.source))]
         if event.type == GAP:
             with suppress(ValueError, KeyError, TypeError):  # of a later release
                 row = orjson.loads(event.data)
@@ -320,6 +321,11 @@ class GapFinder:
                 self.book.restate(gap)
                 self.known_sources.add(gap.source)
         return []
+
+    def _asked_since(self, source: str) -> datetime | None:
+        """Return the first hour that the account's vendor was asked for. Raises LogUnavailable."""
+        _, account = vendor_and_account(source)
+        return Checkpoint(Path(self.settings.reconcile.state_dir), account, dry_run=True).asked_since()
 
     def _find_silence(self, accounts: Sequence[AnyAccount], now: datetime) -> None:
         """Find accounts of which nothing came, or not what a comparison found.
