@@ -117,6 +117,11 @@ class GapLife(Life):
             self._plan(HOUR, self._check_subscriptions)
             yield
 
+    def be_silent(self, name: str, since: timedelta, until: timedelta) -> None:
+        """Let an account's vendor send nothing between these times of the life that is to begin."""
+        self._plan(since, partial(self._muted.add, name))
+        self._plan(until, partial(self._muted.discard, name))
+
     def gaps(self) -> list[Gap]:
         """Return the gaps as the warehouse has them."""
         rows = self.product.warehouse.contents.statements.items()
