@@ -37,6 +37,43 @@ def test_the_embedded_log_with_every_kind_of_fault(tmp_path: Path) -> None:
     assert can_mount(tmp_path) or report.impossible >= {Kind.FULL_LOG_DISK, Kind.FULL_WAREHOUSE_DISK}
 
 
+_FOUND_BY_GAPS = frozenset(
+    {
+        Kind.KILL_RECEIVER,
+        Kind.KILL_CONSUMER,
+        Kind.KILL_RECONCILIATION_AT_STEP,
+        Kind.LOG_RESTORED,
+        Kind.LOG_OVERWRITTEN,
+        Kind.WAL_DELETED,
+        Kind.LOG_CUT,
+        Kind.TOPIC_ANEW,
+        Kind.WAREHOUSE_RESTORED,
+    }
+)
+
+
+@pytest.mark.parametrize("log", ["sqlite", pytest.param("kafka", marks=pytest.mark.kafka)])
+def test_what_is_cut_out_of_the_log_is_in_gaps_and_each_gap_is_closed(
+    tmp_path: Path, log: str, request: pytest.FixtureRequest
+) -> None:
+    if log == "kafka":
+        request.getfixturevalue("kafka_tools")
+    report = carry_out(
+        tmp_path,
+        log,
+        "duckdb",
+        seed=20267,
+        kills=6,
+        webhooks=2000,
+        seconds=25,
+        kinds=_FOUND_BY_GAPS,
+        reconcile=True,
+    )
+    check(report)
+    assert report.verdict.cut, "a fault took something out of the log before it was loaded"
+    assert report.verdict.gaps
+
+
 @pytest.mark.skipif(find_library() is None, reason="no clock to jump: install libfaketime")
 @pytest.mark.parametrize("log", ["sqlite", pytest.param("kafka", marks=pytest.mark.kafka)])
 def test_clocks_that_jump(tmp_path: Path, log: str, request: pytest.FixtureRequest) -> None:
