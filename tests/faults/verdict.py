@@ -174,8 +174,10 @@ def verdict(  # noqa: PLR0917 - what is compared
     )
     stored = query(settings, "select * from bookings").dicts()
     judgement = judge(deliveries, rows, differences(world, dialects, stored), backlog)
-    # What became of an event that was cut may have been cut out of the feed as well.
+    # What became of an event that was cut may have been cut out of the feed as well, and so may a repair.
     cut = {deliveries.bookings[event] for event in deliveries.cut if event in deliveries.bookings}
+    if cut:
+        cut |= {(row["account"], row["booking_id"]) for row in stored if row["last_via"] == "reconcile"}
     behind = [key for key in feed.behind(stored) if key[1:] not in cut]
     examples = [f"older in the feed: {text}" for text in feed.older] + [
         f"feed behind: {key}" for key in behind
