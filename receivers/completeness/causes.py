@@ -3,7 +3,7 @@
 Pure: values in, suspicions out. The same values give the same suspicions, in whatever order they come.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -12,7 +12,7 @@ import orjson
 from ingest.clock import CLOCK_SKEW, LOOKBACK_IN_DOUBT
 from ingest.errors import PayloadError
 from ingest.event import Cause, Event
-from ingest.rhythm import Rhythm
+from ingest.rhythm import Rhythm, start_of_hour
 from ingest.times import describe_duration, describe_skew, format_instant, parse_instant
 from receivers.completeness.gaps import DELIVERY_DELAY, Suspicion
 from receivers.life import ANY_SOURCE, REFUSALS, SIGN_EVERY
@@ -59,7 +59,8 @@ class ReceiverLife:
     _spans: list[tuple[datetime, datetime]] = field(default_factory=list)  # apart from each other, in order
     _receivers: dict[str, _LastSign] = field(default_factory=dict)
     _spools: dict[str, _LastSign] = field(default_factory=dict)
-    _waits: dict[str, tuple[datetime, datetime]] = field(default_factory=dict)  # in spools, by sign
+    # Since when and until when signs of life waited in spools, by the hour in which that ended.
+    _waits: dict[datetime, tuple[datetime, datetime]] = field(default_factory=dict)
 
     def add(self, sign: Event, appended_at: datetime | None = None) -> list[Suspicion]:
         """Add a sign of life, and return what its refusals show, of ANY_SOURCE where no account was known.
@@ -82,7 +83,9 @@ class ReceiverLife:
         if since <= sign.time:
             self._join(since, sign.time)
         if appended_at and appended_at - sign.time > SIGN_EVERY:
-            self._waits[sign.id] = min(since, sign.time), appended_at
+            hour = start_of_hour(appended_at)  # signs of a clock that is behind seem to wait all the time
+            earliest, latest = self._waits.get(hour, (sign.time, appended_at))
+            self._waits[hour] = min(since, sign.time, earliest), max(appended_at, latest)
         last = _LastSign(sign.time, has_stopped)
         for signs, owner in ((self._receivers, sign.subject), (self._spools, spool)):
             if owner and (owner not in signs or last.at > signs[owner].at):
@@ -142,15 +145,17 @@ class ReceiverLife:
             if not last.has_stopped and now > last.at + _SILENT
         ]
 
-    def lost_spools(self, now: datetime, present: str = "") -> list[Suspicion]:
+    def lost_spools(
+        self, now: datetime, is_present: Callable[[str], bool] = lambda _: False
+    ) -> list[Suspicion]:
         """Return what spools may have taken along whose receivers did not come back: more at each step.
 
-        Nothing is lost with the spool whose id is `present`, "" for none: what is in it waits for a receiver.
+        Nothing is lost with a spool that is present: what is in it waits for a receiver.
         """
         suspicions = []
         for spool, last in self._spools.items():
             passed = [step for step in _SPOOL_STEPS if now >= last.at + step]
-            if passed and not last.has_stopped and spool != present:
+            if passed and not last.has_stopped and not is_present(spool):
                 key, until = f"{spool} {format_instant(last.at)}", last.at + passed[-1]
                 detail = (
                     f"a receiver with a spool has given no sign since {last.at:%Y-%m-%d %H:%M} UTC, and what"
@@ -173,7 +178,7 @@ class ReceiverLife:
             if now <= last.at + (_SILENT if last.has_stopped else _SPOOL_STEPS[-1])
         }
         oldest = now - LOOKBACK_IN_DOUBT
-        self._waits = {sign: wait for sign, wait in self._waits.items() if wait[1] >= oldest}
+        self._waits = {hour: wait for hour, wait in self._waits.items() if hour >= oldest}
 
     def _join(self, since: datetime, until: datetime) -> None:
         apart = [span for span in self._spans if span[1] < since or span[0] > until]

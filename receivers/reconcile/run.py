@@ -280,10 +280,20 @@ class AccountRun:
     def _state_proof(self, proof: Proof, recorder: ProgressRecorder, checkpoint: Checkpoint) -> None:
         """State the verdicts on the hours. Where that fails, they stay as they were until the next run."""
         try:
-            checkpoint.note_asked(first_hour(recorder.census.since))
+            self._note_asked(checkpoint, first_hour(recorder.census.since))
             proof.state(self._rest, recorder.census, self.report, self.settings.reconcile.lag)
         except IngestError as error:
             log.warning("reconcile.not_proven", source=self.account.source, why=str(error))
+
+    def _note_asked(self, checkpoint: Checkpoint, since: datetime) -> None:
+        """Note from when on this run leaves verdicts; earlier releases have left some without a note.
+
+        Raises WarehouseUnavailable, LogUnavailable.
+        """
+        if checkpoint.asked_since() is None:
+            table = CompletenessTable(self.settings)
+            since = min(since, table.first_stored(self.account.vendor, self.account.name) or since)
+        checkpoint.note_asked(since)
 
     def _compare(self, checkpoint: Checkpoint) -> ProgressRecorder:
         """Compare everything that is asked for; a failure is in the report."""
