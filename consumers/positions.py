@@ -1,7 +1,7 @@
 """What a consumer does when its positions are wrong: the log has changed, or the warehouse is behind."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -13,6 +13,9 @@ from ingest.settings import Settings
 from ingest.telemetry import READ_AGAIN
 
 log = structlog.get_logger()
+
+# How long a record that is received may take until it is appended, unless a spool keeps it.
+_APPENDING = timedelta(minutes=1)
 
 
 def report_changes(
@@ -43,7 +46,7 @@ def report_changes(
         )
     for partitions, cause in ((changed, Cause.LOG_CHANGED), (deleted, Cause.LOG_DELETED)):
         newest = (bookmarks.get(partition, Bookmarks()).newest for partition in partitions)
-        note_losses(settings, producer, partitions, cause, _loaded_at(newest))
+        note_losses(settings, producer, partitions, cause, _loaded_until(newest))
     for partition in changed:
         READ_AGAIN.labels(partition.topic, partition.number, "log").inc()
 
@@ -74,18 +77,25 @@ def note_losses(
         )
 
 
-def _loaded_at(marks: Iterable[Bookmark | None]) -> datetime | None:
-    """Return when the first of these bookmarks' loads was made; None where that of one is not known.
+def _loaded_until(marks: Iterable[Bookmark | None]) -> datetime | None:
+    """Return until when what was received is loaded by all of these bookmarks; None where one does not tell.
 
-    dlt's ids of loads, and ours, are the Unix time at which they began.
+    That is when the bookmark's record was appended: a load may be of records that have waited for days.
     """
-    times = []
-    for mark in marks:
-        try:
-            times.append(datetime.fromtimestamp(float(mark.load if mark else ""), UTC))
-        except (ValueError, OverflowError, OSError):
-            return None
-    return min(times, default=None)
+    moments = [_appended_at(mark) if mark else None for mark in marks]
+    known = [moment for moment in moments if moment]
+    return min(known) if known and len(known) == len(moments) else None
+
+
+def _appended_at(mark: Bookmark) -> datetime | None:
+    """Return a time shortly before the bookmark's record was appended; None where it does not tell that.
+
+    Bookmarks of earlier releases have only the load, whose id is the Unix time at which it began.
+    """
+    try:
+        return datetime.fromtimestamp(mark.appended_at or float(mark.load), UTC) - _APPENDING
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def committed_loads(bookmarks: Mapping[Partition, Bookmarks]) -> frozenset[str]:
@@ -155,5 +165,5 @@ def read_again(
             why=why,
         )
     lost = {partition for partition, records in deleted.items() if records}
-    since = _loaded_at(bookmarks.get(partition) for partition in lost)
+    since = _loaded_until(bookmarks.get(partition) for partition in lost)
     note_losses(settings, producer, lost, Cause.WAREHOUSE_RESTORED, since)

@@ -56,7 +56,8 @@ class Cause(StrEnum):
     receiver that may have had deliveries in its spool did not come back, or its spool was taken away.
     `LOG_DELETED`: the log deleted records before they were loaded. `LOG_CHANGED`: the log was cut, restored
     or made anew. `WAREHOUSE_RESTORED`: the warehouse lacks loads, whose records the log no longer has.
-    `CLOCK_WRONG`: a machine's clock was wrong, and may have refused deliveries.
+    `CLOCK_WRONG`: a machine's clock was wrong, and may have refused deliveries. `NOT_DELIVERED`: a comparison
+    found a change of which no delivery came, and no other gap says why.
     """
 
     RECEIVER_DOWN = "receiver_down"
@@ -69,6 +70,7 @@ class Cause(StrEnum):
     LOG_CHANGED = "log_changed"
     WAREHOUSE_RESTORED = "warehouse_restored"
     CLOCK_WRONG = "clock_wrong"
+    NOT_DELIVERED = "not_delivered"
 
 
 # The most by which the clocks of a vendor's own machines may differ: that of the machine which creates an

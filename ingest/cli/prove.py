@@ -241,9 +241,13 @@ def _ask(
 
 
 def _has_verdicts(settings: Settings, account: "AnyAccount") -> bool:
+    """Return whether hours were ever asked for, also where a restored warehouse lacks their verdicts."""
     from ingest.warehouse.completeness import CompletenessTable
+    from receivers.reconcile.checkpoint import Checkpoint
 
-    return bool(CompletenessTable(settings).verdicts(account.vendor, account.name))
+    checkpoint = Checkpoint(Path(settings.reconcile.state_dir), account.name, dry_run=True)
+    stored = CompletenessTable(settings).first_stored(account.vendor, account.name)
+    return bool(stored or checkpoint.asked_since())
 
 
 def _print_proofs(proofs: Sequence[_AccountProof]) -> None:

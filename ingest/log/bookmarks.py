@@ -5,7 +5,7 @@ records at the same offsets, which the offsets alone do not show.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 from ingest.log import StoredRecord
@@ -14,7 +14,7 @@ _FORMAT = "1"
 _FORMAT_WITH_DONE = "2"  # has `done` too, which is otherwise the offset after the newest bookmark
 _DIGEST_BYTES = 12
 _MAX_MARKS = (
-    40  # of a partition, in at most 3 kB: Kafka takes 4096 bytes with a commit (offset.metadata.max.bytes)
+    40  # of a partition, in at most 3.5 kB: Kafka takes 4096 bytes with a commit (offset.metadata.max.bytes)
 )
 
 
@@ -22,17 +22,20 @@ _MAX_MARKS = (
 class Bookmark:
     """The offset and digest of a record that was read.
 
-    `load` is the id of the newest load of the warehouse by then, "" before the first.
+    `load` is the id of the newest load of the warehouse by then, "" before the first. `appended_at` is the
+    Unix time at which the record was appended, in whole seconds, 0 if unknown: commits of earlier releases
+    do not tell it.
     """
 
     offset: int
     digest: str
     load: str = ""
+    appended_at: int = 0
 
     @classmethod
     def of(cls, stored: StoredRecord, load: str = "") -> "Bookmark":
         """Return the bookmark of a record."""
-        return cls(stored.offset, digest_of(stored), load)
+        return cls(stored.offset, digest_of(stored), load, int(stored.timestamp))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Bookmarks:
         """
         older = [old for old in self.marks if old.offset < mark.offset]
         if not mark.load and older:
-            mark = Bookmark(mark.offset, mark.digest, older[0].load)
+            mark = replace(mark, load=older[0].load)
         # The oldest at each distance, in powers of two: their number grows with the logarithm of the offset.
         by_distance = {(mark.offset - old.offset).bit_length(): old for old in older}
         return Bookmarks(
@@ -79,7 +82,7 @@ class Bookmarks:
 
     def encode(self) -> str:
         """Return the bookmarks as text."""
-        marks = [f"{mark.offset}:{mark.digest}:{mark.load}" for mark in self.marks]
+        marks = [f"{mark.offset}:{mark.digest}:{mark.load}:{mark.appended_at}" for mark in self.marks]
         if self.done == _after(self.marks):
             return " ".join([_FORMAT, self.log, *marks])
         return " ".join([_FORMAT_WITH_DONE, self.log, str(self.done), *marks])
@@ -93,11 +96,16 @@ class Bookmarks:
         log, *parts = rest.split(" ")
         try:
             done = int(parts.pop(0)) if format_ == _FORMAT_WITH_DONE else None
-            fields = (part.split(":") for part in parts)
-            marks = tuple(Bookmark(int(offset), digest, load) for offset, digest, load in fields)
+            marks = tuple(map(_decode_mark, parts))
         except (ValueError, IndexError):
             return cls()
         return cls(log, marks, _after(marks) if done is None else done)
+
+
+def _decode_mark(text: str) -> Bookmark:
+    """Return the bookmark of a text. Raises ValueError."""
+    offset, digest, load, *appended_at = text.split(":")
+    return Bookmark(int(offset), digest, load, *map(int, appended_at[:1]))
 
 
 def _after(marks: Sequence[Bookmark]) -> int:

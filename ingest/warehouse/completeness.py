@@ -80,11 +80,15 @@ def hour_of(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
+def first_hour(since: datetime) -> datetime:
+    """Return the first hour that begins at an instant or later."""
+    hour = hour_of(since)
+    return hour if hour == since else hour + HOUR
+
+
 def hours_between(since: datetime, until: datetime) -> Iterable[datetime]:
     """Yield the hours that lie in [since, until) from beginning to end."""
-    hour = hour_of(since)
-    if hour < since:
-        hour += HOUR
+    hour = first_hour(since)
     while hour + HOUR <= until:
         yield hour
         hour += HOUR
@@ -170,6 +174,12 @@ class CompletenessTable:
         if count == (end - first) // HOUR:
             return end
         return complete_until(self.verdicts(vendor, account).values(), accepted)
+
+    def first_stored(self, vendor: str, account: str) -> datetime | None:
+        """Return the first hour that has a verdict; None where none has."""
+        sql = "SELECT min(hour) FROM completeness WHERE vendor = %s AND account = %s"
+        rows = self._query(sql, [vendor, account]).rows
+        return parse_stored_instant(rows[0][0]) if rows and rows[0][0] else None
 
     def newest_load(self) -> str | None:
         """Return the id of the newest load; None where nothing was loaded."""

@@ -28,6 +28,16 @@ _MISSED = (
 )
 
 
+_MISSED_CHANGES = (
+    "SELECT vendor, account, updated_at FROM bookings WHERE last_via = 'reconcile' AND status <> 'pending'"
+    " AND gone_at IS NULL AND loaded_at >= %s AND updated_at >= %s ORDER BY updated_at DESC LIMIT 1000"
+)
+_AROUND = (
+    "SELECT max(CASE WHEN received_at <= %s THEN received_at END),"
+    f" min(CASE WHEN received_at >= %s THEN received_at END) {_EVENTS}"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Arrivals:
     """When the newest webhook came, and when the newest change happened that webhooks missed."""
@@ -56,6 +66,31 @@ def arrivals(settings: Settings, vendor: str, account: str, until: datetime | No
         for sql in (last_sql, missed_sql)
     )
     return Arrivals(last, missed)
+
+
+def missed_changes(
+    settings: Settings, loaded_since: datetime, changed_since: datetime
+) -> dict[tuple[str, str], list[datetime]]:
+    """Return when changes happened that webhooks missed and reconciliation has loaded, newest first.
+
+    They are by vendor and account: those loaded and changed since these times, at most the newest 1,000.
+    Raises WarehouseUnavailable.
+    """
+    changes: dict[tuple[str, str], list[datetime]] = {}
+    for vendor, account, at in query_or_empty(settings, _MISSED_CHANGES, [loaded_since, changed_since]).rows:
+        changes.setdefault((vendor, account), []).append(at)
+    return changes
+
+
+def deliveries_around(
+    settings: Settings, account: tuple[str, str], before: datetime, after: datetime
+) -> tuple[datetime | None, datetime | None]:
+    """Return when the last webhook came until `before`, and when the first one since `after`.
+
+    `account` is a vendor and an account. None where there is none. Raises WarehouseUnavailable.
+    """
+    rows = query_or_empty(settings, _AROUND, [before, after, *account]).rows
+    return (rows[0][0], rows[0][1]) if rows else (None, None)
 
 
 def last_deliveries(settings: Settings) -> dict[tuple[str, str], datetime]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from ingest.settings import Settings
 from ingest.vendors import AnyAccount
 from ingest.warehouse.completeness import HOUR, PROVEN, CompletenessTable, HourVerdict, hour_of
+from receivers.reconcile.checkpoint import Checkpoint
 from receivers.reconcile.report import Report
 from receivers.reconcile.run import Reconciler
 
@@ -43,11 +45,12 @@ def ask_again(
 ) -> list[Report]:
     """Reconcile the hours in [since, until) that are not proven, and return a report of each run.
 
-    Without `since` these are all since the first hour that was ever asked for, without `until` those that
-    runs of the schedule do not reach any more. A run that fails is the last one. Raises WarehouseUnavailable.
+    Without `since` these are all since the first hour that was ever asked for, also where a restored log and
+    warehouse lack its verdict; without `until` those that runs of the schedule do not reach any more. A run
+    that fails is the last one. Raises WarehouseUnavailable, LogUnavailable.
     """
     table = CompletenessTable(settings)
-    first = since or table.complete_until(account.vendor, account.name, PROVEN)  # years before it are proven
+    first = since or _first_unproven(settings, table, account)
     verdicts = table.verdicts(account.vendor, account.name, first and hour_of(first))
     until = until or datetime.now(UTC) - settings.reconcile.lookback
     reports: list[Report] = []
@@ -56,6 +59,19 @@ def ask_again(
         if any(report.failure for report in reports):
             break
     return reports
+
+
+def _first_unproven(settings: Settings, table: CompletenessTable, account: AnyAccount) -> datetime | None:
+    """Return the first hour that may not be proven; None for the first that has a verdict, if any has.
+
+    Raises WarehouseUnavailable, LogUnavailable.
+    """
+    checkpoint = Checkpoint(Path(settings.reconcile.state_dir), account.name, dry_run=True)
+    asked = checkpoint.asked_since()
+    stored = table.first_stored(account.vendor, account.name)
+    if asked and (stored is None or asked < stored):
+        return asked
+    return table.complete_until(account.vendor, account.name, PROVEN)  # years before it are proven
 
 
 def _spans(

@@ -3,18 +3,18 @@
 Pure: values in, suspicions out. The same values give the same suspicions, in whatever order they come.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import orjson
 
-from ingest.clock import CLOCK_SKEW
+from ingest.clock import CLOCK_SKEW, LOOKBACK_IN_DOUBT
 from ingest.errors import PayloadError
 from ingest.event import Cause, Event
-from ingest.rhythm import Rhythm
+from ingest.rhythm import Rhythm, start_of_hour
 from ingest.times import describe_duration, describe_skew, format_instant, parse_instant
-from receivers.completeness.gaps import Suspicion
+from receivers.completeness.gaps import DELIVERY_DELAY, Suspicion
 from receivers.life import ANY_SOURCE, REFUSALS, SIGN_EVERY
 
 # A receiver that gave no sign for so long does not run.
@@ -29,6 +29,9 @@ _NOTED = {
     Cause.WAREHOUSE_RESTORED: "the warehouse lacks loads whose records the log no longer has",
     Cause.SPOOL_LOST: "a receiver's spool was taken away with deliveries in it",
 }
+OF_THE_LOG = frozenset({Cause.LOG_CHANGED, Cause.LOG_DELETED, Cause.WAREHOUSE_RESTORED})
+"""The causes by which records are lost that the log had: those that were appended since some time."""
+
 _REFUSED = {
     Cause.UNAVAILABLE: "deliveries were answered 503",
     Cause.CLOCK_WRONG: "deliveries were refused because they seemed to be signed long ago, or in the future",
@@ -56,11 +59,14 @@ class ReceiverLife:
     _spans: list[tuple[datetime, datetime]] = field(default_factory=list)  # apart from each other, in order
     _receivers: dict[str, _LastSign] = field(default_factory=dict)
     _spools: dict[str, _LastSign] = field(default_factory=dict)
+    # Since when and until when signs of life waited in spools, by the hour in which that ended.
+    _waits: dict[datetime, tuple[datetime, datetime]] = field(default_factory=dict)
 
-    def add(self, sign: Event) -> list[Suspicion]:
+    def add(self, sign: Event, appended_at: datetime | None = None) -> list[Suspicion]:
         """Add a sign of life, and return what its refusals show, of ANY_SOURCE where no account was known.
 
-        Raises PayloadError for a sign that is not one of ours.
+        One that the log has since `appended_at` only has waited in a spool. Raises PayloadError for a sign
+        that is not one of ours.
         """
         try:
             data = orjson.loads(sign.data)
@@ -76,6 +82,10 @@ class ReceiverLife:
             raise PayloadError("the record is no sign of a receiver's life") from error
         if since <= sign.time:
             self._join(since, sign.time)
+        if appended_at and appended_at - sign.time > SIGN_EVERY:
+            hour = start_of_hour(appended_at)  # signs of a clock that is behind seem to wait all the time
+            earliest, latest = self._waits.get(hour, (sign.time, appended_at))
+            self._waits[hour] = min(since, sign.time, earliest), max(appended_at, latest)
         last = _LastSign(sign.time, has_stopped)
         for signs, owner in ((self._receivers, sign.subject), (self._spools, spool)):
             if owner and (owner not in signs or last.at > signs[owner].at):
@@ -91,6 +101,11 @@ class ReceiverLife:
     def running_since(self) -> datetime | None:
         """Since when receivers run, or ran at the last sign, without a break; None before the first sign."""
         return self._spans[-1][0] if self._spans else None
+
+    def received_since(self, appended_since: datetime) -> datetime:
+        """Return since when what the log has since then may have been received, because it was in a spool."""
+        received = [since for since, appended_at in self._waits.values() if appended_at >= appended_since]
+        return min([appended_since, *received])
 
     def note_seen(self, at: datetime) -> None:
         """Note that a receiver ran at an instant, although the log may not have its sign any more."""
@@ -130,12 +145,17 @@ class ReceiverLife:
             if not last.has_stopped and now > last.at + _SILENT
         ]
 
-    def lost_spools(self, now: datetime) -> list[Suspicion]:
-        """Return what spools may have taken along whose receivers did not come back: more at each step."""
+    def lost_spools(
+        self, now: datetime, is_present: Callable[[str], bool] = lambda _: False
+    ) -> list[Suspicion]:
+        """Return what spools may have taken along whose receivers did not come back: more at each step.
+
+        Nothing is lost with a spool that is present: what is in it waits for a receiver.
+        """
         suspicions = []
         for spool, last in self._spools.items():
             passed = [step for step in _SPOOL_STEPS if now >= last.at + step]
-            if passed and not last.has_stopped:
+            if passed and not last.has_stopped and not is_present(spool):
                 key, until = f"{spool} {format_instant(last.at)}", last.at + passed[-1]
                 detail = (
                     f"a receiver with a spool has given no sign since {last.at:%Y-%m-%d %H:%M} UTC, and what"
@@ -157,6 +177,8 @@ class ReceiverLife:
             for spool, last in self._spools.items()
             if now <= last.at + (_SILENT if last.has_stopped else _SPOOL_STEPS[-1])
         }
+        oldest = now - LOOKBACK_IN_DOUBT
+        self._waits = {hour: wait for hour, wait in self._waits.items() if hour >= oldest}
 
     def _join(self, since: datetime, until: datetime) -> None:
         apart = [span for span in self._spans if span[1] < since or span[0] > until]
@@ -188,11 +210,12 @@ def suspect_rewound_log(newest: datetime, kept_until: datetime, now: datetime) -
     return Suspicion(ANY_SOURCE, Cause.LOG_CHANGED, min(kept_until, now), now, now, key, detail)
 
 
-def read_note(note: Event, lookback: timedelta) -> Suspicion:
+def read_note(note: Event, lookback: timedelta, asked_since: datetime | None = None) -> Suspicion:
     """Return the suspicion of a note that deliveries may be missing.
 
     Where the note does not say since when, that is `lookback` before it: how long a vendor tries before it
-    gives up is not published. Raises PayloadError.
+    gives up is not published. But if all of a topic may be lost, it is since the vendor was first asked for,
+    `asked_since`, at most LOOKBACK_IN_DOUBT ago. Raises PayloadError.
     """
     try:
         data = orjson.loads(note.data)
@@ -200,6 +223,8 @@ def read_note(note: Event, lookback: timedelta) -> Suspicion:
     except (ValueError, AttributeError) as error:
         raise PayloadError("the record is no note of a loss") from error
     since = parse_instant(since_text) if since_text else note.time - lookback
+    if asked_since and not since_text and cause in OF_THE_LOG:
+        since = min(since, max(asked_since, note.time - LOOKBACK_IN_DOUBT))
     detail = _NOTED.get(cause, "it was noted in the log")
     return Suspicion(note.source, cause, min(since, note.time), note.time, note.time, note.id, detail)
 
@@ -217,6 +242,20 @@ def suspect_silence(
     usual = f"{rhythm.expected(since, now):.0f} deliveries are usual"
     detail = f"nothing came for {describe_duration(now - since)}, in which {usual}"
     return Suspicion(source, Cause.SILENCE, since, None, now, format_instant(since), detail)
+
+
+def suspect_undelivered(
+    source: str, changed_at: datetime, before: datetime, after: datetime | None, now: datetime
+) -> Suspicion:
+    """Return that nothing was delivered around a change which a comparison found.
+
+    The last delivery before it came at `before`, and the first one that may be about something else at
+    `after`, None if there is none yet.
+    """
+    since = max(before, changed_at - LOOKBACK_IN_DOUBT)
+    until = max(since, min(after or changed_at + DELIVERY_DELAY, now))
+    detail = "a comparison found a change of which no delivery had come"
+    return Suspicion(source, Cause.NOT_DELIVERED, since, until, now, format_instant(since), detail)
 
 
 def suspect_clock(

@@ -27,6 +27,7 @@ from ingest.warehouse import is_instant
 from ingest.warehouse.deliveries import arrivals, hourly_deliveries, last_deliveries
 from ingest.warehouse.gaps import gap_of, read_gaps
 from receivers.completeness.causes import (
+    OF_THE_LOG,
     ReceiverLife,
     for_sources,
     read_note,
@@ -37,7 +38,10 @@ from receivers.completeness.causes import (
     suspect_subscription,
 )
 from receivers.completeness.gaps import GapBook, Suspicion, outage_hours
+from receivers.completeness.undelivered import UndeliveredChanges
+from receivers.reconcile.checkpoint import Checkpoint
 from receivers.reconcile.report import Report
+from receivers.spool.folder import present_spool
 
 log = structlog.get_logger()
 
@@ -139,6 +143,7 @@ class GapFinder:
 
     def __post_init__(self) -> None:
         self._seen = _LastSeen(Path(self.settings.reconcile.state_dir) / "receivers.seen")
+        self._undelivered = UndeliveredChanges(self.settings, self.book)
 
     def look(self, accounts: Sequence[AnyAccount]) -> None:
         """Find the gaps of these accounts. Raises WarehouseUnavailable, LogUnavailable."""
@@ -252,8 +257,17 @@ class GapFinder:
             reading.suspicions.append(suspect_rewound_log(newest, kept_until, now))
         self._read_until = before | reading.last if is_known else reading.last
         self._sources = sources
-        for suspicion in for_sources(reading.suspicions, sorted(sources)):
+        for suspicion in for_sources(map(self._with_spooled, reading.suspicions), sorted(sources)):
             self._suspect(suspicion, now)
+
+    def _with_spooled(self, suspicion: Suspicion) -> Suspicion:
+        """Return the suspicion since when that was received which the log may have lost.
+
+        A spool may have kept it for long before the log had it.
+        """
+        if suspicion.cause not in OF_THE_LOG:
+            return suspicion
+        return replace(suspicion, since=self._life.received_since(suspicion.since))
 
     def _read_records(self, since: Start) -> _Reading:
         """Read the audit topic. Raises LogUnavailable."""
@@ -267,7 +281,8 @@ class GapFinder:
                 if known and mark.offset <= known.offset and mark.appended_at <= known.appended_at:
                     reading.kept[part] = mark
                 with suppress(PayloadError):  # not one of ours
-                    reading.suspicions += self._read(Event.from_record(stored.record))
+                    event = Event.from_record(stored.record)
+                    reading.suspicions += self._read(event, stored.appended_at)
         finally:
             reader.close()
         return reading
@@ -278,7 +293,7 @@ class GapFinder:
         suspicions = [
             *map(suspect_downtime, downtimes),
             *self._life.killed(now),
-            *self._life.lost_spools(now),
+            *self._life.lost_spools(now, lambda spool: spool == present_spool(self.settings)),
         ]
         for suspicion in for_sources(suspicions, [account.source for account in accounts]):
             self._suspect(suspicion, now)
@@ -292,12 +307,12 @@ class GapFinder:
                 if gap.is_open and gap.until_at is None:
                     self.book.update(gap, now, until_at=max(gap.from_at, running_since))
 
-    def _read(self, event: Event) -> list[Suspicion]:
+    def _read(self, event: Event, appended_at: datetime) -> list[Suspicion]:
         """Read an event of the audit topic, and return what it shows. Raises PayloadError."""
         if event.type == ALIVE:
-            return self._life.add(event)
+            return self._life.add(event, appended_at)
         if event.type == LOST:
-            return [read_note(event, self.settings.reconcile.lookback)]
+            return [read_note(event, self.settings.reconcile.lookback, self._asked_since(event.source))]
         if event.type == GAP:
             with suppress(ValueError, KeyError, TypeError):  # of a later release
                 row = orjson.loads(event.data)
@@ -307,14 +322,29 @@ class GapFinder:
                 self.known_sources.add(gap.source)
         return []
 
+    def _asked_since(self, source: str) -> datetime | None:
+        """Return the first hour that the account's vendor was asked for. Raises LogUnavailable."""
+        _, account = vendor_and_account(source)
+        return Checkpoint(Path(self.settings.reconcile.state_dir), account, dry_run=True).asked_since()
+
     def _find_silence(self, accounts: Sequence[AnyAccount], now: datetime) -> None:
-        """Find accounts of which nothing came. Raises WarehouseUnavailable, LogUnavailable."""
+        """Find accounts of which nothing came, or not what a comparison found.
+
+        Raises WarehouseUnavailable, LogUnavailable.
+        """
         backlog = self.settings.build_log().backlog()
         last = last_deliveries(self.settings)
+        missed = self._undelivered.read(now)
         for account in accounts:
             newest = last.get((account.vendor, account.name))
+            if newest is None:
+                continue
+            self._undelivered.end(account, newest, now)
+            changes = missed.get((account.vendor, account.name), ())
+            for suspicion in self._undelivered.suspicions(account, changes, now):
+                self._suspect(suspicion, now)
             topic = self.settings.topic(account.vendor)
-            if newest is None or any(entry.lag for entry in backlog if entry.partition.topic == topic):
+            if any(entry.lag for entry in backlog if entry.partition.topic == topic):
                 continue  # what waits to be loaded may be what seems not to have come
             silences = self.book.of_cause(account.source, Cause.SILENCE)
             lasting = next((gap for gap in silences if gap.is_open and gap.until_at is None), None)
@@ -323,9 +353,9 @@ class GapFinder:
             quiet_until = max((gap.until_at for gap in silences if gap.until_at), default=newest)
             rhythm = self._rhythm(account, now)
             if lasting is None and (
-                suspicion := suspect_silence(account.source, rhythm, newest, quiet_until, now)
+                silence := suspect_silence(account.source, rhythm, newest, quiet_until, now)
             ):
-                self._suspect(suspicion, now)
+                self._suspect(silence, now)
 
     def _rhythm(self, account: AnyAccount, now: datetime) -> Rhythm | None:
         """Return an account's rhythm, learned anew each day. Raises WarehouseUnavailable."""

@@ -83,8 +83,11 @@ def unproven_hours(
 def askable_at(gap: Gap, lag: timedelta) -> datetime:
     """Return when the vendor's REST side shows everything that belongs to a gap.
 
-    One that lasts is asked for at once, because what was missed until it was found can be repaired.
+    One that lasts is asked for at once, because what was missed until it was found can be repaired. What a
+    comparison has found is repaired already, and only its hours have to be proven.
     """
+    if gap.cause is Cause.NOT_DELIVERED and gap.until_at:
+        return provable_at(hour_of(gap.until_at), lag)
     return gap.found_at if gap.until_at is None else gap.until_at + lag + CLOCK_MARGIN
 
 
@@ -127,6 +130,19 @@ class GapBook:
     def of_cause(self, source: str, cause: Cause) -> list[Gap]:
         """Return all gaps of one source and cause, also closed ones."""
         return [gap for gap in self._gaps.values() if (gap.source, gap.cause) == (source, cause)]
+
+    def explains_miss(self, source: str, changed_at: datetime) -> bool:
+        """Return whether a gap says why no delivery told of a change.
+
+        A silence does not: it is a guess, and ends with a comparison that finds nothing missing.
+        """
+        return any(
+            gap.source == source
+            and gap.cause is not Cause.SILENCE
+            and gap.from_at - DELIVERY_DELAY <= changed_at
+            and (gap.until_at is None or changed_at <= gap.until_at)
+            for gap in self._gaps.values()
+        )
 
     def get(self, gap_id: str) -> Gap:
         """Return the gap with this id. Raises KeyError."""

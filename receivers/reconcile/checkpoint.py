@@ -102,6 +102,7 @@ class Checkpoint:
         self._dry_run = dry_run
         self.key_file = folder / f"{account}.reconciled.key"
         self._covered_file = folder / f"{account}.reconciled.until"
+        self._asked_file = folder / f"{account}.reconciled.since"
 
     @contextmanager
     def lock(self, patience: float = 0.0) -> Iterator[None]:
@@ -206,6 +207,16 @@ class Checkpoint:
         if self._covered_until() is None:
             self.cover(since, since)
 
+    def asked_since(self) -> datetime | None:
+        """Return the first hour of which a run has left a verdict; None before the first."""
+        return self._instant(self._asked_file)
+
+    def note_asked(self, since: datetime) -> None:
+        """Store that a run leaves verdicts from an hour on: a restored log and warehouse may lack them."""
+        earliest = self.asked_since()
+        if not self._dry_run and (earliest is None or since < earliest):
+            self._replace(self._asked_file, format_instant(since).encode())
+
     def key(self) -> KnownKey | None:
         """Return the REST credential that runs used last; None where the file is missing or unreadable."""
         return _load(_KEY, self._content(self.key_file))
@@ -216,8 +227,12 @@ class Checkpoint:
             self._replace(self.key_file, _KEY.dump_json(key))
 
     def _covered_until(self) -> datetime | None:
+        return self._instant(self._covered_file)
+
+    def _instant(self, file: Path) -> datetime | None:
+        """Return the time in a file; None where there is none."""
         try:
-            return parse_instant(self._content(self._covered_file).decode())
+            return parse_instant(self._content(file).decode())
         except (PayloadError, ValueError):
             return None
 

@@ -23,7 +23,7 @@ from ingest.times import describe_skew
 from ingest.vendors import AnyAccount
 from ingest.vendors.rest import AnyRest, Window
 from ingest.warehouse.bookings import BookingsTable
-from ingest.warehouse.completeness import COMPLETE, PROVEN, CompletenessTable
+from ingest.warehouse.completeness import COMPLETE, PROVEN, CompletenessTable, first_hour
 from receivers.completeness.freshness import measure_freshness
 from receivers.completeness.ledger import Ledger
 from receivers.completeness.proof import OpenLetters, Proof, no_letters
@@ -259,7 +259,7 @@ class AccountRun:
                 checkpoint.note_first_run(self.report.since)
         self.has_reported = True
         if proof:
-            self._state_proof(proof, recorder)
+            self._state_proof(proof, recorder, checkpoint)
         if self.producer:
             try:
                 measure_freshness(
@@ -282,12 +282,23 @@ class AccountRun:
             log.warning("reconcile.not_proven", source=self.account.source, why=str(error))
             return None
 
-    def _state_proof(self, proof: Proof, recorder: ProgressRecorder) -> None:
+    def _state_proof(self, proof: Proof, recorder: ProgressRecorder, checkpoint: Checkpoint) -> None:
         """State the verdicts on the hours. Where that fails, they stay as they were until the next run."""
         try:
+            self._note_asked(checkpoint, first_hour(recorder.census.since))
             proof.state(self._rest, recorder.census, self.report, self.settings.reconcile.lag)
         except IngestError as error:
             log.warning("reconcile.not_proven", source=self.account.source, why=str(error))
+
+    def _note_asked(self, checkpoint: Checkpoint, since: datetime) -> None:
+        """Note from when on this run leaves verdicts; earlier releases have left some without a note.
+
+        Raises WarehouseUnavailable, LogUnavailable.
+        """
+        if checkpoint.asked_since() is None:
+            table = CompletenessTable(self.settings)
+            since = min(since, table.first_stored(self.account.vendor, self.account.name) or since)
+        checkpoint.note_asked(since)
 
     def _compare(self, checkpoint: Checkpoint) -> ProgressRecorder:
         """Compare everything that is asked for; a failure is in the report."""

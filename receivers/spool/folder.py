@@ -338,6 +338,18 @@ def spool_id(settings: Settings) -> str:
         return ""
 
 
+def present_spool(settings: Settings) -> str:
+    """Return the id of the spool on this machine if all of its files can be read; "" where there is none.
+
+    Nothing that was accepted into it is lost: the next receiver here moves it into the log.
+    """
+    file = Path(settings.receiver.spool_dir) / _ID_FILE
+    with suppress(OSError, ValueError, LogUnavailable):
+        if file.exists() and spool_states(settings):
+            return file.read_text(encoding="ascii").strip()
+    return ""
+
+
 def _read_owner(folder: Path) -> Owner | None:
     try:
         return Owner(**orjson.loads((folder / _OWNER_FILE).read_bytes()))

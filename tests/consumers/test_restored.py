@@ -4,7 +4,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import orjson
@@ -12,10 +12,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from consumers.booking_rows import Row
+from consumers.positions import report_changes
 from consumers.rows import TABLES
 from ingest.errors import NothingLoaded
 from ingest.event import LOST, Cause, Event
-from ingest.log import Partition, Record
+from ingest.log import Partition, PositionChange, Record
 from ingest.times import parse_instant
 from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.samples import TOPIC, sample
@@ -184,13 +185,14 @@ def notes(harness: ConsumerHarness) -> list[Event]:
         ]
 
 
-def test_what_neither_a_restored_warehouse_nor_the_log_has_may_be_missing_since_its_newest_load(
+def test_what_neither_a_restored_warehouse_nor_the_log_has_may_be_missing_since_its_newest_record(
     tree: Tree, tmp_path: Path
 ) -> None:
     with open_consumer(tree | ACCOUNTS) as harness:
-        load_each(harness, 1, 2)
+        harness.append(sample(1, "B1"), sample(2, "B2"))
+        appended_at = wait_for_days(tmp_path / "log.db", 5)
+        assert harness.loader.step() == 2
         shutil.copy(warehouse_file(harness), tmp_path / "kept")
-        newest = max(harness.column("select loaded_at from booking_events"))
         load_each(harness, 3, 4)
     with closing(sqlite3.connect(tmp_path / "log.db")) as connection, connection:
         connection.execute("DELETE FROM records WHERE offset < 3")
@@ -199,9 +201,33 @@ def test_what_neither_a_restored_warehouse_nor_the_log_has_may_be_missing_since_
         with harness.running():
             wait_for(lambda: events(harness) == ids(1, 2, 4), "what is left is loaded")
         [note] = notes(harness)
-    since = parse_instant(orjson.loads(note.data)["since"])
-    assert abs(since - newest) < timedelta(seconds=60)
-    assert since < note.time
+    assert since_of(note) == appended_at - timedelta(minutes=1)
+
+
+def test_what_the_log_deleted_of_a_backlog_may_be_missing_since_the_newest_record_that_was_loaded(
+    tree: Tree, tmp_path: Path
+) -> None:
+    with open_consumer(tree | ACCOUNTS) as harness:
+        harness.append(sample(1, "B1"))
+        appended_at = wait_for_days(tmp_path / "log.db", 5)
+        assert harness.loader.step() == 1  # just now, although it and others had waited for days
+        deleted, bookmarks = PositionChange(Partition(TOPIC), 1, 2), harness.consumer.bookmarks()
+        report_changes([deleted], harness.settings, harness.producer, bookmarks)
+        [note] = notes(harness)
+    assert orjson.loads(note.data)["cause"] == Cause.LOG_DELETED
+    assert since_of(note) == appended_at - timedelta(minutes=1)
+
+
+def wait_for_days(log: Path, days: int) -> datetime:
+    """Make the log's records so many days older, and return when the newest was appended, by the second."""
+    with closing(sqlite3.connect(log)) as connection, connection:
+        connection.execute("UPDATE records SET appended_at = appended_at - ?", [days * 86_400])
+        [(newest,)] = connection.execute("SELECT max(appended_at) FROM records").fetchall()
+    return datetime.fromtimestamp(int(newest), UTC)
+
+
+def since_of(note: Event) -> datetime:
+    return parse_instant(orjson.loads(note.data)["since"])
 
 
 def test_commits_of_an_older_version_are_trusted(tree: Tree, tmp_path: Path) -> None:

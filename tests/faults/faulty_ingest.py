@@ -3,7 +3,7 @@
 `python -m tests.faults.faulty_ingest consume …`
 
 The file that FAULTS_ORDERS names holds a signal and a moment, as `SIGKILL before load`. The process that gets
-there first takes the order away and obeys.
+there first takes the order away and obeys. With FAULTS_SHORT_HOURS, hours are shortened.
 """
 
 import functools
@@ -18,6 +18,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, SupportsIndex
+
+from tests.faults.short_hours import shorten
 
 # The steps of each command's loop in their order, with the function that carries out each.
 STEPS = {
@@ -58,6 +60,7 @@ MOMENTS = {
     for command, steps in STEPS.items()
 }
 ORDERS = "FAULTS_ORDERS"
+SHORT_HOURS = "FAULTS_SHORT_HOURS"
 
 
 def _arm(command: str, orders: Path) -> None:
@@ -118,6 +121,8 @@ if __name__ in {"__main__", "__mp_main__"}:
         from consumers.warehouse import key_files
 
         key_files._ROWS_WORTH_A_FILE = 300  # so that small tables have files too
+    if os.environ.get(SHORT_HOURS):
+        shorten(sys.argv[1])
     _arm(sys.argv[1], Path(os.environ[ORDERS]))
 
 if __name__ == "__main__":

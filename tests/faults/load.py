@@ -1,19 +1,22 @@
 """The vendors' side of a run: webhooks at a steady rate, tried again for as long as it takes."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from ingest.settings import Settings
 from ingest.simulator.account import SimulatedAccount, Webhook
-from ingest.simulator.simulation import Chaos, RetryPolicy, Sender
+from ingest.simulator.simulation import Chaos, Pace, RetryPolicy, Sender
+from ingest.simulator.world import World
 from ingest.vendors import Delivery
 from ingest.vendors.delivery import Headers
 
 _CHAOS = Chaos(duplicated=0.05, delayed=0.1, delay=2.0)
 _PATIENCE = RetryPolicy(attempts=1000, first_pause=0.2, longest_pause=3.0)
 
+_TICK_SECONDS = 0.01
 _FILLING_BYTES = 1000 * 1024  # with the webhook's own body, a little less than receiver.body_limit
 # Large bodies are filled with text, or with JSON that takes many times its size once it is parsed.
 _FILLINGS = (b'"' + b"a" * _FILLING_BYTES + b'"', b"[" + b"[]," * (_FILLING_BYTES // 3) + b"0]")
@@ -43,7 +46,7 @@ class Deliveries:
 class Vendors(Sender):
     """A sender that notes the source and id of the event that each webhook is to become.
 
-    `events` has them by the webhook's hash.
+    `events` has them by the webhook's hash, and `attempts` from when to when each accepted attempt took.
     """
 
     def __init__(self, settings: Settings, seed: int) -> None:
@@ -52,6 +55,7 @@ class Vendors(Sender):
         self._bookings: dict[EventKey, tuple[str, str]] = {}
         self._under_way: dict[asyncio.Event, EventKey] = {}
         self._readers = settings.build_accounts()
+        self.attempts: dict[EventKey, list[tuple[datetime, datetime]]] = {}  # those that were accepted
         self.large = 0
         """The number of the next webhooks that are to be as large as a receiver takes them."""
 
@@ -89,10 +93,13 @@ class Vendors(Sender):
         )
 
     async def _attempt(self, dialect: SimulatedAccount, webhook: Webhook) -> bool:
-        answered = asyncio.Event()
-        self._under_way[answered] = self.events[hash(webhook)]
+        answered, event, begun_at = asyncio.Event(), self.events[hash(webhook)], datetime.now(UTC)
+        self._under_way[answered] = event
         try:
-            return await super()._attempt(dialect, webhook)
+            is_accepted = await super()._attempt(dialect, webhook)
+            if is_accepted:
+                self.attempts.setdefault(event, []).append((begun_at, datetime.now(UTC)))
+            return is_accepted
         except AttributeError:  # anyio raises it for a connection that ends just as it is made
             return False
         finally:
@@ -109,6 +116,24 @@ class Vendors(Sender):
         event = reader.parse(reader.verify(delivery, now))
         self._bookings[event.source, event.id] = account, event.subject
         return event.source, event.id
+
+
+async def send_live(
+    world: World, accounts: Mapping[str, SimulatedAccount], vendors: Vendors, pace: Pace
+) -> None:
+    """Let the world live by this machine's clock, and send the webhook of each change as it happens.
+
+    A run of minutes has bookings, and moves and cancellations soon after. Nobody holds a meeting in it.
+    """
+    started, count = time.monotonic(), 0
+    while (elapsed := time.monotonic() - started) < pace.seconds:
+        while count < elapsed * pace.rate:
+            for change in world.step(datetime.now(UTC)):
+                account = accounts[change.account]
+                vendors.send(account, account.webhook(change))
+                count += 1
+        await asyncio.sleep(_TICK_SECONDS)
+    await vendors.drain()
 
 
 def _filled(webhook: Webhook, filling: bytes) -> Webhook:

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from ingest.simulator.simulation import Pace, run_simulation
 from tests.faults.breaker import Breaker
 from tests.faults.faulty_ingest import STEPS_OF_DUCKDB, STEPS_OF_KAFKA, STEPS_OF_SQLITE
 from tests.faults.feed import FeedReader
-from tests.faults.load import Deliveries, Vendors
+from tests.faults.load import EventKey, Vendors, send_live
 from tests.faults.plan import ALL, CLOCKS, KINDS, OF_WAREHOUSE, RECONCILED, Kind, Plan, draw
 from tests.faults.servers import serving
 from tests.faults.system import System
-from tests.faults.verdict import Backlog, Verdict, verdict
+from tests.faults.verdict import Backlog, Verdict, judge_gaps, loaded_events, verdict
 
 # Webhooks a second at most: half of what two cores can take, since they are often busy starting again.
 _RATE = 250.0
@@ -30,7 +30,8 @@ class RunOptions:
 
     `log` is one of plan.KINDS and `warehouse` one of plan.OF_WAREHOUSE; `kinds` may choose among their kinds
     of faults. `seconds` of 0 means as many as the rest needs. `plan` replaces the drawn plan. `reconcile`
-    runs reconciliation as well: what is cut out of the log is to be repaired because of the gaps it finds.
+    runs reconciliation as well: what is cut out of the log is to be in gaps, and these are to be closed. The
+    world lives by this machine's clock then, because a gap is compared by when vendors were to deliver.
 
     Clocks jump only on request: what makes it possible costs several times the processor time of all that
     runs.
@@ -150,7 +151,7 @@ async def _run_on(system: System, options: RunOptions, on_progress: OnProgress) 
         await system.wait_until_repaired()
     exits = await system.stop()
     # The proxies in front of the brokers run on this thread.
-    judgement = await asyncio.to_thread(_judge, system, vendors.deliveries(breaker.cut), feed)
+    judgement = await asyncio.to_thread(_judge, system, vendors, breaker.cut, feed)
     return Report(options, vendors, breaker, impossible, exits, time.monotonic() - started, judgement)
 
 
@@ -160,15 +161,18 @@ async def _break(system: System, pace: Pace, plan: Plan, vendors: Vendors, break
     It returns when all is healed, accepted and loaded, or a long time after that should be so.
     """
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(
-            run_simulation(system.sandbox.world, system.sandbox.accounts, vendors, pace, lambda: False)
-        )
+        world, accounts = system.sandbox.world, system.sandbox.accounts
+        if system.reconciliation:
+            tasks.create_task(send_live(world, accounts, vendors, pace))
+        else:
+            tasks.create_task(run_simulation(world, accounts, vendors, pace, lambda: False))
         tasks.create_task(breaker.follow(plan))
     await vendors.close()
     await system.drain()
 
 
-def _judge(system: System, deliveries: Deliveries, feed: FeedReader) -> Verdict:
+def _judge(system: System, vendors: Vendors, cut: frozenset[EventKey], feed: FeedReader) -> Verdict:
+    deliveries = vendors.deliveries(cut)
     remainder = Backlog(system.lag(), system.spooled())
     judgement = verdict(
         system.settings,
@@ -179,8 +183,8 @@ def _judge(system: System, deliveries: Deliveries, feed: FeedReader) -> Verdict:
         feed.finish(),
     )
     if system.reconciliation:
-        wrong = system.gap_faults()
-        judgement = replace(judgement, gap_faults=len(wrong), examples=(*judgement.examples, *wrong)[:20])
+        lost = (deliveries.accepted & cut) - loaded_events(system.settings)
+        judgement = judge_gaps(judgement, lost, vendors.attempts, system.gaps(), system.not_repaired())
     if judgement.faults():
         system.keep()
     return judgement

@@ -1,10 +1,13 @@
 """Tests that the verdict sees each kind of failure."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
+from ingest.event import Cause
 from ingest.simulator.account import Difference
+from ingest.warehouse.gaps import Gap
 from tests.faults.load import Deliveries
-from tests.faults.verdict import Backlog, WarehouseRows, judge
+from tests.faults.verdict import Backlog, WarehouseRows, judge, judge_gaps
 
 FIRST, SECOND = ("/bookeo/tours", "E1"), ("/bookeo/tours", "E2")
 B1, B2 = ("bookeo", "tours", "B1"), ("bookeo", "tours", "B2")
@@ -78,3 +81,31 @@ def test_what_was_cut_from_the_log_before_it_was_loaded_is_counted_and_no_loss()
     assert faults(deliveries, rows, NOTHING, missing) == {}
     assert judge(deliveries, rows, [missing], NOTHING).cut == 1
     assert faults(deliveries, rows, NOTHING, missing, stale) == {"stale": 1, "differences": 1}
+
+
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+A_SECOND = timedelta(seconds=1)
+
+
+GAP = Gap("1", "bookeo", "tours", NOON, NOON + 60 * A_SECOND, Cause.LOG_CHANGED, "", NOON, NOON, NOON)
+
+
+def gap_faults(gap: Gap, *wrong: Difference) -> dict[str, int]:
+    """Judge a gap of a minute from noon on; two events were cut that were delivered in it."""
+    attempts = {
+        FIRST: [(NOON - A_SECOND, NOON + A_SECOND)],
+        SECOND: [(NOON, NOON), (NOON + 59 * A_SECOND, NOON + 90 * A_SECOND)],
+    }
+    judgement = judge(DELIVERIES, ROWS, (), NOTHING)
+    return judge_gaps(judgement, {FIRST, SECOND}, attempts, [gap], wrong).faults()
+
+
+def test_what_was_cut_has_to_be_in_a_gap_of_its_account_at_each_delivery() -> None:
+    assert gap_faults(GAP) == {}
+    assert gap_faults(replace(GAP, account="other")) == {"outside_gaps": 2}
+    assert gap_faults(replace(GAP, until_at=NOON + 58 * A_SECOND)) == {"outside_gaps": 1}
+
+
+def test_a_gap_has_to_be_closed_and_what_is_in_it_repaired() -> None:
+    assert gap_faults(replace(GAP, closed_at=None)) == {"gaps_open": 1}
+    assert gap_faults(GAP, Difference("tours", "B2", "", "a booking", "")) == {"not_repaired": 1}

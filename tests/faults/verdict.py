@@ -1,12 +1,14 @@
 """The check that nothing was lost, doubled or set back, once all is healed and drained."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from ingest.settings import Settings
 from ingest.simulator.account import Difference, SimulatedAccount, differences
 from ingest.simulator.world import World
+from ingest.warehouse.gaps import Gap
 from ingest.warehouse.query import query, query_all
 from tests.faults.feed import Feed
 from tests.faults.load import Deliveries, EventKey
@@ -37,12 +39,14 @@ class WarehouseRows:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Counts of what went wrong, which are all to be 0 except `cut`.
+    """Counts of what went wrong, which are all to be 0 except `cut` and `gaps`.
 
-    `cut` counts the events that a fault took out of the log before they were loaded. `stale` counts the
+    `cut` counts the events that a fault took out of the log before they were loaded, and `gaps` the gaps that
+    were found. `stale` counts the
     bookings that are there and not as they truly are now. `feed_older` counts states that the feed of changes
     had after a newer one of the same booking, `feed_behind` bookings whose last state in it is not their row.
-    `gap_faults` counts open gaps that do not say what they wait for, and bookings that no gap led to repair.
+    `outside_gaps` counts the events that were cut and are in no gap, `gaps_open` the gaps that are not closed
+    in the end, and `not_repaired` what no gap led to repair.
     """
 
     cut: int
@@ -59,12 +63,15 @@ class Verdict:
     dead_letters: int
     feed_older: int = 0
     feed_behind: int = 0
-    gap_faults: int = 0
+    gaps: int = 0
+    outside_gaps: int = 0
+    gaps_open: int = 0
+    not_repaired: int = 0
     examples: tuple[str, ...] = ()
 
     def faults(self) -> dict[str, int]:
-        """Return the counts that are not 0, without `cut`."""
-        return {name: count for name, count in self.counts().items() if count and name != "cut"}
+        """Return the counts that are not 0, without `cut` and `gaps`."""
+        return {name: count for name, count in self.counts().items() if count and name not in {"cut", "gaps"}}
 
     def counts(self) -> dict[str, int]:
         """Return all counts."""
@@ -115,6 +122,43 @@ def judge(
     )
 
 
+def judge_gaps(
+    judgement: Verdict,
+    cut: Collection[EventKey],
+    attempts: Mapping[EventKey, Sequence[tuple[datetime, datetime]]],
+    gaps: Sequence[Gap],
+    wrong: Sequence[Difference],
+) -> Verdict:
+    """Add to a judgement what became of the events that were cut and not loaded.
+
+    `attempts` are from when to when each accepted delivery of an event took, and `gaps` all that were found.
+    """
+
+    def is_found(event: EventKey) -> bool:
+        own = [gap for gap in gaps if gap.source == event[0]]
+        return all(
+            any(gap.from_at <= end and (gap.until_at is None or begin <= gap.until_at) for gap in own)
+            for begin, end in attempts.get(event, [])
+        )
+
+    outside = [event for event in cut if not is_found(event)]
+    left_open = [gap for gap in gaps if gap.is_open]
+    examples = (
+        *judgement.examples,
+        *(f"in no gap: {event} {attempts.get(event)}" for event in outside),
+        *(f"open: {gap}" for gap in left_open),
+        *(f"not repaired: {difference}" for difference in wrong),
+    )
+    return replace(
+        judgement,
+        gaps=len(gaps),
+        outside_gaps=len(outside),
+        gaps_open=len(left_open),
+        not_repaired=len(wrong),
+        examples=examples[:20],
+    )
+
+
 def verdict(  # noqa: PLR0917 - what is compared
     settings: Settings,
     world: World,
@@ -130,8 +174,10 @@ def verdict(  # noqa: PLR0917 - what is compared
     )
     stored = query(settings, "select * from bookings").dicts()
     judgement = judge(deliveries, rows, differences(world, dialects, stored), backlog)
-    # What became of an event that was cut may have been cut out of the feed as well.
+    # What became of an event that was cut may have been cut out of the feed as well, and so may a repair.
     cut = {deliveries.bookings[event] for event in deliveries.cut if event in deliveries.bookings}
+    if cut:
+        cut |= {(row["account"], row["booking_id"]) for row in stored if row["last_via"] == "reconcile"}
     behind = [key for key in feed.behind(stored) if key[1:] not in cut]
     examples = [f"older in the feed: {text}" for text in feed.older] + [
         f"feed behind: {key}" for key in behind
@@ -142,3 +188,8 @@ def verdict(  # noqa: PLR0917 - what is compared
         feed_behind=len(behind),
         examples=(*judgement.examples, *examples)[:20],
     )
+
+
+def loaded_events(settings: Settings) -> frozenset[EventKey]:
+    """Return the keys of the events that webhooks brought into the warehouse."""
+    return frozenset((row[0], row[1]) for row in query(settings, _EVENTS).rows)

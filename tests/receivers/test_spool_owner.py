@@ -8,7 +8,15 @@ import pytest
 from ingest.errors import ConfigurationError
 from ingest.log import Record
 from ingest.settings import ReceiverSettings, Settings
-from receivers.spool.folder import claim_files, drain_leftovers, mark_spool, require_own_spool, spool_states
+from receivers.spool.folder import (
+    claim_files,
+    drain_leftovers,
+    mark_spool,
+    present_spool,
+    require_own_spool,
+    spool_id,
+    spool_states,
+)
 from tests.receivers.in_process import stored
 from tests.receivers.running import TOPIC
 from tests.support.polling import PATIENCE
@@ -85,3 +93,18 @@ def test_a_spool_in_which_nothing_waits_is_taken_unless_its_receiver_runs(tmp_pa
     mark_spool(other)
     with pytest.raises(ConfigurationError), closing(claim_files(tmp_path / "spool", [TOPIC], MIB)[0]):
         require_own_spool(settings_of(tmp_path, KAFKA))
+
+
+def test_a_spool_is_present_where_its_files_are_and_can_be_read(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, KAFKA)
+    assert present_spool(settings) == ""
+    assert not (tmp_path / "spool").exists(), "looking makes nothing"
+    identity = spool_id(settings)
+    assert present_spool(settings) == "", "its files were taken away"
+    leave(tmp_path)
+    assert present_spool(settings) == identity != ""
+    (file,) = (tmp_path / "spool").glob("spool-*.db")
+    file.write_bytes(b"not a database, but of some length" * 100)
+    for kind in ("wal", "shm"):
+        file.with_name(f"{file.name}-{kind}").unlink(missing_ok=True)
+    assert present_spool(settings) == ""

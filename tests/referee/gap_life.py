@@ -1,7 +1,6 @@
 """Simulated life in which deliveries stay away, and gaps are found and closed by the product alone."""
 
 from bisect import bisect_left
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,7 +19,7 @@ from ingest.log import Producer, Record
 from ingest.settings import Settings
 from ingest.simulator.world import Change
 from ingest.vendors import AnyAccount
-from ingest.warehouse.completeness import HOUR, hour_of
+from ingest.warehouse.completeness import HOUR
 from ingest.warehouse.deliveries import Arrivals
 from ingest.warehouse.gaps import Gap, gap_of
 from receivers.completeness.closing import GapCloser
@@ -48,18 +47,16 @@ _SHARES = {
 
 
 class _ReceiversProducer(Producer):
-    """What a receiver appends its signs of life with: nothing while it spools."""
+    """What a receiver appends its signs of life with: to its spool while the log is away."""
 
     def __init__(self, life: "GapLife") -> None:
         self._life = life
 
     def append(self, topic: str, records: Sequence[Record]) -> "Future[None]":
         future: Future[None] = Future()
-        if self._life.is_spooling:
-            future.set_exception(LogUnavailable("away"))
-        else:
-            self._life.product.log[topic].extend(records)
-            future.set_result(None)
+        destination = self._life.product.spool if self._life.is_spooling else self._life.product.log[topic]
+        destination.extend(records)
+        future.set_result(None)
         return future
 
     def close(self) -> None:
@@ -76,11 +73,11 @@ class GapLife(Life):
         self.product = GapProduct(self.settings, self.clock, self._random)
         self.ends: list[tuple[Cause, str, datetime]] = []  # of outages, by source
         self._counter, self._spools = RefusalCounter(), 0
+        self._has_spool = seed % 2 == 0  # whether reconciliation runs where the receiver's spool is
         self._reporter: LifeReporter | None = None
         self._is_busy = self._answers_503 = self._owes_word = False
         self._muted: set[str] = set()
         self._made_anew: dict[str, datetime] = {}
-        self._counts: dict[str, Counter[datetime]] = defaultdict(Counter)
         self._last: dict[tuple[str, str], datetime] = {}
         self._measured_at = START - _CLOCK_KNOWN
         self._restart()
@@ -93,7 +90,8 @@ class GapLife(Life):
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Put the closer of gaps into this life as well."""
-        finding, product = "receivers.completeness.finding", self.product
+        finding, undelivered = "receivers.completeness.finding", "receivers.completeness.undelivered"
+        product = self.product
         clock = SimpleNamespace(monotonic=self._monotonic)
         with ExitStack() as patches:
             patches.enter_context(super().installed())
@@ -102,9 +100,12 @@ class GapLife(Life):
                 "receivers.completeness.closing.time": clock,
                 f"{finding}.time": clock,
                 f"{finding}.read_gaps": self._read_gaps,
-                f"{finding}.last_deliveries": lambda _: self._last,
+                f"{finding}.last_deliveries": lambda _: product.last_deliveries(),
                 f"{finding}.hourly_deliveries": self._hourly_deliveries,
-                f"{finding}.arrivals": lambda _, *key: Arrivals(self._last.get(key[:2])),
+                f"{finding}.arrivals": self._read_arrivals,
+                f"{finding}.present_spool": lambda _: f"spool {self._spools}" if self._has_spool else "",
+                f"{undelivered}.missed_changes": lambda _, *since: product.missed_changes(*since),
+                f"{undelivered}.deliveries_around": lambda _, *of: product.deliveries_around(*of),
                 f"{finding}.read_clock_ahead": self._read_clock,
                 "receivers.reconcile.run.read_clock_ahead": self._read_clock,
             }.items():
@@ -115,6 +116,11 @@ class GapLife(Life):
             self._plan(_STEP, self._step)
             self._plan(HOUR, self._check_subscriptions)
             yield
+
+    def be_silent(self, name: str, since: timedelta, until: timedelta) -> None:
+        """Let an account's vendor send nothing between these times of the life that is to begin."""
+        self._plan(since, partial(self._muted.add, name))
+        self._plan(until, partial(self._muted.discard, name))
 
     def gaps(self) -> list[Gap]:
         """Return the gaps as the warehouse has them."""
@@ -193,7 +199,7 @@ class GapLife(Life):
 
     def _deliver(self, change: Change) -> None:
         account = self.accounts[change.account]
-        miss = partial(self._miss, account.source)
+        miss = partial(self._miss, change)
         is_wrong_time = abs(self.clock.ahead) > CLOCK_SKEW and account.signs_time
         if change.account in self._muted:
             miss(Cause.SILENCE)
@@ -212,7 +218,6 @@ class GapLife(Life):
             miss(Cause.GIVEN_UP)
         else:
             super()._deliver(change)
-            self._counts[change.account][hour_of(self.clock.now)] += 1
             self._last[account.vendor, account.name] = self.clock.machine
             if account.vendor == "bookeo" and self._owes_word:
                 self._owes_word = False
@@ -220,8 +225,19 @@ class GapLife(Life):
                 self.product.log[self.settings.audit_topic].append(note.to_record())
                 self._end(Cause.GIVEN_UP, account.source)
 
-    def _miss(self, source: str, cause: Cause) -> None:
-        self.product.misses.append(Miss(cause, source, self.clock.now))
+    def _miss(self, change: Change, cause: Cause) -> None:
+        source = self.accounts[change.account].source
+        self.product.misses.append(Miss(cause, source, self.clock.now, self._is_news(change)))
+
+    def _is_news(self, change: Change) -> bool:
+        """Return whether the warehouse has only an older state of the booking, or none."""
+        name, vendor = change.account, self.accounts[change.account].vendor
+        booking_id = self.simulated[name].expected(change.meeting)["booking_id"]
+        row = self.product.warehouse.contents.bookings[name].get((vendor, name, booking_id))
+        changed_at = change.meeting.changed_at.replace(
+            second=0, microsecond=0
+        )  # vendors cut it to the minute
+        return row is None or row["gone_at"] is not None or row["updated_at"] < changed_at
 
     def _end(self, cause: Cause, *sources: str) -> None:
         self.ends += [(cause, source, self.clock.now) for source in sources]
@@ -282,7 +298,17 @@ class GapLife(Life):
     def _hourly_deliveries(
         self, _: Settings, since: datetime, key: tuple[str, str]
     ) -> Mapping[tuple[str, str], Mapping[datetime, int]]:
-        return {key: {hour: count for hour, count in self._counts[key[1]].items() if hour >= since}}
+        return {key: self.product.hourly_deliveries(since, key)}
+
+    def _read_arrivals(self, _: Settings, vendor: str, account: str, until: datetime) -> Arrivals:
+        return Arrivals(self.product.deliveries_around((vendor, account), until, until)[0])
+
+    def _append(self, record: Record) -> None:
+        """Append a delivery to its topic, or a sign of life that was in a spool to the audit topic."""
+        if record.headers["ce_type"].startswith("ingest."):
+            self.product.log[self.settings.audit_topic].append(record)
+        else:
+            super()._append(record)
 
     def _read_clock(self, _: Path) -> timedelta | None:
         return self.clock.ahead if self.clock.now - self._measured_at < _CLOCK_KNOWN else None
@@ -332,16 +358,14 @@ class GapLife(Life):
         if not self._log_lengths:
             return
         product, lengths = self.product, self._random.choice(self._log_lengths[-12:])
-        product.note_times()
         cut = [topic for topic, records in product.log.items() if lengths.get(topic, 0) < len(records)]
         for topic in cut:
             kept = max(lengths.get(topic, 0), product.read[topic])
             product.note_misses(Cause.LOG_CHANGED, product.log[topic][kept:])
         product.restore_log(lengths)
-        product.note_times()
         for topic in cut:
             if product.consumer_runs and topic != self.settings.audit_topic:
-                product.note_loss(Cause.LOG_CHANGED, topic)
+                product.note_loss(Cause.LOG_CHANGED, topic, product.read[topic])
 
     def _restore_warehouse(self) -> None:
         """Restore the warehouse. What the log no longer has is lost."""
@@ -349,10 +373,9 @@ class GapLife(Life):
             return
         product = self.product
         product.restore(self._random.choice(self._backups))
-        since = product.load_times.get(product.warehouse.newest_load, START)
         behind = [topic for topic in product.log if product.read[topic] < product.first[topic]]
         spans = {topic: (product.read[topic], product.first[topic]) for topic in behind}
-        product.lose(Cause.WAREHOUSE_RESTORED, spans, since)
+        product.lose(Cause.WAREHOUSE_RESTORED, spans)
         for topic in behind:
             product.read[topic] = product.first[topic]
 
@@ -361,8 +384,7 @@ class GapLife(Life):
         product, audit = self.product, self.settings.audit_topic
         kept = product.first[audit]
         super()._delete_old_records()
-        product.note_times()
-        oldest = bisect_left(product.times[audit], (self.clock.now - _RETENTION).timestamp())
+        oldest = bisect_left(product.records[audit].times, (self.clock.now - _RETENTION).timestamp())
         product.first[audit] = max(kept, min(product.first[audit], oldest))
 
     def _delete_unread(self) -> None:

@@ -101,15 +101,22 @@ def judge_gaps(life: GapLife) -> GapResult:
 
 
 def _uncovered(life: GapLife, gaps: list[Gap]) -> list[Miss]:
-    """Return the deliveries that were kept away, and are in no gap of their account."""
-    spans: dict[str, list[tuple[datetime, datetime]]] = defaultdict(list)
+    """Return the deliveries that were kept away, and are in no gap of their account that says why.
+
+    Only where the vendor sent nothing, the gap may be what a comparison found; there, a delivery without news
+    counts for nothing.
+    """
+    spans: dict[tuple[str, bool], list[tuple[datetime, datetime]]] = defaultdict(list)
     for gap in gaps:
-        spans[gap.source].append((gap.from_at - _TOLERANCE, (gap.until_at or life.clock.now) + _TOLERANCE))
-    return [
-        miss
-        for miss in life.product.misses
-        if not any(since <= miss.at <= until for since, until in spans[miss.source])
-    ]
+        span = gap.from_at - _TOLERANCE, (gap.until_at or life.clock.now) + _TOLERANCE
+        spans[gap.source, gap.cause is Cause.NOT_DELIVERED].append(span)
+
+    def is_covered(miss: Miss) -> bool:
+        is_silence = miss.cause is Cause.SILENCE
+        known = spans[miss.source, False] + (spans[miss.source, True] if is_silence else [])
+        return any(since <= miss.at <= until for since, until in known) or (is_silence and not miss.news)
+
+    return [miss for miss in life.product.misses if not is_covered(miss)]
 
 
 def main() -> int:

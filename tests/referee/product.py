@@ -162,6 +162,10 @@ class Product:
         """Return the end of the hours with accepted verdicts that follow each other from the first one on."""
         return complete_until(self.verdicts(vendor, account).values(), accepted)
 
+    def first_stored(self, vendor: str, account: str) -> datetime | None:
+        """Return the first hour that has a verdict."""
+        return min(self.warehouse.contents.verdicts[vendor, account], default=None)
+
     def newest_load(self) -> str | None:
         """Return the newest load."""
         self.may_be_killed()

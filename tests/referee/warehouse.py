@@ -24,18 +24,31 @@ _INDEXED_INSTANTS = ("updated_at", "starts_at", "loaded_at")
 
 @dataclass(slots=True)
 class Contents:
-    """The rows, and the loads with what had been read of each topic. Rows are replaced and never changed."""
+    """The rows, and the loads with what had been read of each topic. Rows are replaced and never changed.
+
+    `deliveries` are when webhooks were received, by the ids of their events.
+    """
 
     bookings: dict[str, dict[Key, Row]] = field(default_factory=lambda: defaultdict(dict))
     statements: dict[Statement, Row] = field(default_factory=dict)
     verdicts: dict[Account, dict[datetime, HourVerdict]] = field(default_factory=lambda: defaultdict(dict))
+    deliveries: dict[Account, dict[str, datetime]] = field(default_factory=lambda: defaultdict(dict))
+    newest_deliveries: dict[Account, datetime] = field(default_factory=dict)
     loads: dict[int, Mapping[str, int]] = field(default_factory=dict)
 
     def copy(self) -> "Contents":
         """Return a backup."""
         bookings = defaultdict(dict, {name: dict(rows) for name, rows in self.bookings.items()})
         verdicts = defaultdict(dict, {name: dict(hours) for name, hours in self.verdicts.items()})
-        return Contents(bookings, dict(self.statements), verdicts, dict(self.loads))
+        deliveries = defaultdict(dict, {name: dict(of) for name, of in self.deliveries.items()})
+        return Contents(
+            bookings,
+            dict(self.statements),
+            verdicts,
+            deliveries,
+            dict(self.newest_deliveries),
+            dict(self.loads),
+        )
 
 
 class Warehouse:
@@ -56,6 +69,12 @@ class Warehouse:
         for table in ("completeness", "gaps", "freshness"):
             for row in tables.get(table, ()):
                 contents.statements[table, row["id"]] = row
+        for row in tables.get("booking_events", ()):
+            if row["signed_by"]:
+                account, received_at = (row["vendor"], row["account"]), row["received_at"]
+                contents.deliveries[account].setdefault(row["id"], received_at)
+                newest = contents.newest_deliveries.get(account, received_at)
+                contents.newest_deliveries[account] = max(newest, received_at)
         for row in tables.get("completeness", ()):
             contents.verdicts[row["vendor"], row["account"]][row["hour"]] = _verdict(row)
         self._last_load += 1

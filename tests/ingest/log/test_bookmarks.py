@@ -36,18 +36,15 @@ def test_they_are_few_and_lie_at_growing_distances(steps: list[int]) -> None:
 
 def test_they_fit_with_a_commit_however_long_the_log_is() -> None:
     bookmarks = Bookmarks()
+    rest = "0" * 24, "1732886400.1234567", 1732886400
     for power in range(62):
         bookmarks = bookmarks.with_newest(
-            Bookmark(2**power * 2, "0" * 24, "1732886400.1234567"), "4f9c1a3e-7a2b-4c55-9a53-0d5c2f6f8a11"
+            Bookmark(2**power * 2, *rest), "4f9c1a3e-7a2b-4c55-9a53-0d5c2f6f8a11"
         )
         bookmarks = Bookmarks(
-            bookmarks.log,
-            tuple(Bookmark(2**62 - 2**other, "0" * 24, "1732886400.1234567") for other in range(power)),
+            bookmarks.log, tuple(Bookmark(2**62 - 2**other, *rest) for other in range(power))
         )
-    assert (
-        len(bookmarks.with_newest(Bookmark(2**62, "0" * 24, "1732886400.1234567"), bookmarks.log).encode())
-        < KAFKAS_LIMIT
-    )
+    assert len(bookmarks.with_newest(Bookmark(2**62, *rest), bookmarks.log).encode()) < KAFKAS_LIMIT
 
 
 @pytest.mark.parametrize("distance", [2, 10, 100, 500, 900])
@@ -56,6 +53,14 @@ def test_what_is_read_again_is_at_most_some_times_what_is_needed(distance: int) 
     bookmarks = kept_after([1] * newest)
     nearest = next(mark.offset for mark in bookmarks.marks if mark.offset <= newest - distance)
     assert newest - nearest <= 4 * distance
+
+
+def test_they_tell_when_records_were_appended_and_those_of_earlier_releases_do_not() -> None:
+    bookmarks = Bookmarks().with_newest(Bookmark.of(STORED, "1732886400.1"), "log")
+    assert Bookmarks.decode(bookmarks.encode()) == bookmarks
+    assert bookmarks.marks[0].appended_at == 1_700_000_000
+    earlier = Bookmarks.decode("1 log 7:abc:1732886400.1 3:def:")
+    assert earlier.marks == (Bookmark(7, "abc", "1732886400.1"), Bookmark(3, "def"))
 
 
 def test_none_is_read_of_a_text_that_is_not_theirs() -> None:

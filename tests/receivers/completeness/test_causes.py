@@ -142,6 +142,23 @@ def test_a_spool_whose_receiver_stopped_or_came_back_is_not_lost(last: Event) ->
     assert life(sign(0, "started", spool="a"), sign(1, spool="a"), last).lost_spools(at(70)) == []
 
 
+def test_a_spool_that_is_here_and_can_be_read_is_not_lost_although_no_receiver_runs() -> None:
+    gone = life(sign(0, "started", spool="a"), sign(1, spool="a"), sign(0, "started", spool="b"))
+    assert {each.key.split()[0] for each in gone.lost_spools(at(20), "a".__eq__)} == {"b"}
+
+
+def test_what_a_sign_shows_to_have_waited_in_a_spool_was_received_before_the_log_had_it() -> None:
+    lives = life()
+    lives.add(sign(3), at(3.5))
+    assert lives.received_since(at(2)) == at(2)
+    for minutes in (10, 11):
+        lives.add(sign(minutes), at(50))
+    assert lives.received_since(at(40)) == at(9), "signs of it are a minute apart"
+    assert lives.received_since(at(51)) == at(51), "that had waited before"
+    lives.forget(at(50) + timedelta(days=32))
+    assert lives.received_since(at(40)) == at(40)
+
+
 def test_receivers_and_spools_are_forgotten_once_nothing_more_can_be_said_of_them() -> None:
     def signs_of(name: str, *states: str) -> list[Event]:
         signs = [sign(minute, state, spool=name) for minute, state in enumerate(states)]
@@ -176,11 +193,22 @@ def test_a_note_says_since_when_or_it_is_as_long_as_a_run_looks_back() -> None:
     assert (known.cause, known.since, known.until) == (Cause.LOG_DELETED, at(-30), TEN)
     unknown = read_note(build_loss_note(SALES, TEN, cause=Cause.GIVEN_UP), lookback)
     assert (unknown.cause, unknown.since) == (Cause.GIVEN_UP, TEN - lookback)
+    assert read_note(build_loss_note(SALES, TEN, cause=Cause.GIVEN_UP), lookback, at(-9999)) == unknown
     earlier_release = replace(build_loss_note(SALES, TEN, cause=Cause.GIVEN_UP), data=b'{"reported_at": ""}')
     assert read_note(earlier_release, lookback).cause is Cause.GIVEN_UP
     for data in (b"", b'{"cause": "of another release"}', b"[]"):
         with pytest.raises(PayloadError):
             read_note(replace(earlier_release, data=data), lookback)
+
+
+def test_a_log_of_which_all_may_be_lost_is_compared_since_its_account_was_first_asked_for() -> None:
+    lookback, first = timedelta(days=2), TEN - timedelta(days=9)
+    note = build_loss_note(SALES, TEN, cause=Cause.WAREHOUSE_RESTORED)
+    assert read_note(note, lookback, first).since == first
+    assert read_note(note, lookback, at(-1)).since == TEN - lookback
+    assert read_note(note, lookback, TEN - timedelta(days=99)).since == TEN - timedelta(days=31)
+    known = build_loss_note(SALES, TEN, cause=Cause.WAREHOUSE_RESTORED, since=at(-30))
+    assert read_note(known, lookback, first).since == at(-30)
 
 
 def test_a_downtime_is_one_suspicion_before_and_after_its_end() -> None:

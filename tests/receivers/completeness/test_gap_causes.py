@@ -343,3 +343,20 @@ def test_a_log_that_is_rewound_while_no_consumer_runs_is_a_gap_since_what_it_sti
     for _ in range(2):
         world.step(minutes=1)
         assert [(gap.cause, *minutes(gap)) for gap in world.open()] == [(Cause.LOG_CHANGED, -20, 1)]
+
+
+@pytest.mark.parametrize(("lost_since", "begins"), [(55, -51), (65, 65)])
+def test_a_log_that_lost_what_a_spool_had_kept_is_a_gap_since_that_was_received(
+    world: World, monkeypatch: pytest.MonkeyPatch, lost_since: float, begins: float
+) -> None:
+    spooled = [sign_of("only", minute) for minute in range(-50, 0)]
+    log = LogOfTwoClocks()
+    monkeypatch.setattr(Settings, "build_log", lambda _: log)
+    monkeypatch.setattr(
+        LogOfTwoClocks,
+        "appended_at",
+        lambda _, __, event: (NOON + HOUR if event in spooled else event.time).timestamp(),
+    )
+    log.events[0].extend([*spooled, lost("bookeo", NOON + 70 * MINUTE, NOON + lost_since * MINUTE)])
+    world.step(minutes=71)
+    assert {minutes(gap) for gap in world.open() if gap.cause is Cause.LOG_DELETED} == {(begins, 70)}

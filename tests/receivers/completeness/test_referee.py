@@ -5,7 +5,6 @@ The long form is `make prove`. Without a part of the rule the referee has to fin
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -59,24 +58,35 @@ def test_runs_send_hardly_more_requests_than_the_fewest_that_could_prove_as_much
     assert requests <= 1.3 * sum(cost.fewest for cost in life.tally.costs.values())
 
 
-@pytest.mark.parametrize(
-    ("part", "plan", "seed"),
-    [
-        (
-            "consumers.statements._lacks_evidence",
-            {"hours": 96, "warehouse_restored": 0.2, "retention": 0.9},
-            3,
-        ),
-        ("receivers.completeness.verdicts._why_open", {"webhooks_lost": 0.5, "bookings_an_hour": 10}, 1),
-    ],
-)
 def test_the_referee_finds_what_a_weaker_rule_calls_complete(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    part: str,
-    plan: dict[str, Any],
-    seed: int,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(part, lambda *_: None)
-    _, judgements = judge_life(tmp_path, replace(_CALM, **plan), seed)
+    monkeypatch.setattr("receivers.completeness.verdicts._why_open", lambda *_: None)
+    _, judgements = judge_life(tmp_path, replace(_CALM, webhooks_lost=0.5, bookings_an_hour=10), 1)
     assert any(judgement.false for judgement in judgements.values())
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_referee_finds_verdicts_whose_evidence_a_restored_warehouse_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    assert judge_restored(tmp_path / "strict", seed) == []
+    monkeypatch.setattr("consumers.statements._lacks_evidence", lambda *_: False)
+    assert judge_restored(tmp_path / "weak", seed)
+
+
+def judge_restored(folder: Path, seed: int) -> list[str]:
+    """Restore a warehouse while the log has newer verdicts and no events any more; return what is false."""
+    life = Life(folder, replace(_CALM, hours=10, bookings_an_hour=3, page=20), seed)
+    judge, product, false = Judge(life), life.product, []
+    with life.installed():
+        for hour in life.run():
+            if hour == 4:
+                backup = product.warehouse.contents.copy()
+        for topic in product.log:
+            if topic != life.settings.audit_topic:
+                product.first[topic] = product.read[topic]
+        product.restore(backup)
+        product.consume()
+        false += [line for lines in judge.find_false().values() for line in lines]
+    return false
