@@ -88,6 +88,11 @@ class Batch:
     letters: list[StoredRecord] = field(default_factory=list)
     readable: list[bool] = field(default_factory=list)
 
+    def set_loaded_at(self, now: datetime) -> None:
+        """Note in the rows of items that they are loaded now: they may have been read during another load."""
+        for item in self.items:
+            item.row["loaded_at"] = now
+
     def to_load(self) -> Chunk:
         """Return all that is loaded, as one chunk."""
         return Chunk(self.items, self.letters)
