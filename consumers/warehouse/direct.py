@@ -20,6 +20,7 @@ from consumers.rows import TABLES, Table, retyped_columns
 from consumers.warehouse.copy_format import copy_file
 from consumers.warehouse.locks import Fence, fenced
 from consumers.warehouse.tables import (
+    ROWS_PER_FETCH,
     VALUES_PER_QUERY,
     Tables,
     Values,
@@ -149,7 +150,8 @@ class PostgresTables(DirectTables):
         sql = f"SELECT {', '.join(columns)} FROM {name} WHERE {column} = ANY(%s::text[])"  # noqa: S608 - our own names
         for start in range(0, len(ordered), VALUES_PER_QUERY):
             with self._client.execute_query(sql, ordered[start : start + VALUES_PER_QUERY]) as cursor:
-                yield from cursor.fetchall()
+                while rows := cursor.fetchmany(ROWS_PER_FETCH):
+                    yield from rows
 
     def has(self, table: str) -> bool:
         """Return whether there is a table of this name, without a lock on it."""
