@@ -12,7 +12,7 @@ from consumers.contents import Content, Mapper, Unreadable, read_contents, why_u
 from consumers.letter_rows import dead_letter_row
 from consumers.message import BookingMessage, Key
 from consumers.rows import TABLES, TABLES_BY_NAME, event_row, reported_row
-from consumers.version_guard import are_partial, may_have_written, needs_whole_row, newest_wins
+from consumers.version_guard import kept_columns, may_have_written, needs_whole_row, newest_wins
 from ingest.dead_letter import DeadLetter, redact_headers
 from ingest.event import OUR_HEADERS, REPLAY_OF, ROW_TYPES, Event, Via
 from ingest.log import Record, StoredRecord
@@ -87,6 +87,11 @@ class Batch:
     dead: list[DeadLetter] = field(default_factory=list)
     letters: list[StoredRecord] = field(default_factory=list)
     readable: list[bool] = field(default_factory=list)
+
+    def set_loaded_at(self, now: datetime) -> None:
+        """Note in the rows of items that they are loaded now: they may have been read during another load."""
+        for item in self.items:
+            item.row["loaded_at"] = now
 
     def to_load(self) -> Chunk:
         """Return all that is loaded, as one chunk."""
@@ -197,13 +202,13 @@ def by_booking(messages: Iterable[BookingMessage]) -> dict[Key, list[BookingMess
     return groups
 
 
-def find_partial(chunk: Chunk) -> set[Key]:
-    """Return the bookings whose whole rows `plan_load` needs, if there are any, whatever is in them."""
-    return {key for key, messages in chunk.messages.items() if are_partial(messages)}
+def columns_to_keep(chunk: Chunk) -> set[str]:
+    """Return the columns of stored rows that `plan_load` needs beside their versions, of nearly all rows."""
+    return kept_columns(message for messages in chunk.messages.values() for message in messages)
 
 
 def find_incomplete(chunk: Chunk, stored: Mapping[Key, Row]) -> set[Key]:
-    """Return the stored bookings whose whole rows `plan_load` needs."""
+    """Return the stored bookings whose whole rows `plan_load` needs; `stored` has parts of rows."""
     return {
         key
         for key, messages in chunk.messages.items()

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
-from consumers.batch import Topics, assemble_batch, read_batch
+from consumers.batch import Batch, Topics, assemble_batch, read_batch
 from consumers.batch_size import BatchSize, total_bytes
 from consumers.contents import Content
 from consumers.dead_letters.limit import FailureLimit
@@ -65,14 +66,15 @@ class _Polled:
     """Records that were polled for one batch, with the consumer's generation before that.
 
     `is_full` says that they are all that a batch may have, so that there are probably more behind them.
-    `contents` are what the other process reads of them: it gets only full batches.
+    `read` is what they mean, where the other process reads them: it gets only full batches. It is None where
+    that process failed.
     """
 
     generation: int
     records: list[StoredRecord] = field(default_factory=list)
     bytes: int = 0
     is_full: bool = False
-    contents: "Future[list[Content] | None] | None" = None
+    read: "Future[Batch | None] | None" = None
 
 
 class Loader:
@@ -256,8 +258,8 @@ class Loader:
             self._mapped_settings, self._mapper = settings, BookingMapper(settings.build_accounts())
         records, bookmarks = batch.records, self._consumer.bookmarks()
         try:
-            contents = batch.contents.result() if batch.contents else None
-            load = self._thread.submit(self._process, records, bookmarks, contents)
+            read = batch.read.result() if batch.read else None
+            load = self._thread.submit(self._process, records, bookmarks, read)
             try:
                 self._read_ahead(batch, load)
             finally:
@@ -289,22 +291,24 @@ class Loader:
                 pass
             if newest.is_full:
                 with_events = [stored.record for stored in newest.records if self._topics.has_events(stored)]
-                newest.contents = self._reading.read(with_events, self._mapper)
+                assemble = partial(self._assemble, newest.records)
+                newest.read = self._reading.read(with_events, self._mapper, assemble)
             if newest.records:
                 self._ahead.append(newest)
+
+    def _assemble(self, records: Sequence[StoredRecord], contents: Sequence[Content]) -> Batch:
+        return assemble_batch(records, self._topics, contents, datetime.now(UTC))
 
     def _process(
         self,
         records: Sequence[StoredRecord],
         bookmarks: Mapping[Partition, Bookmarks],
-        contents: Sequence[Content] | None = None,
+        read: Batch | None = None,
     ) -> None:
-        """Load records, of which `contents` are what was read already, after the commit with `bookmarks`."""
+        """Load records after the commit with `bookmarks`; `read` is what they mean, if that is known."""
         started, now = time.monotonic(), datetime.now(UTC)
-        if contents is None:
-            batch = read_batch(records, self._topics, self._mapper, now)
-        else:
-            batch = assemble_batch(records, self._topics, contents, now)
+        batch = read or read_batch(records, self._topics, self._mapper, now)
+        batch.set_loaded_at(now)
         report_dead_letters(batch.dead)
         self._unreadable.count(batch.readable)
         dead = batch.dead + self._writer.write(batch.to_load(), bookmarks)

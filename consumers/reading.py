@@ -9,10 +9,10 @@ import gc
 import pickle
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from consumers.contents import Content, Mapper, pack_contents, read_contents, unpack_contents
 from ingest.log import Record
@@ -32,11 +32,16 @@ class ReadingProcess:
         self._mapper: Mapper | None = None  # the one that the process has
         self._thread: ThreadPoolExecutor | None = None
 
-    def read(self, records: Sequence[Record], mapper: Mapper) -> "Future[list[Content] | None]":
-        """Let the process read these records after those that it already has.
+    def read(
+        self,
+        records: Sequence[Record],
+        mapper: Mapper,
+        use: Callable[[list[Content]], Any] = list,
+    ) -> "Future[Any]":
+        """Let the process read these records after those that it already has, and `use` what it has read.
 
-        The result is None when the process has ended, or could not hand over what it read; and a MemoryError
-        when it could not get more memory.
+        The result is what `use` returns on the thread that hands over. It is None when the process has ended,
+        or could not hand over what it read; and a MemoryError when it could not get more memory.
         """
         if self._process and self._process.poll() is not None:
             self.close()
@@ -50,7 +55,7 @@ class ReadingProcess:
                     fcntl.fcntl(cast("IO[bytes]", pipe), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="reading")
         new_mapper, self._mapper = None if mapper is self._mapper else mapper, mapper
-        return self._thread.submit(_exchange, self._process, records, new_mapper)
+        return self._thread.submit(_read, self._process, records, new_mapper, use)
 
     def close(self) -> None:
         """End the process, whatever it is doing, and the results that are still expected."""
@@ -62,6 +67,16 @@ class ReadingProcess:
                 self._process.stdin.close()
             self._process.stdout.close()
         self._process = self._mapper = self._thread = None
+
+
+def _read(
+    process: "subprocess.Popen[bytes]",
+    records: Sequence[Record],
+    mapper: Mapper | None,
+    use: Callable[[list[Content]], Any],
+) -> Any:
+    contents = _exchange(process, records, mapper)
+    return None if contents is None else use(contents)
 
 
 def _exchange(

@@ -68,7 +68,7 @@ def newest_wins(messages: Sequence[BookingMessage], stored: Row | None, now: dat
       that cannot be right, the row's versions are put below the repair's.
     - A replayed message that wrote the row, or columns of it, writes them again with today's mapping.
 
-    `stored` is the whole row where `needs_whole_row` says so.
+    `stored` is the whole row where `needs_whole_row` says so, and otherwise a part of it.
     """
     row = _before_newer_messages(messages, stored, now)
     unused: list[BookingMessage] = []
@@ -98,20 +98,33 @@ def newest_wins(messages: Sequence[BookingMessage], stored: Row | None, now: dat
 
 
 def needs_whole_row(messages: Sequence[BookingMessage], stored: Row) -> bool:
-    """Return whether the whole stored row is needed, because single columns of it may change."""
-    return (
-        stored["column_versions"] is not None
-        or are_partial(messages)
-        or any(message.is_replayed and message.wrote(stored) for message in messages)
-    )
+    """Return whether the whole stored row is needed, because single columns of it may change.
 
-
-def are_partial(messages: Iterable[BookingMessage]) -> bool:
-    """Return whether one of these messages lacks columns or takes over a row.
-
-    Then the whole stored row is needed, whatever is in it.
+    `stored` is a part of the row that has its versions. Where a message is newer than the row, the columns
+    that `kept_columns` returns are enough.
     """
-    return any(not message.is_complete or message.takes_over for message in messages)
+    has_gaps = stored["column_versions"] is not None
+    for message in messages:
+        if message.takes_over or (message.is_replayed and (has_gaps or message.wrote(stored))):
+            return True
+    if max(message.version for message in messages) <= stored["version"]:
+        return has_gaps
+    return not kept_columns(messages) <= stored.keys()
+
+
+def kept_columns(messages: Iterable[BookingMessage]) -> set[str]:
+    """Return the columns of a stored row that messages which are newer keep or compare.
+
+    They are those that the messages do not have, and those that say what these describe. Replayed messages
+    also compare the event that wrote the row.
+    """
+    names: set[str] = set()
+    for message in messages:
+        if not message.is_complete:
+            names.update(column_versions(message.row))
+        if message.is_replayed:
+            names.add("last_event_id")
+    return names | {DESCRIBES[name] for name in names if name in DESCRIBES}
 
 
 def may_have_written(messages: Iterable[BookingMessage], stored: Row) -> bool:

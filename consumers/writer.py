@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import structlog
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
-from consumers.batch import Chunk, Item, Plan, find_incomplete, find_partial, plan_load, to_dead_letter
+from consumers.batch import Chunk, Item, Plan, columns_to_keep, find_incomplete, plan_load, to_dead_letter
 from consumers.booking_rows import Row
 from consumers.dead_letters.limit import FailureLimit
 from consumers.letter_rows import dead_letter_row, former_id, is_letter_of_same_event, shortened
@@ -122,10 +122,9 @@ class BatchWriter:
         may have replaced the warehouse.
         """
         new = Chunk(self._valid_items(chunk.items), self._new_letters(chunk.letters))
-        partial = find_partial(new)  # to read some columns of their rows first would be to read them twice
-        versions = self._warehouse.versions(new.messages.keys() - partial)
-        whole_rows = self._warehouse.bookings(partial | find_incomplete(new, versions))
-        return plan_load(new, {**versions, **whole_rows}, datetime.now(UTC))
+        parts = self._warehouse.versions(new.messages, columns_to_keep(new))
+        whole_rows = self._warehouse.bookings(find_incomplete(new, parts))
+        return plan_load(new, {**parts, **whole_rows}, datetime.now(UTC))
 
     def _rows_to_publish(self, chunk: Chunk, plan: Plan) -> list[Row]:
         """Return the rows that a plan changes, and those that these records may have changed before.

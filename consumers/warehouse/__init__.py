@@ -53,7 +53,6 @@ _VERSION_COLUMNS = (
     "booking_id",
     "version",
     "first_seen_at",
-    "last_event_id",
     "column_versions",
 )
 
@@ -150,12 +149,12 @@ class Warehouse:
         with self.turn():
             pass
 
-    def versions(self, keys: Iterable[Key]) -> Mapping[Key, Row]:
-        """Return the columns of bookings' rows that mostly suffice to decide; within a turn.
+    def versions(self, keys: Iterable[Key], more_columns: Iterable[str] = ()) -> Mapping[Key, Row]:
+        """Return the columns of bookings' rows that mostly suffice to decide, and more; within a turn.
 
-        Raises WarehouseUnavailable.
+        Raises as `bookings` does.
         """
-        return self._booking_rows(_VERSION_COLUMNS, keys)
+        return self._booking_rows([*_VERSION_COLUMNS, *sorted(more_columns)], keys)
 
     def bookings(self, keys: Iterable[Key]) -> Mapping[Key, Row]:
         """Return bookings' whole rows; within a turn.

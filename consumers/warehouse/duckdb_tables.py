@@ -11,7 +11,7 @@ import pyarrow as pa
 import structlog
 
 from consumers.rows import TABLES, Table
-from consumers.warehouse.direct import ID_COLUMNS, DirectTables
+from consumers.warehouse.direct import ID_COLUMNS, PAYLOADS, DirectTables
 from consumers.warehouse.key_files import KeyFiles
 from consumers.warehouse.locks import Fence
 from consumers.warehouse.sorted_keys import Entry
@@ -24,7 +24,6 @@ log = structlog.get_logger()
 _KEYS = {table.name: table.key for table in TABLES}
 _ROWS_PER_FETCH = 16  # a row may be as large as a body
 _ROWS_READ_ALONE = 4  # more are read by a join, which has the cost of some four of them
-_PAYLOADS = "booking_events"  # the table with nearly all the bytes of a warehouse
 _FEW_IDS = 16  # they are written into a query: to make a table of them takes longer than to find their rows
 _KEYS_PER_TURN = 250_000  # which take about a fifth of a second
 
@@ -197,7 +196,7 @@ class DuckDBTables(DirectTables):
         By itself DuckDB tries several methods on texts of this length, and takes another one: that needs
         three times as long, and several times the space.
         """
-        name = self._client.make_qualified_table_name(_PAYLOADS)
+        name = self._client.make_qualified_table_name(PAYLOADS)
         try:
             with self.pipeline.sql_client() as client:
                 if client.execute_sql(f"SELECT 1 FROM {name} LIMIT 1"):  # noqa: S608 - our own names

@@ -25,6 +25,12 @@ _LONGEST_OPEN_SECONDS = 2.0  # readers of DuckDB's file wait as long during a ba
 _WRITTEN_AT_ONCE = "64 MiB"
 _CONNECT_SECONDS = 2
 _ANSWER_MILLISECONDS = 2_000
+# A load may take long. It finds rows by an index: while a table has no statistics, the server believes that
+# nearly all of its rows are wanted, and would read it from end to end.
+_IN_A_LOAD = (
+    "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL jit = off;"
+    " SET LOCAL enable_seqscan = off; SET LOCAL enable_mergejoin = off"
+)
 # The sessions that hold a lock for which a session of ours waits. Queries are not shown: they may contain
 # anything. https://www.postgresql.org/docs/current/functions-info.html
 _BLOCKERS = """
@@ -189,7 +195,7 @@ def fenced(client: SqlClientBase[Any], patience: float) -> Iterator[Fence]:
             client.open_connection()
             # In a transaction a pooler leaves the connection, and its locks, to us.
             client.native_connection.autocommit = False
-            client.execute_sql("SET LOCAL idle_in_transaction_session_timeout = 0")  # a load may take long
+            client.execute_sql(_IN_A_LOAD)
         yield Fence(client, client.dataset_name, patience)
         with translated():
             client.commit_transaction()

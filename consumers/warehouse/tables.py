@@ -29,7 +29,7 @@ from ingest.warehouse.destination import keep_values
 
 log = structlog.get_logger()
 
-_VALUES_PER_QUERY = 500
+VALUES_PER_QUERY = 500
 ROWS_PER_FETCH = 16  # a row may be as large as a body
 
 Values = Sequence[Any]
@@ -254,8 +254,8 @@ def select_by_marks(
 ) -> Iterator[Values]:
     """Yield columns of the rows in which one column has one of these values, by SQL that all of them have."""
     name, ordered = client.make_qualified_table_name(table), sorted(set(values))
-    for start in range(0, len(ordered), _VALUES_PER_QUERY):
-        part = ordered[start : start + _VALUES_PER_QUERY]
+    for start in range(0, len(ordered), VALUES_PER_QUERY):
+        part = ordered[start : start + VALUES_PER_QUERY]
         marks = ", ".join(["%s"] * len(part))
         sql = f"SELECT {', '.join(columns)} FROM {name} WHERE {column} IN ({marks})"  # noqa: S608 - our own names, and marks
         with client.execute_query(sql, *part) as cursor:

@@ -291,3 +291,49 @@ def test_own_options_of_a_connection_are_kept(postgres_tree: Tree) -> None:
     with open_consumer(with_section(postgres_tree, "warehouse", credentials=credentials)) as harness:
         harness.warehouse.prepare()
         assert harness.column("show work_mem") == ["7MB"]
+
+
+def test_loads_find_rows_by_an_index_also_where_the_server_has_no_statistics(
+    postgres_harness: ConsumerHarness,
+) -> None:
+    postgres_harness.warehouse.prepare()
+    with postgres_harness.warehouse._pipeline.sql_client() as client:
+        for table in ("bookings", "booking_events"):
+            name = client.make_qualified_table_name(table)
+            client.execute_sql(f"ALTER TABLE {name} SET (autovacuum_enabled = false)")
+    events = [sample(number, f"B{number}", number) for number in range(600)]
+    postgres_harness.load(*events)
+    # What a session has counted is there when it ends.
+    postgres_harness.load(*(sample(1000 + number, f"B{number}", 1000 + number) for number in range(600)))
+    [(events_read, bookings_read, found)] = query(
+        postgres_harness.settings,
+        "select sum(seq_tup_read) filter (where relname = 'booking_events'),"
+        " sum(seq_tup_read) filter (where relname = 'bookings'), sum(idx_tup_fetch)"
+        " from pg_stat_user_tables where relname in ('booking_events', 'bookings')"
+        f" and schemaname = '{postgres_harness.settings.warehouse.dataset}'",
+    ).rows
+    assert (events_read, bookings_read) == (0, 0)
+    assert found >= 600
+
+
+@pytest.mark.parametrize("chosen", ["", "pglz"])
+def test_payloads_are_compressed_by_lz4_unless_a_user_has_chosen(
+    postgres_harness: ConsumerHarness, chosen: str
+) -> None:
+    postgres_harness.load(sample(1))
+    with postgres_harness.warehouse._pipeline.sql_client() as client:
+        [(can_lz4,)] = client.execute_sql(
+            "SELECT count(*) FROM pg_settings"
+            " WHERE name = 'default_toast_compression' AND 'lz4' = ANY(enumvals)"
+        ) or [(0,)]
+        events = client.make_qualified_table_name("booking_events")
+        client.execute_sql(f"ALTER TABLE {events} ALTER COLUMN data SET COMPRESSION {chosen or 'default'}")
+    if not can_lz4:
+        pytest.skip("this server has no lz4")
+    tables = postgres_harness.warehouse._tables
+    assert isinstance(tables, PostgresTables)
+    tables._make_indexes()  # as at a start
+    form = {"name": "Ada Example " * 1000, "email": "ada@example.com"}
+    postgres_harness.load(sample(2, form_submission=form))
+    sql = "select pg_column_compression(data) from booking_events where id = 'E2'"
+    assert postgres_harness.column(sql) == [chosen or "lz4"]

@@ -19,7 +19,7 @@ from ingest.vendors import BookingMapper
 from tests.consumers.harness import ConsumerHarness, open_consumer
 from tests.consumers.samples import sample
 from tests.support.polling import wait_for
-from tests.support.settings import Tree
+from tests.support.settings import Tree, with_section
 
 RECORDS = [
     *(sample(number, f"B{number}").to_record() for number in range(20)),
@@ -146,3 +146,14 @@ def test_the_reading_process_imports_nothing_that_it_does_not_need() -> None:
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_rows_that_were_read_during_another_load_tell_when_they_were_loaded(tree: Tree) -> None:
+    with open_consumer(with_section(tree, "consumer", max_records=50)) as harness:
+        harness.load(*(sample(number, f"B{number}") for number in range(300)))
+        loads = harness.column("select inserted_at from _dlt_loads order by inserted_at desc limit 6")[::-1]
+        for table in ("booking_events", "bookings"):
+            loaded = harness.column(f"select distinct loaded_at from {table} order by loaded_at")
+            assert len(loaded) == 6
+            assert all(began <= ended for began, ended in zip(loaded, loads, strict=True))
+            assert all(ended <= began for ended, began in zip(loads, loaded[1:], strict=False))

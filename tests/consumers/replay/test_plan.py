@@ -12,7 +12,7 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.batch import Topics, find_incomplete, plan_load, read_batch
+from consumers.batch import Topics, columns_to_keep, find_incomplete, plan_load, read_batch
 from consumers.booking_rows import Row
 from consumers.contents import Mapper
 from consumers.message import Key
@@ -27,6 +27,8 @@ from tests.consumers.test_reconciled import oncehub_account
 
 TOPICS = Topics("bookings.dead-letters", "bookings.audit")
 # What tells how and when a row came to be.
+# The columns that a consumer asks for whatever the messages are.
+_DECISIVE = ("version", "first_seen_at", "column_versions")
 ITS_OWN = {"first_seen_at", "last_via", "loaded_at"}
 
 
@@ -48,9 +50,12 @@ class Warehouse:
         """Load one batch, as the loader does."""
         now = moment(next(self.clock))
         chunk = read_batch(records, TOPICS, self.mapper, now).to_load()
-        versions = {key: _decisive(self.bookings[key]) for key in chunk.messages if key in self.bookings}
-        whole_rows = {key: self.bookings[key] for key in find_incomplete(chunk, versions)}
-        plan = plan_load(chunk, versions | whole_rows, now)
+        columns = {*_DECISIVE, *columns_to_keep(chunk)}
+        stored = {key: self.bookings[key] for key in chunk.messages if key in self.bookings}
+        parts = {key: {name: row[name] for name in columns} for key, row in stored.items()}
+        whole_rows = {key: stored[key] for key in find_incomplete(chunk, parts)}
+        plan = plan_load(chunk, parts | whole_rows, now)
+        assert plan == plan_load(chunk, stored, now), "some columns are not enough"
         self.stale += len(plan.stale)
         self.events = {
             (row["source"], row["id"]): row for row in plan.rows.get("booking_events", [])
@@ -71,11 +76,6 @@ class Warehouse:
             key: {name: value for name, value in row.items() if name not in ITS_OWN}
             for key, row in self.bookings.items()
         }
-
-
-def _decisive(row: Row) -> Row:
-    """Return only the columns that a consumer asks for first."""
-    return {name: row[name] for name in ("version", "first_seen_at", "last_event_id", "column_versions")}
 
 
 @dataclass(frozen=True, slots=True)
