@@ -37,35 +37,6 @@ def test_the_embedded_log_with_every_kind_of_fault(tmp_path: Path) -> None:
     assert can_mount(tmp_path) or report.impossible >= {Kind.FULL_LOG_DISK, Kind.FULL_WAREHOUSE_DISK}
 
 
-@pytest.mark.parametrize(
-    ("log", "cuts"),
-    [
-        ("sqlite", [Kind.LOG_RESTORED, Kind.WAL_DELETED]),
-        pytest.param("kafka", [Kind.TOPIC_ANEW, Kind.LOG_CUT], marks=pytest.mark.kafka),
-    ],
-)
-def test_what_is_cut_out_of_the_log_before_it_is_loaded_is_in_gaps_and_each_gap_is_closed(
-    tmp_path: Path, log: str, cuts: list[Kind], request: pytest.FixtureRequest
-) -> None:
-    if log == "kafka":
-        request.getfixturevalue("kafka_tools")
-    faults = (
-        Fault(4.0, Kind.FREEZE_CONSUMER, seconds=12, chance=0),  # what comes meanwhile is not loaded
-        Fault(10.0, cuts[0], seconds=4, chance=0.5),
-        Fault(17.0, Kind.KILL_RECONCILIATION_AT_STEP, seconds=0, chance=0, moment="after look"),
-        Fault(18.0, Kind.WAREHOUSE_RESTORED, seconds=3, chance=0),
-        Fault(22.0, cuts[1], seconds=1, chance=0.9),
-        Fault(24.0, Kind.KILL_RECEIVER, seconds=0, chance=0),
-    )
-    plan = Plan(seed=20267, seconds=25, faults=faults)
-    report = carry_out(
-        tmp_path, log, "duckdb", seed=20267, kills=0, webhooks=2000, seconds=25, plan=plan, reconcile=True
-    )
-    check(report)
-    assert report.verdict.cut, report.summary()
-    assert report.verdict.gaps, report.summary()
-
-
 @pytest.mark.skipif(find_library() is None, reason="no clock to jump: install libfaketime")
 @pytest.mark.parametrize("log", ["sqlite", pytest.param("kafka", marks=pytest.mark.kafka)])
 def test_clocks_that_jump(tmp_path: Path, log: str, request: pytest.FixtureRequest) -> None:
