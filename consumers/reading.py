@@ -12,13 +12,15 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import IO, Any, cast
+from typing import IO, TypeVar, cast
 
 from consumers.contents import Content, Mapper, pack_contents, read_contents, unpack_contents
 from ingest.log import Record
 
 _PIPE_BYTES = 1024 * 1024  # the most that Linux gives; by default a batch takes a hundred turns at a pipe
 _BROKEN = (OSError, EOFError, ValueError, pickle.UnpicklingError)
+
+T = TypeVar("T")
 
 
 class ReadingProcess:
@@ -36,8 +38,8 @@ class ReadingProcess:
         self,
         records: Sequence[Record],
         mapper: Mapper,
-        use: Callable[[list[Content]], Any] = list,
-    ) -> "Future[Any]":
+        use: Callable[[list[Content]], T],
+    ) -> "Future[T | None]":
         """Let the process read these records after those that it already has, and `use` what it has read.
 
         The result is what `use` returns on the thread that hands over. It is None when the process has ended,
@@ -73,8 +75,8 @@ def _read(
     process: "subprocess.Popen[bytes]",
     records: Sequence[Record],
     mapper: Mapper | None,
-    use: Callable[[list[Content]], Any],
-) -> Any:
+    use: Callable[[list[Content]], T],
+) -> T | None:
     contents = _exchange(process, records, mapper)
     return None if contents is None else use(contents)
 

@@ -145,17 +145,21 @@ class ReceiverLife:
             if not last.has_stopped and now > last.at + _SILENT
         ]
 
-    def lost_spools(
-        self, now: datetime, is_present: Callable[[str], bool] = lambda _: False
-    ) -> list[Suspicion]:
+    def lost_spools(self, now: datetime, read_present: Callable[[], str] = lambda: "") -> list[Suspicion]:
         """Return what spools may have taken along whose receivers did not come back: more at each step.
 
-        Nothing is lost with a spool that is present: what is in it waits for a receiver.
+        Nothing is lost with the spool that is present: what is in it waits for a receiver. `read_present`
+        returns its id, and is called once, where a receiver did not come back.
         """
-        suspicions = []
-        for spool, last in self._spools.items():
+        silent = {
+            spool: last
+            for spool, last in self._spools.items()
+            if not last.has_stopped and now >= last.at + _SPOOL_STEPS[0]
+        }
+        present, suspicions = read_present() if silent else "", []
+        for spool, last in silent.items():
             passed = [step for step in _SPOOL_STEPS if now >= last.at + step]
-            if passed and not last.has_stopped and not is_present(spool):
+            if spool != present:
                 key, until = f"{spool} {format_instant(last.at)}", last.at + passed[-1]
                 detail = (
                     f"a receiver with a spool has given no sign since {last.at:%Y-%m-%d %H:%M} UTC, and what"

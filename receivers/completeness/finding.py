@@ -293,7 +293,7 @@ class GapFinder:
         suspicions = [
             *map(suspect_downtime, downtimes),
             *self._life.killed(now),
-            *self._life.lost_spools(now, lambda spool: spool == present_spool(self.settings)),
+            *self._life.lost_spools(now, lambda: present_spool(self.settings)),
         ]
         for suspicion in for_sources(suspicions, [account.source for account in accounts]):
             self._suspect(suspicion, now)

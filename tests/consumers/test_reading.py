@@ -43,29 +43,29 @@ def pid_of(process: ReadingProcess) -> int:
 def test_it_reads_the_same_contents_again_and_again(process: ReadingProcess) -> None:
     mapper = BookingMapper({})
     for records in (RECORDS, RECORDS[5:], []):
-        assert process.read(records, mapper).result() == read_contents(records, mapper)
+        assert process.read(records, mapper, list).result() == read_contents(records, mapper)
 
 
 def test_it_reads_batches_that_wait_in_their_order(process: ReadingProcess) -> None:
     mapper = BookingMapper({})
     batches = [RECORDS, RECORDS[5:], RECORDS[:3]]
-    results = [process.read(records, mapper) for records in batches]
+    results = [process.read(records, mapper, list) for records in batches]
     assert [result.result() for result in results] == [read_contents(records, mapper) for records in batches]
 
 
 def test_without_its_process_nothing_is_read_and_the_next_batch_is_again(process: ReadingProcess) -> None:
     mapper = BookingMapper({})
-    contents = process.read(RECORDS * 1000, mapper)
+    contents = process.read(RECORDS * 1000, mapper, list)
     os.kill(pid_of(process), 9)
     assert contents.result() is None
     wait_for(lambda: process._process and process._process.poll() is not None, "the process has ended")
-    assert process.read(RECORDS, mapper).result() == read_contents(RECORDS, mapper)
+    assert process.read(RECORDS, mapper, list).result() == read_contents(RECORDS, mapper)
 
 
 def test_its_process_ends_when_the_consumer_is_killed() -> None:
     script = (
         "from consumers.reading import ReadingProcess; from ingest.vendors import BookingMapper;"
-        "process = ReadingProcess(); process.read([], BookingMapper({})).result();"
+        "process = ReadingProcess(); process.read([], BookingMapper({}), list).result();"
         "print(process._process.pid, flush=True); input()"
     )
     with subprocess.Popen(
